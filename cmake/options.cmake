@@ -1,0 +1,14 @@
+# Warnings and sanitizers, carried by one interface target that nothing outside sees.
+option(DM_TESTS "Build the tests" ON)
+option(DM_WERROR "Warnings are errors" ON)
+set(DM_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined or thread")
+
+add_library(dm-options INTERFACE)
+target_compile_options(dm-options INTERFACE
+    -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
+    -Wundef -Wwrite-strings -Wno-psabi -ffp-contract=off
+    $<$<BOOL:${DM_WERROR}>:-Werror>)
+if(DM_SANITIZE)
+    target_compile_options(dm-options INTERFACE -fsanitize=${DM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    add_link_options(-fsanitize=${DM_SANITIZE})
+endif()

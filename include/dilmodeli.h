@@ -1,0 +1,267 @@
+/*
+ * DilModeli: small, balanced and fast language models on ordinary CPUs.
+ *
+ * The only installed header. Handles are opaque; every function that can fail
+ * returns a dm_status, and dm_error_message() then says in words what failed.
+ * Strings are UTF-8 and NUL-terminated unless a length is given beside them.
+ * A handle may be used by one thread at a time; different handles by different
+ * threads. No function exits, aborts or prints.
+ */
+#ifndef DILMODELI_H
+#define DILMODELI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define DM_API __attribute__((visibility("default")))
+#else
+#define DM_API
+#endif
+
+/* ---- Status ----------------------------------------------------------- */
+
+typedef enum dm_status {
+    DM_OK = 0,
+    DM_ERR_ARGUMENT,    /* a value that the caller gave cannot be used */
+    DM_ERR_IO,          /* the operating system refused a read, write or map */
+    DM_ERR_FORMAT,      /* a file is malformed */
+    DM_ERR_UNSUPPORTED, /* a file or machine is fine, but not handled here */
+    DM_ERR_MEMORY,      /* memory could not be had */
+    DM_ERR_INTERRUPTED, /* a callback or dm_interrupt() asked to stop */
+    DM_ERR_INTERNAL     /* a defect in this library */
+} dm_status;
+
+/* What the last failing call in this thread said. Never NULL; valid until the
+ * next failing call in the same thread. */
+DM_API const char *dm_error_message(void);
+
+/* "MAJOR.MINOR.PATCH". */
+DM_API const char *dm_version(void);
+
+/* ---- Process-wide settings -------------------------------------------- */
+
+/* Number of threads used by all later calls; 0 means one per usable core. */
+DM_API void dm_set_threads(int threads);
+DM_API int dm_threads(void);
+
+/* Name of the instruction set in use: "scalar", "avx2", "avx512" or "neon".
+ * The environment variable DILMODELI_ISA picks a lower one. */
+DM_API const char *dm_isa(void);
+
+/* Asks long-running calls (training, generation, evaluation) to stop at the
+ * next safe point. Async-signal-safe. dm_interrupt_clear() arms again. */
+DM_API void dm_interrupt(void);
+DM_API void dm_interrupt_clear(void);
+
+/* Receives one line of log text without a newline. NULL drops them (default). */
+typedef void (*dm_log_fn)(void *user, const char *line);
+DM_API void dm_set_log(dm_log_fn fn, void *user);
+
+/* ---- Models ------------------------------------------------------------ */
+
+typedef struct dm_model dm_model;
+
+typedef struct dm_model_info {
+    char architecture[32];  /* "qwen3moe", "gpt2" */
+    char name[128];         /* general.name, or "" */
+    uint64_t params;        /* number of weights */
+    uint64_t active_params; /* weights that one token uses */
+    int32_t layers;
+    int32_t dim;        /* residual stream */
+    int32_t heads;      /* query heads */
+    int32_t kv_heads;   /* key and value heads */
+    int32_t head_dim;   /* width of one head */
+    int32_t ffn_dim;    /* dense feed-forward width, 0 if none */
+    int32_t experts;    /* per layer, 0 for a dense model */
+    int32_t top_k;      /* experts per token */
+    int32_t expert_dim; /* width of one expert */
+    int32_t vocab;
+    int32_t context; /* longest trained context, tokens */
+} dm_model_info;
+
+/* Maps a GGUF model. On success *out is owned by the caller; close it with
+ * dm_model_close(). On failure *out is NULL. */
+DM_API dm_status dm_model_open(const char *path, dm_model **out);
+DM_API void dm_model_close(dm_model *model);
+DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
+
+/* Writes a freshly initialised model to `path` (atomically). Fields of `shape` that are
+ * 0 take the architecture's defaults. `tokenizer_from` is a GGUF file whose
+ * vocabulary is used, or NULL for plain bytes. `type` is "f32", "f16" or
+ * "bf16". On success *info, unless NULL, tells what was made. */
+DM_API dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
+                                 const char *type, uint64_t seed, dm_model_info *info);
+
+/* ---- Tokenizer --------------------------------------------------------- */
+
+typedef struct dm_tokenizer dm_tokenizer;
+
+/* Loads the vocabulary in a GGUF file. Owned by the caller. */
+DM_API dm_status dm_tokenizer_open(const char *path, dm_tokenizer **out);
+DM_API void dm_tokenizer_close(dm_tokenizer *tokenizer);
+DM_API int32_t dm_tokenizer_vocab(const dm_tokenizer *tokenizer);
+/* -1 where the vocabulary has none. */
+DM_API int32_t dm_tokenizer_bos(const dm_tokenizer *tokenizer);
+DM_API int32_t dm_tokenizer_eos(const dm_tokenizer *tokenizer);
+
+/* Encodes `length` bytes of any content. *ids (malloc, *count entries) is the
+ * caller's to free(). With `special`, the texts of control tokens such as
+ * <|endoftext|> become those tokens; otherwise they are ordinary text. */
+DM_API dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special,
+                                     int32_t **ids, size_t *count);
+
+/* Bytes of one token; not NUL-terminated, owned by the tokenizer. *length is 0
+ * for control tokens and NULL is returned for ids outside the vocabulary. */
+DM_API const char *dm_tokenizer_bytes(const dm_tokenizer *tokenizer, int32_t id, size_t *length);
+
+typedef struct dm_tokenizer_train_options {
+    const char *const *data; /* files or folders of UTF-8 text */
+    size_t n_data;
+    int32_t vocab;   /* 257 or more: 256 bytes, merges, <|endoftext|> */
+    const char *out; /* GGUF file to write */
+} dm_tokenizer_train_options;
+
+typedef struct dm_tokenizer_train_result {
+    int32_t vocab;
+    uint64_t bytes; /* of text read */
+    double seconds;
+} dm_tokenizer_train_result;
+
+/* Learns a byte-level BPE (Sennrich et al. 2016, GPT-2's splitting pattern)
+ * and writes it as a GGUF file without tensors. */
+DM_API dm_status dm_tokenizer_train(const dm_tokenizer_train_options *options, dm_tokenizer_train_result *result);
+
+/* ---- Inference --------------------------------------------------------- */
+
+/* One sequence: its key and value cache and its position. */
+typedef struct dm_session dm_session;
+
+/* The model must outlive the session. `context` is the number of positions to
+ * hold; 0 takes the model's. */
+DM_API dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out);
+DM_API void dm_session_free(dm_session *session);
+/* Forgets positions from `length` on (0 forgets all). */
+DM_API void dm_session_truncate(dm_session *session, int32_t length);
+DM_API int32_t dm_session_length(const dm_session *session);
+
+/* Feeds `n` tokens at the session's end. `logits`, unless NULL, receives
+ * float32 [n, vocab] if `all`, else [vocab] of the last position. */
+DM_API dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits);
+
+typedef struct dm_routing_stats {
+    uint64_t tokens;          /* token-layer routing decisions divided by layers */
+    double experts_per_token; /* mean experts used per token and layer */
+    double maxvio;            /* max load / mean load - 1, mean over layers */
+} dm_routing_stats;
+
+/* Routing since the session was created; all zero for dense models. */
+DM_API void dm_session_routing(const dm_session *session, dm_routing_stats *out);
+
+typedef struct dm_sampling {
+    float temperature;        /* 0: greedy */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off; over the last `penalty_window` tokens */
+    int32_t penalty_window;
+    uint64_t seed;
+} dm_sampling;
+
+/* Defaults: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05, no penalty, window 64, seed 0. */
+DM_API dm_sampling dm_sampling_default(void);
+
+/* Receives each piece of text as it is made (whole UTF-8 characters wherever
+ * the bytes allow it). Returning false stops cleanly. */
+typedef bool (*dm_text_fn)(void *user, const char *bytes, size_t length);
+
+typedef struct dm_generate_result {
+    int32_t prompt_tokens;
+    int32_t tokens;   /* generated */
+    double prompt_s;  /* prefill */
+    double decode_s;  /* all generated tokens after the first */
+    bool interrupted; /* by dm_interrupt() or the callback */
+} dm_generate_result;
+
+/* Feeds `prompt`, then generates up to `n` tokens, ending early at the
+ * end-of-text token or a full context. `ids`, unless NULL, receives the
+ * generated ids [n]. */
+DM_API dm_status dm_generate(dm_session *session, const int32_t *prompt, size_t n_prompt, int32_t n, const dm_sampling *sampling,
+                             dm_text_fn on_text, void *user, int32_t *ids, dm_generate_result *result);
+
+/* ---- Training ---------------------------------------------------------- */
+
+typedef struct dm_train_config dm_train_config;
+
+/* All defaults. Owned by the caller. NULL when memory is short. */
+DM_API dm_train_config *dm_train_config_create(void);
+DM_API void dm_train_config_free(dm_train_config *config);
+/* Sets one value by name, e.g. ("lr", "3e-4"); see `dilmodeli train --help`.
+ * "data" and "valid" may be set several times and then add up. */
+DM_API dm_status dm_train_config_set(dm_train_config *config, const char *name, const char *value);
+/* Reads lines `name = value`; '#' starts a comment. Errors name the line. */
+DM_API dm_status dm_train_config_load(dm_train_config *config, const char *path);
+/* Name, help and default of option number `index`; false past the last. */
+DM_API bool dm_train_config_describe(size_t index, const char **name, const char **help, const char **fallback);
+
+typedef struct dm_train_progress {
+    int64_t step, steps; /* done, in all */
+    int64_t tokens;      /* trained on so far */
+    double loss;         /* cross-entropy of this step's batch, nats per token */
+    double val_loss;     /* latest, nats per token; NaN before the first */
+    double val_bpb;      /* the same in bits per byte of text */
+    double maxvio;       /* this batch, mean over layers; 0 for dense models */
+    double lr;
+    double grad_norm;
+    double tokens_per_s;
+    double seconds_left;
+    const char *sample; /* text sampled at this step, or NULL */
+} dm_train_progress;
+
+typedef void (*dm_train_fn)(void *user, const dm_train_progress *progress);
+
+typedef struct dm_train_result {
+    int64_t steps;
+    int64_t tokens;
+    double loss;
+    double val_loss;
+    double val_bpb;
+    double tokens_per_s; /* of this run, validation and checkpoints excluded */
+    double maxvio;       /* over the last validation set, mean over layers */
+    bool interrupted;    /* stopped by dm_interrupt(); resumable */
+} dm_train_result;
+
+/* Trains, or resumes what lies in the configured folder. */
+DM_API dm_status dm_train(const dm_train_config *config, dm_train_fn on_step, void *user, dm_train_result *result);
+
+typedef struct dm_gradcheck_tensor {
+    char name[64];
+    double relative_error; /* norm of the difference over norm of the reference */
+} dm_gradcheck_tensor;
+
+typedef struct dm_gradcheck_result {
+    double loss;               /* cross_entropy + aux * aux_loss */
+    double cross_entropy;      /* predicting ids[1:] from ids[:-1], nats */
+    double aux_loss;           /* Switch loss, mean over layers */
+    double max_relative_error; /* over tensors */
+    size_t n_tensors;
+    dm_gradcheck_tensor *tensors; /* malloc; the caller's to free() */
+} dm_gradcheck_result;
+
+/* One forward and backward pass of `model` over `ids`. The gradients are
+ * compared with those in the GGUF file `reference`, or, when it is NULL, with
+ * central finite differences along random directions per tensor. `precision`
+ * is "f32" or "bf16". */
+DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, float aux, const char *reference,
+                              const char *precision, dm_gradcheck_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,259 @@
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+dm_status dm_map_open(const char *path, dm_map *out) {
+    *out = (dm_map){0};
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) {
+        return dm_fail(DM_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    struct stat info;
+    dm_status status = DM_OK;
+    if (fstat(descriptor, &info) != 0) {
+        status = dm_fail(DM_ERR_IO, "%s: cannot read its size: %s", path, strerror(errno));
+    } else if (!S_ISREG(info.st_mode)) {
+        status = dm_fail(DM_ERR_IO, "%s: not a regular file", path);
+    } else if (info.st_size > 0) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
+        if (data == MAP_FAILED) {
+            status = dm_fail(DM_ERR_IO, "%s: cannot map %lld bytes: %s", path, (long long)info.st_size, strerror(errno));
+        } else {
+            *out = (dm_map){data, (size_t)info.st_size};
+        }
+    }
+    close(descriptor);
+    return status;
+}
+
+void dm_map_close(dm_map *map) {
+    if (map->data != NULL) {
+        munmap((void *)(uintptr_t)map->data, map->size);
+    }
+    *map = (dm_map){0};
+}
+
+static char *join(const char *folder, const char *separator, const char *name) {
+    size_t size = strlen(folder) + strlen(separator) + strlen(name) + 1;
+    char *text = malloc(size);
+    if (text != NULL) {
+        snprintf(text, size, "%s%s%s", folder, separator, name);
+    }
+    return text;
+}
+
+dm_status dm_replace_open(const char *path, dm_replace *out) {
+    char suffix[32];
+    snprintf(suffix, sizeof suffix, ".tmp-%ld", (long)getpid());
+    *out = (dm_replace){.path = strdup(path), .temporary = join(path, "", suffix)};
+    if (out->path == NULL || out->temporary == NULL) {
+        free(out->path);
+        free(out->temporary);
+        *out = (dm_replace){0};
+        return dm_fail(DM_ERR_MEMORY, "out of memory opening %s", path);
+    }
+    out->stream = fopen(out->temporary, "wbe");
+    if (out->stream == NULL) {
+        dm_status status = dm_fail(DM_ERR_IO, "%s: cannot create: %s", out->temporary, strerror(errno));
+        free(out->path);
+        free(out->temporary);
+        *out = (dm_replace){0};
+        return status;
+    }
+    return DM_OK;
+}
+
+static void sync_folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char folder[PATH_MAX];
+    if (slash == NULL) {
+        strcpy(folder, ".");
+    } else {
+        size_t length = slash == path ? 1 : (size_t)(slash - path);
+        if (length >= sizeof folder) {
+            return;
+        }
+        memcpy(folder, path, length);
+        folder[length] = '\0';
+    }
+    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor >= 0) {
+        fsync(descriptor);
+        close(descriptor);
+    }
+}
+
+dm_status dm_replace_commit(dm_replace *file) {
+    errno = 0;
+    bool written = fflush(file->stream) == 0 && !ferror(file->stream) && fsync(fileno(file->stream)) == 0;
+    int reason = errno;
+    if (fclose(file->stream) != 0 && written) {
+        written = false;
+        reason = errno;
+    }
+    file->stream = NULL;
+    dm_status status = DM_OK;
+    if (!written) {
+        status = dm_fail(DM_ERR_IO, "%s: cannot write: %s", file->path, strerror(reason != 0 ? reason : EIO));
+    } else if (rename(file->temporary, file->path) != 0) {
+        status = dm_fail(DM_ERR_IO, "%s: cannot put the new file in place: %s", file->path, strerror(errno));
+    } else {
+        sync_folder_of(file->path);
+    }
+    dm_replace_abandon(file); /* after a rename the temporary name is no longer there to remove */
+    return status;
+}
+
+void dm_replace_abandon(dm_replace *file) {
+    if (file->stream != NULL) {
+        fclose(file->stream);
+    }
+    if (file->temporary != NULL) {
+        unlink(file->temporary);
+    }
+    free(file->path);
+    free(file->temporary);
+    *file = (dm_replace){0};
+}
+
+dm_status dm_make_directory(const char *path) {
+    char part[PATH_MAX];
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof part) {
+        return dm_fail(DM_ERR_ARGUMENT, "'%s' cannot be used as a folder name", path);
+    }
+    memcpy(part, path, length + 1);
+    for (size_t i = 1; i <= length; i++) {
+        if (part[i] != '/' && part[i] != '\0') {
+            continue;
+        }
+        char kept = part[i];
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            return dm_fail(DM_ERR_IO, "%s: cannot create the folder: %s", part, strerror(errno));
+        }
+        part[i] = kept;
+    }
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
+        return dm_fail(DM_ERR_IO, "%s: is not a folder", path);
+    }
+    return DM_OK;
+}
+
+dm_status dm_lock_file(const char *path, int *descriptor) {
+    *descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*descriptor < 0) {
+        return dm_fail(DM_ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    if (flock(*descriptor, LOCK_EX | LOCK_NB) != 0) {
+        int reason = errno;
+        close(*descriptor);
+        *descriptor = -1;
+        if (reason == EWOULDBLOCK) {
+            return dm_fail(DM_ERR_IO, "%s: another process is using this folder", path);
+        }
+        return dm_fail(DM_ERR_IO, "%s: cannot lock: %s", path, strerror(reason));
+    }
+    return DM_OK;
+}
+
+typedef struct file_list {
+    char **files;
+    size_t count, capacity;
+} file_list;
+
+static dm_status append(file_list *list, char *owned) {
+    if (owned == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory listing files");
+    }
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity != 0 ? 2 * list->capacity : 64;
+        char **files = realloc(list->files, capacity * sizeof *files);
+        if (files == NULL) {
+            free(owned);
+            return dm_fail(DM_ERR_MEMORY, "out of memory listing files");
+        }
+        list->files = files;
+        list->capacity = capacity;
+    }
+    list->files[list->count++] = owned;
+    return DM_OK;
+}
+
+static int visible(const struct dirent *entry) {
+    return entry->d_name[0] != '.';
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static dm_status list_folder(const char *path, file_list *list) {
+    struct dirent **entries;
+    int n = scandir(path, &entries, visible, by_name);
+    if (n < 0) {
+        return dm_fail(DM_ERR_IO, "%s: cannot list the folder: %s", path, strerror(errno));
+    }
+    dm_status status = DM_OK;
+    for (int i = 0; i < n; i++) {
+        char *child = status == DM_OK ? join(path, "/", entries[i]->d_name) : NULL;
+        free(entries[i]);
+        if (status != DM_OK) {
+            continue;
+        }
+        struct stat info;
+        if (child == NULL) {
+            status = dm_fail(DM_ERR_MEMORY, "out of memory listing %s", path);
+        } else if (lstat(child, &info) == 0 && S_ISREG(info.st_mode)) {
+            status = append(list, child);
+            continue;
+        } else if (S_ISDIR(info.st_mode)) {
+            status = list_folder(child, list);
+        }
+        free(child);
+    }
+    free(entries);
+    return status;
+}
+
+dm_status dm_list_files(const char *const *paths, size_t n, char ***files, size_t *count) {
+    file_list list = {0};
+    dm_status status = DM_OK;
+    for (size_t i = 0; i < n && status == DM_OK; i++) {
+        struct stat info;
+        if (stat(paths[i], &info) != 0) {
+            status = dm_fail(DM_ERR_IO, "%s: %s", paths[i], strerror(errno));
+        } else if (S_ISDIR(info.st_mode)) {
+            status = list_folder(paths[i], &list);
+        } else {
+            status = append(&list, strdup(paths[i]));
+        }
+    }
+    if (status == DM_OK && list.count == 0) {
+        status = dm_fail(DM_ERR_ARGUMENT, "no files found in %s", n > 0 ? paths[0] : "an empty list");
+    }
+    if (status != DM_OK) {
+        dm_free_list(list.files, list.count);
+        list = (file_list){0};
+    }
+    *files = list.files;
+    *count = list.count;
+    return status;
+}
+
+void dm_free_list(char **files, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        free(files[i]);
+    }
+    free(files);
+}

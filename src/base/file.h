@@ -1,0 +1,46 @@
+/* Files: read-only maps and replacement that a crash or a full disk cannot tear. */
+#ifndef DM_BASE_FILE_H
+#define DM_BASE_FILE_H
+
+#include <stdio.h>
+
+#include "base/status.h"
+
+typedef struct dm_map {
+    const uint8_t *data; /* NULL for an empty file */
+    size_t size;         /* bytes */
+} dm_map;
+
+/* Maps a regular file whole. The caller unmaps it with dm_map_close(). */
+dm_status dm_map_open(const char *path, dm_map *out);
+void dm_map_close(dm_map *map);
+
+/* A file being written under a temporary name beside its final one. */
+typedef struct dm_replace {
+    FILE *stream; /* write here; errors may be left to dm_replace_commit() */
+    char *path;
+    char *temporary;
+} dm_replace;
+
+/* Starts replacing `path`. Every dm_replace_open() that succeeds must be ended
+ * by exactly one commit or abandon. */
+dm_status dm_replace_open(const char *path, dm_replace *out);
+/* Flushes, syncs, renames over `path` and syncs the folder. On failure the old
+ * file stands and the temporary one is gone. */
+dm_status dm_replace_commit(dm_replace *file);
+void dm_replace_abandon(dm_replace *file);
+
+/* Creates a folder and its parents; one that exists is fine. */
+dm_status dm_make_directory(const char *path);
+
+/* Takes an exclusive advisory lock on `path`, creating it. *descriptor is the caller's to close(), which releases the
+ * lock, as does the end of the process. DM_ERR_IO when another process holds it. */
+dm_status dm_lock_file(const char *path, int *descriptor);
+
+/* The files in `paths` (each a file, or a folder walked recursively, hidden entries and links left out), folders in
+ * byte order of the names so that the result does not depend on the machine. *files (array and strings) is freed with
+ * dm_free_list(). */
+dm_status dm_list_files(const char *const *paths, size_t n, char ***files, size_t *count);
+void dm_free_list(char **files, size_t count);
+
+#endif

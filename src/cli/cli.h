@@ -1,0 +1,78 @@
+/* What the commands share: options, output, signals. */
+#ifndef DM_CLI_CLI_H
+#define DM_CLI_CLI_H
+
+#include <jansson.h>
+
+#include "dilmodeli.h"
+
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+typedef enum cli_kind {
+    CLI_FLAG,   /* bool */
+    CLI_INT,    /* int64_t */
+    CLI_FLOAT,  /* double */
+    CLI_STRING, /* const char * */
+    CLI_LIST,   /* cli_list; the option may be repeated */
+} cli_kind;
+
+typedef struct cli_list {
+    const char **items; /* grown by the parser; free(items) */
+    size_t count;
+} cli_list;
+
+typedef struct cli_option {
+    const char *name; /* without the dashes */
+    char letter;      /* short form, or 0 */
+    cli_kind kind;
+    void *value;          /* of the kind's type, holding the default */
+    const char *argument; /* name of the value in the help, NULL for flags */
+    const char *help;
+} cli_option;
+
+typedef struct cli_command {
+    const char *name;
+    const char *summary; /* one line */
+    int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+} cli_command;
+
+typedef struct cli_usage {
+    const char *synopsis; /* "dilmodeli run MODEL [options]" */
+    const char *summary;  /* what it does, a sentence or more */
+    const char *example;  /* shell lines */
+    const cli_option *options;
+    size_t n_options;
+    int min_arguments, max_arguments; /* positional; max -1: any */
+} cli_usage;
+
+/* Parses argv[1..], filling options and compacting the positional arguments into argv[0..*n). --help, --threads and
+ * --json (see cli_json) are understood everywhere. Returns true to go on; false with *status = what to return. */
+bool cli_parse(const cli_usage *usage, int argc, char **argv, int *n, int *status);
+
+/* True if --json was given. */
+bool cli_json(void);
+/* Prints `object` (taken over) on standard output, one line. */
+void cli_print_json(json_t *object);
+/* Prints "dilmodeli: MESSAGE" on standard error; returns CLI_FAILED. */
+int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for wrong usage: names the command's --help; returns CLI_USAGE. */
+int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Prints the library's message; returns CLI_FAILED. */
+int cli_fail_status(void);
+
+/* Ctrl-C and SIGTERM call dm_interrupt(); a second one ends the process. */
+void cli_catch_signals(void);
+
+/* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
+bool cli_read_ids(const char *path, int32_t **ids, size_t *n);
+
+int cmd_eval(int argc, char **argv);
+int cmd_gradcheck(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_new(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
+int cmd_tokenizer(int argc, char **argv);
+int cmd_train(int argc, char **argv);
+
+#endif

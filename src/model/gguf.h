@@ -1,0 +1,143 @@
+/*
+ * GGUF files, version 3 (and 2): mapped and checked on the way in, written
+ * atomically on the way out.
+ */
+#ifndef DM_MODEL_GGUF_H
+#define DM_MODEL_GGUF_H
+
+#include "base/file.h"
+#include "base/status.h"
+
+typedef enum dm_type {
+    DM_TYPE_F32 = 0,
+    DM_TYPE_F16 = 1,
+    DM_TYPE_Q4_0 = 2,
+    DM_TYPE_Q4_1 = 3,
+    DM_TYPE_Q5_0 = 6,
+    DM_TYPE_Q5_1 = 7,
+    DM_TYPE_Q8_0 = 8,
+    DM_TYPE_Q8_1 = 9,
+    DM_TYPE_Q2_K = 10,
+    DM_TYPE_Q3_K = 11,
+    DM_TYPE_Q4_K = 12,
+    DM_TYPE_Q5_K = 13,
+    DM_TYPE_Q6_K = 14,
+    DM_TYPE_Q8_K = 15,
+    DM_TYPE_IQ4_NL = 20,
+    DM_TYPE_IQ4_XS = 23,
+    DM_TYPE_I8 = 24,
+    DM_TYPE_I16 = 25,
+    DM_TYPE_I32 = 26,
+    DM_TYPE_I64 = 27,
+    DM_TYPE_F64 = 28,
+    DM_TYPE_BF16 = 30,
+} dm_type;
+
+/* Name ("F32", "Q4_K", ...), or NULL for a number that is no known type. */
+const char *dm_type_name(uint32_t type);
+/* Weights per block and bytes per block; false for an unknown type. */
+bool dm_type_block(uint32_t type, uint32_t *weights, uint32_t *bytes);
+
+#define DM_MAX_DIMS 4
+
+/* dims[0] is the fastest-running one (a row), as GGUF stores it. */
+typedef struct dm_gguf_tensor {
+    const char *name; /* NUL-terminated, owned by the file */
+    dm_type type;
+    uint32_t n_dims;
+    uint64_t dims[DM_MAX_DIMS]; /* unused ones are 1 */
+    uint64_t elements;
+    uint64_t bytes;
+    const void *data; /* into the map, 32-byte aligned in well-formed files */
+} dm_gguf_tensor;
+
+typedef enum dm_gguf_kind {
+    DM_GGUF_U8 = 0,
+    DM_GGUF_I8 = 1,
+    DM_GGUF_U16 = 2,
+    DM_GGUF_I16 = 3,
+    DM_GGUF_U32 = 4,
+    DM_GGUF_I32 = 5,
+    DM_GGUF_F32 = 6,
+    DM_GGUF_BOOL = 7,
+    DM_GGUF_STRING = 8,
+    DM_GGUF_ARRAY = 9,
+    DM_GGUF_U64 = 10,
+    DM_GGUF_I64 = 11,
+    DM_GGUF_F64 = 12,
+} dm_gguf_kind;
+
+typedef struct dm_gguf_string {
+    const char *bytes; /* into the map, NOT NUL-terminated */
+    uint64_t length;
+} dm_gguf_string;
+
+typedef struct dm_gguf dm_gguf;
+
+/* Opens and checks the whole header: every count, length, offset and size lies
+ * within the file, names are unique, tensors do not overlap the header. The
+ * message of a failure starts with the path. Allocates no more than a small
+ * multiple of the header's own size. */
+dm_status dm_gguf_open(const char *path, dm_gguf **out);
+void dm_gguf_close(dm_gguf *file);
+const char *dm_gguf_path(const dm_gguf *file);
+uint64_t dm_gguf_size(const dm_gguf *file); /* bytes of the file */
+uint32_t dm_gguf_version(const dm_gguf *file);
+
+size_t dm_gguf_n_tensors(const dm_gguf *file);
+const dm_gguf_tensor *dm_gguf_tensor_at(const dm_gguf *file, size_t index);
+/* NULL if there is none of that name (constant time). */
+const dm_gguf_tensor *dm_gguf_find_tensor(const dm_gguf *file, const char *name);
+
+size_t dm_gguf_n_values(const dm_gguf *file);
+/* Key (owned by the file) and kind of metadata value `index`. */
+const char *dm_gguf_key_at(const dm_gguf *file, size_t index, dm_gguf_kind *kind);
+bool dm_gguf_has(const dm_gguf *file, const char *key);
+
+/* Typed reads of metadata. Any integer kind serves for an integer if the value
+ * fits. A missing key or another kind is DM_ERR_FORMAT, saying file, key and
+ * what was expected; the _or forms give `fallback` for a missing key only. */
+dm_status dm_gguf_get_u32(const dm_gguf *file, const char *key, uint32_t *out);
+dm_status dm_gguf_get_u32_or(const dm_gguf *file, const char *key, uint32_t fallback, uint32_t *out);
+dm_status dm_gguf_get_u64(const dm_gguf *file, const char *key, uint64_t *out);
+dm_status dm_gguf_get_f32(const dm_gguf *file, const char *key, float *out);
+dm_status dm_gguf_get_f32_or(const dm_gguf *file, const char *key, float fallback, float *out);
+dm_status dm_gguf_get_f64(const dm_gguf *file, const char *key, double *out);
+dm_status dm_gguf_get_bool_or(const dm_gguf *file, const char *key, bool fallback, bool *out);
+dm_status dm_gguf_get_string(const dm_gguf *file, const char *key, dm_gguf_string *out);
+/* Array of fixed-size elements of exactly `kind`; *data points into the map, perhaps unaligned: read it with memcpy. */
+dm_status dm_gguf_get_array(const dm_gguf *file, const char *key, dm_gguf_kind kind, const void **data, uint64_t *count);
+/* Array of strings; *out (malloc) is the caller's to free(), its bytes lie in the map. */
+dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_string **out, uint64_t *count);
+/* One value as text for people: numbers, "text", [3 x u32: 1, 2, 3, ...]. Always terminates `text`. */
+void dm_gguf_describe(const dm_gguf *file, size_t index, char *text, size_t size);
+
+/* ---- Writing ---- */
+
+typedef struct dm_gguf_writer dm_gguf_writer;
+
+/* Starts a version 3 file. Nothing is on disk before dm_gguf_writer_finish(). A
+ * failed add is remembered and reported by finish, so calls need no checks of their own. */
+dm_gguf_writer *dm_gguf_writer_create(void); /* NULL when memory is short */
+void dm_gguf_writer_free(dm_gguf_writer *writer);
+void dm_gguf_add_u32(dm_gguf_writer *writer, const char *key, uint32_t value);
+void dm_gguf_add_u64(dm_gguf_writer *writer, const char *key, uint64_t value);
+void dm_gguf_add_f32(dm_gguf_writer *writer, const char *key, float value);
+void dm_gguf_add_f64(dm_gguf_writer *writer, const char *key, double value);
+void dm_gguf_add_bool(dm_gguf_writer *writer, const char *key, bool value);
+void dm_gguf_add_string(dm_gguf_writer *writer, const char *key, const char *value);
+/* Elements of a fixed-size kind, copied. */
+void dm_gguf_add_array(dm_gguf_writer *writer, const char *key, dm_gguf_kind kind, const void *data, uint64_t count);
+void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_string *values, uint64_t count);
+/* Copies metadata values of another file whose keys start with `prefix`. */
+void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix);
+/* A tensor whose data (of `type`, not converted) must stay valid until finish. */
+void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
+                        const void *data);
+/* The same with data that is float32 in memory and converted while it is written, in pieces; type F32, F16 or BF16. */
+void dm_gguf_add_tensor_f32(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
+                            const float *data);
+/* Writes everything to `path` atomically (dm_replace). The writer is still to be freed. */
+dm_status dm_gguf_writer_finish(dm_gguf_writer *writer, const char *path);
+
+#endif

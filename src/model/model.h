@@ -1,0 +1,35 @@
+/* A model ready to run: its shape and where each tensor lies. */
+#ifndef DM_MODEL_MODEL_H
+#define DM_MODEL_MODEL_H
+
+#include "model/config.h"
+#include "model/tokenizer.h"
+
+typedef struct dm_tensor {
+    const void *data; /* NULL: the model has none of this role */
+    dm_type type;     /* F32, F16 or BF16 */
+    uint64_t dims[DM_MAX_DIMS];
+} dm_tensor;
+
+typedef struct dm_layer {
+    dm_tensor tensors[DM_ROLES]; /* those of the roles with a layer */
+} dm_layer;
+
+struct dm_model {
+    dm_config config;
+    dm_tensor tensors[DM_ROLES]; /* those outside the layers; DM_OUTPUT is token_embd when tied */
+    dm_layer *layers;            /* [n_layers] */
+    float *expert_bias;          /* [n_layers, n_experts] added to router logits for the choice only, or NULL */
+    dm_gguf *file;               /* NULL for a model made from memory */
+    char name[128];
+};
+
+/* Wraps weights that live in memory, float32, in the order of dm_config_tensors(): weights[i] belongs to spec i. They
+ * and `expert_bias` (copied; may be NULL) stay the caller's and must outlive the model. Close with dm_model_close(). */
+dm_status dm_model_from_memory(const dm_config *config, const float *const *weights, const float *expert_bias, dm_model **out);
+
+/* Metadata key of the router's selection biases, float32 [n_layers * n_experts]. Metadata, not a tensor: programs that
+ * do not know it still load the model. */
+#define DM_KEY_EXPERT_BIAS "dilmodeli.router.bias"
+
+#endif

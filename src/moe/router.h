@@ -1,0 +1,30 @@
+/* Which experts a token uses, and with which weights. */
+#ifndef DM_MOE_ROUTER_H
+#define DM_MOE_ROUTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A policy decides the choice for a batch of tokens. The gate weights never depend on the policy: they are the
+ * softmax over all experts, renormalised over the chosen ones. */
+typedef enum dm_router_policy {
+    DM_ROUTER_MODEL, /* the model's own top-k of logits + bias, ties to the lower expert */
+} dm_router_policy;
+
+typedef struct dm_router {
+    dm_router_policy policy;
+    int32_t n_experts;
+    int32_t top_k;
+    const float *bias; /* [n_experts] added for the choice only, or NULL */
+} dm_router;
+
+/* logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first; gates
+ * [n, top_k] their weights, summing to 1. Single-threaded: callers split tokens. */
+void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *experts, float *gates);
+
+/* Adds each expert's number of users to loads[n_experts]. */
+void dm_router_count(const int32_t *experts, size_t n, int32_t top_k, uint64_t *loads);
+/* MaxVio (Wang et al. 2024): max load / mean load - 1; 0 when nothing was routed. */
+double dm_router_maxvio(const uint64_t *loads, int32_t n_experts);
+
+#endif
