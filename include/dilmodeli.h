@@ -113,8 +113,8 @@ DM_API int32_t dm_tokenizer_eos(const dm_tokenizer *tokenizer);
 /* Encodes `length` bytes of any content. *ids (malloc, *count entries) is the
  * caller's to free(). With `special`, the texts of control tokens such as
  * <|endoftext|> become those tokens; otherwise they are ordinary text. */
-DM_API dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special,
-                                     int32_t **ids, size_t *count);
+DM_API dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special, int32_t **ids,
+                                     size_t *count);
 
 /* Bytes of one token; not NUL-terminated, owned by the tokenizer. *length is 0
  * for control tokens and NULL is returned for ids outside the vocabulary. */

@@ -32,7 +32,7 @@ typedef struct cli_option {
 
 typedef struct cli_command {
     const char *name;
-    const char *summary; /* one line */
+    const char *summary;               /* one line */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } cli_command;
 
@@ -48,6 +48,9 @@ typedef struct cli_usage {
 /* Parses argv[1..], filling options and compacting the positional arguments into argv[0..*n). --help, --threads and
  * --json (see cli_json) are understood everywhere. Returns true to go on; false with *status = what to return. */
 bool cli_parse(const cli_usage *usage, int argc, char **argv, int *n, int *status);
+
+/* Name of the command whose options were parsed. */
+const char *cli_command_name(void);
 
 /* True if --json was given. */
 bool cli_json(void);

@@ -24,17 +24,17 @@ typedef struct dm_vector_table {
 
     float (*dot)(const float *a, const float *b, size_t n);
     float (*sum)(const float *x, size_t n);
-    double (*sum_squares)(const float *x, size_t n);                    /* double accumulation across vectors */
-    float (*max)(const float *x, size_t n);                             /* -INFINITY for n = 0 */
-    void (*axpy)(float *y, float a, const float *x, size_t n);          /* y += a x */
-    void (*scale)(float *y, float a, const float *x, size_t n);         /* y = a x, in place allowed */
-    void (*add)(float *y, const float *a, const float *b, size_t n);    /* y = a + b, in place allowed */
+    double (*sum_squares)(const float *x, size_t n);                 /* double accumulation across vectors */
+    float (*max)(const float *x, size_t n);                          /* -INFINITY for n = 0 */
+    void (*axpy)(float *y, float a, const float *x, size_t n);       /* y += a x */
+    void (*scale)(float *y, float a, const float *x, size_t n);      /* y = a x, in place allowed */
+    void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b, in place allowed */
 
     /* dot products with half-precision weights: sum of (float)w[i] * x[i] */
     float (*dot_f16)(const uint16_t *w, const float *x, size_t n);
     float (*dot_bf16)(const uint16_t *w, const float *x, size_t n);
     void (*f16_to_f32)(float *y, const uint16_t *x, size_t n);
-    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* nearest even; overflow to infinity; NaN stays NaN */
+    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n); /* nearest even; overflow to infinity; NaN stays NaN */
     void (*bf16_to_f32)(float *y, const uint16_t *x, size_t n);
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n); /* nearest even; NaN stays NaN */
     void (*round_bf16)(float *y, const float *x, size_t n);     /* y = (float)(bf16)x, in place allowed */
@@ -50,7 +50,8 @@ typedef struct dm_vector_table {
     void (*layernorm_backward)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float mean,
                                float r, size_t n);
 
-    /* x = exp(scale * x - shift) in place, returning the sum. shift is usually the maximum of scale * x, or a stored log-sum-exp. */
+    /* x = exp(scale * x - shift) in place, returning the sum. shift is usually the maximum of scale * x, or a stored log-sum-exp.
+     */
     float (*exp_sum)(float *x, float scale, float shift, size_t n);
     /* x = softmax(x) in place; returns log(sum(exp(x))). n >= 1. */
     float (*softmax)(float *x, size_t n);

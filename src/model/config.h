@@ -21,10 +21,10 @@ typedef struct dm_config {
     int32_t top_k;
     int32_t expert_dim;
     int32_t vocab;
-    int32_t context;   /* trained positions */
-    float norm_eps;    /* of RMSNorm or LayerNorm */
-    float rope_base;   /* theta of the rotary embedding; 0: learned positions */
-    bool tied_output;  /* the output projection is token_embd */
+    int32_t context;  /* trained positions */
+    float norm_eps;   /* of RMSNorm or LayerNorm */
+    float rope_base;  /* theta of the rotary embedding; 0: learned positions */
+    bool tied_output; /* the output projection is token_embd */
 } dm_config;
 
 /* What a tensor is for; with the layer it identifies one. Shapes as the code reads them, row-major [rows, columns]. */

@@ -11,6 +11,9 @@ typedef enum dm_router_policy {
     DM_ROUTER_MODEL, /* the model's own top-k of logits + bias, ties to the lower expert */
 } dm_router_policy;
 
+/* More experts per token than this are refused when a model's shape is checked. */
+#define DM_ROUTER_MAX_TOP_K 64
+
 typedef struct dm_router {
     dm_router_policy policy;
     int32_t n_experts;
@@ -18,7 +21,8 @@ typedef struct dm_router {
     const float *bias; /* [n_experts] added for the choice only, or NULL */
 } dm_router;
 
-/* logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first; gates
+/* A NaN logit is never preferred, and the choice always holds top_k experts.
+ * logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first; gates
  * [n, top_k] their weights, summing to 1. Single-threaded: callers split tokens. */
 void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *experts, float *gates);
 

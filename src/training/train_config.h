@@ -27,35 +27,35 @@ struct dm_train_config {
     char *tokenizer;      /* "tokenizer": GGUF to take the vocabulary from; NULL: learn one of `vocab` */
     int64_t vocab;        /* "vocab" */
     /* model */
-    char *model;           /* "model": GGUF to start from; NULL: fresh weights of the shape below */
-    char *arch;            /* "arch": qwen3moe, gpt2 */
-    int64_t layers, dim;   /* "layers", "dim" */
-    int64_t heads;         /* "heads" */
-    int64_t kv_heads;      /* "kv-heads", 0: as heads */
-    int64_t head_dim;      /* "head-dim", 0: dim / heads */
-    int64_t ffn_dim;       /* "ffn-dim", 0: 4 dim (gpt2) */
-    int64_t experts;       /* "experts" */
-    int64_t top_k;         /* "top-k" */
-    int64_t expert_dim;    /* "expert-dim" */
-    double rope_base;      /* "rope-base" */
-    bool tied_output;      /* "tied-output" */
+    char *model;         /* "model": GGUF to start from; NULL: fresh weights of the shape below */
+    char *arch;          /* "arch": qwen3moe, gpt2 */
+    int64_t layers, dim; /* "layers", "dim" */
+    int64_t heads;       /* "heads" */
+    int64_t kv_heads;    /* "kv-heads", 0: as heads */
+    int64_t head_dim;    /* "head-dim", 0: dim / heads */
+    int64_t ffn_dim;     /* "ffn-dim", 0: 4 dim (gpt2) */
+    int64_t experts;     /* "experts" */
+    int64_t top_k;       /* "top-k" */
+    int64_t expert_dim;  /* "expert-dim" */
+    double rope_base;    /* "rope-base" */
+    bool tied_output;    /* "tied-output" */
     /* optimisation */
-    int64_t context;       /* "context": tokens per sequence */
-    int64_t batch;         /* "batch": sequences per step */
-    int64_t micro_batch;   /* "micro-batch": sequences per pass, gradients added up; 0: as many as 4,096 tokens hold */
-    int64_t steps;         /* "steps"; 0: from tokens */
-    int64_t tokens;        /* "tokens": in all; used when steps is 0 */
-    double lr, min_lr;     /* "lr" peak, "min-lr" at the end, as a share of lr */
-    int64_t warmup;        /* "warmup": steps */
-    double weight_decay;   /* "weight-decay", matrices only */
-    double beta1, beta2;   /* "beta1", "beta2" */
-    double eps;            /* "eps" */
-    double clip;           /* "clip": largest gradient norm, 0: off */
+    int64_t context;        /* "context": tokens per sequence */
+    int64_t batch;          /* "batch": sequences per step */
+    int64_t micro_batch;    /* "micro-batch": sequences per pass, gradients added up; 0: as many as 4,096 tokens hold */
+    int64_t steps;          /* "steps"; 0: from tokens */
+    int64_t tokens;         /* "tokens": in all; used when steps is 0 */
+    double lr, min_lr;      /* "lr" peak, "min-lr" at the end, as a share of lr */
+    int64_t warmup;         /* "warmup": steps */
+    double weight_decay;    /* "weight-decay", matrices only */
+    double beta1, beta2;    /* "beta1", "beta2" */
+    double eps;             /* "eps" */
+    double clip;            /* "clip": largest gradient norm, 0: off */
     dm_precision precision; /* "precision": f32, bf16 */
-    dm_balance balance;    /* "balance": none, switch, loss-free */
-    double aux;            /* "aux": weight of the Switch loss */
-    double bias_rate;      /* "bias-rate": step u of loss-free balancing */
-    uint64_t seed;         /* "seed" */
+    dm_balance balance;     /* "balance": none, switch, loss-free */
+    double aux;             /* "aux": weight of the Switch loss */
+    double bias_rate;       /* "bias-rate": step u of loss-free balancing */
+    uint64_t seed;          /* "seed" */
     /* watching */
     int64_t valid_every;   /* "valid-every": steps, 0: only at the end */
     int64_t valid_tokens;  /* "valid-tokens": read at each validation, 0: all; the last one reads all */

@@ -1,0 +1,45 @@
+/* dilmodeli: one program, a command per file. */
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const cli_command commands[] = {
+    {NULL, NULL, NULL},
+};
+
+static void print_overview(FILE *stream) {
+    fprintf(stream, "dilmodeli %s: small, balanced and fast language models on ordinary CPUs\n\n", dm_version());
+    fprintf(stream, "usage: dilmodeli COMMAND [ARGUMENTS]\n\ncommands:\n");
+    for (const cli_command *command = commands; command->name != NULL; command++) {
+        fprintf(stream, "  %-12s %s\n", command->name, command->summary);
+    }
+    fprintf(stream, "\n`dilmodeli COMMAND --help` explains one, with an example.\n");
+}
+
+static void log_line(void *user, const char *line) {
+    (void)user;
+    fprintf(stderr, "%s\n", line);
+}
+
+int main(int argc, char **argv) {
+    setlocale(LC_CTYPE, ""); /* numbers stay in the C locale */
+    dm_set_log(log_line, NULL);
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_overview(argc < 2 ? stderr : stdout);
+        return argc < 2 ? CLI_USAGE : CLI_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("dilmodeli %s (%s)\n", dm_version(), dm_isa());
+        return CLI_DONE;
+    }
+    for (const cli_command *command = commands; command->name != NULL; command++) {
+        if (strcmp(argv[1], command->name) == 0) {
+            cli_catch_signals();
+            return command->run(argc - 1, argv + 1);
+        }
+    }
+    fprintf(stderr, "dilmodeli: unknown command '%s'; `dilmodeli --help` lists them\n", argv[1]);
+    return CLI_USAGE;
+}

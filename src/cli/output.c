@@ -1,0 +1,91 @@
+/* Messages, JSON and signals: what every command says in the same way. */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+void cli_print_json(json_t *object) {
+    json_dumpf(object, stdout, JSON_COMPACT | JSON_REAL_PRECISION(10));
+    putchar('\n');
+    fflush(stdout);
+    json_decref(object);
+}
+
+int cli_fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("dilmodeli: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    return CLI_FAILED;
+}
+
+int cli_usage_error(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("dilmodeli: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n`dilmodeli %s --help` explains it\n", cli_command_name());
+    va_end(arguments);
+    return CLI_USAGE;
+}
+
+int cli_fail_status(void) {
+    return cli_fail("%s", dm_error_message());
+}
+
+static void on_signal(int number) {
+    static volatile sig_atomic_t seen;
+    if (seen++ > 0) {
+        _exit(128 + number);
+    }
+    dm_interrupt();
+}
+
+void cli_catch_signals(void) {
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+bool cli_read_ids(const char *path, int32_t **ids, size_t *n) {
+    FILE *stream = fopen(path, "re");
+    if (stream == NULL) {
+        cli_fail("%s: cannot open", path);
+        return false;
+    }
+    size_t capacity = 0;
+    *ids = NULL;
+    *n = 0;
+    int got;
+    long long value;
+    while ((got = fscanf(stream, "%lld", &value)) == 1) {
+        if (value < 0 || value > INT32_MAX) {
+            break;
+        }
+        if (*n == capacity) {
+            capacity = capacity != 0 ? 2 * capacity : 256;
+            int32_t *grown = realloc(*ids, capacity * sizeof **ids);
+            if (grown == NULL) {
+                break;
+            }
+            *ids = grown;
+        }
+        (*ids)[(*n)++] = (int32_t)value;
+    }
+    fclose(stream);
+    if (got != EOF || *n == 0) {
+        cli_fail("%s: expected token ids, whole numbers separated by spaces; number %zu is not one", path, *n + 1);
+        free(*ids);
+        *ids = NULL;
+        return false;
+    }
+    return true;
+}
