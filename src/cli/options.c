@@ -43,7 +43,11 @@ static void print_default(const cli_option *option) {
 
 static void print_option(const cli_option *option, bool with_default) {
     char left[64];
-    int n = snprintf(left, sizeof left, option->letter != 0 ? "-%c, --%s" : "    --%2$s", option->letter, option->name);
+    char letter[8] = "    ";
+    if (option->letter != 0) {
+        snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    }
+    int n = snprintf(left, sizeof left, "%s--%s", letter, option->name);
     if (option->argument != NULL && n > 0 && (size_t)n < sizeof left) {
         snprintf(left + n, sizeof left - (size_t)n, " %s", option->argument);
     }

@@ -28,6 +28,10 @@ dm_status dm_matmul_input_gradient(dm_precision precision, float *dx, size_t ldd
 dm_status dm_matmul_weight_gradient(dm_precision precision, float *dw, size_t lddw, const float *dy, size_t lddy, const float *x,
                                     size_t ldx, size_t m, size_t n, size_t k, bool accumulate);
 
+/* The distance between rows of n floats that keeps a column's elements in different cache sets: use it for matrices that
+ * products read along columns. Measured: weight gradients run at half speed with rows 8,192 floats apart. */
+size_t dm_matmul_stride(size_t n);
+
 /* True where bfloat16 products run on the machine's own bfloat16 arithmetic. */
 bool dm_matmul_bf16_native(void);
 

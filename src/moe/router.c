@@ -12,6 +12,7 @@ static void choose(const dm_router *router, const float *logits, int32_t *expert
     int32_t filled = 0;
     for (int32_t e = 0; e < router->n_experts; e++) {
         float score = logits[e] + (router->bias != NULL ? router->bias[e] : 0.0f);
+        score = isnan(score) ? -INFINITY : score;
         if (filled == k && !(score > scores[k - 1])) {
             continue;
         }
