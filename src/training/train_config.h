@@ -69,7 +69,12 @@ struct dm_train_config {
 /* Every option is sensible and they fit together; the message names the option. */
 dm_status dm_train_config_check(const dm_train_config *config);
 
-/* Writes all values as `name = value` lines that dm_train_config_load() reads back to the same config. */
-void dm_train_config_write(const dm_train_config *config, FILE *stream);
+/* The shape that the options of the model ask for, zeros replaced by what they stand for; dm_train_config_check() says
+ * whether it is sound. Meaningless where "model" is set. */
+void dm_train_config_shape(const dm_train_config *config, int32_t vocab, dm_config *out);
+
+/* Writes all values as `name = value` lines that dm_train_config_load() reads back to the same config. Errors of the
+ * stream are left to its owner. */
+dm_status dm_train_config_write(const dm_train_config *config, FILE *stream);
 
 #endif
