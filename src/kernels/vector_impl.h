@@ -1,0 +1,473 @@
+/*
+ * The row operations, written once with the compiler's vector types. Each
+ * instruction set's file defines the width and the few operations that vector
+ * types cannot express, then includes this file, which defines the table:
+ *
+ *   LANES                 4, 8 or 16 floats
+ *   DM_TABLE, DM_ISA      name of the table, and of the instruction set
+ *   v_fma(a, b, c)        a b + c, rounded once
+ *   v_min, v_max(a, b)    b where either is NaN
+ *   v_sqrt(a)
+ *   v_from_f16(halves)    halves to floats; v_to_f16(a): floats to halves, nearest even
+ *   v_load_part(p, k)     optional: the first k < LANES floats at p, then zeros
+ *
+ * A row is swept in whole vectors and one partial vector at its end, which
+ * goes through the same arithmetic with zeros behind it and never touches
+ * memory past the row. Sums keep ACCUMULATORS independent partial vectors, so
+ * that one addition need not wait for the last.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/vector_tables.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* ---- Loads and stores. k is LANES, known when compiling, on all but a row's last vector. ---- */
+
+ALWAYS_INLINE vf splat(float x) {
+    return x - (vf){0};
+}
+
+ALWAYS_INLINE vf load(const float *p, size_t k) {
+    if (k == LANES) {
+        vf v;
+        memcpy(&v, p, sizeof v);
+        return v;
+    }
+#ifdef v_load_part
+    return v_load_part(p, k);
+#else
+    vf v = {0};
+    memcpy(&v, p, k * sizeof *p);
+    return v;
+#endif
+}
+
+ALWAYS_INLINE void store(float *p, vf v, size_t k) {
+    memcpy(p, &v, k * sizeof *p);
+}
+
+ALWAYS_INLINE vh load_half(const uint16_t *p, size_t k) {
+    vh v = {0};
+    memcpy(&v, p, k * sizeof *p);
+    return v;
+}
+
+ALWAYS_INLINE void store_half(uint16_t *p, vh v, size_t k) {
+    memcpy(p, &v, k * sizeof *p);
+}
+
+ALWAYS_INLINE vf select_vf(vi mask, vf yes, vf no) {
+    return (vf)((mask & (vi)yes) | (~mask & (vi)no));
+}
+
+/* v in the first k lanes, `rest` in the others. */
+ALWAYS_INLINE vf keep(vf v, size_t k, float rest) {
+    if (k == LANES) {
+        return v;
+    }
+    vi lane;
+    for (int j = 0; j < LANES; j++) {
+        lane[j] = j;
+    }
+    return select_vf(lane < (int32_t)k, v, splat(rest));
+}
+
+/* Runs the statements for every vector of a row of n: at element i, with k elements. */
+#define SWEEP(i, k, n, ...)                                                                                                      \
+    do {                                                                                                                         \
+        size_t i = 0;                                                                                                            \
+        for (; i + LANES <= (n); i += LANES) {                                                                                   \
+            enum { k = LANES };                                                                                                  \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
+        if (i < (n)) {                                                                                                           \
+            const size_t k = (n)-i;                                                                                              \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
+    } while (0)
+
+/* The same for sums: a is the number, below ACCUMULATORS, of the partial sum to use. */
+#define ACCUMULATORS 4
+#define SWEEP_SUMS(i, k, a, n, ...)                                                                                              \
+    do {                                                                                                                         \
+        size_t i = 0;                                                                                                            \
+        for (; i + ACCUMULATORS * LANES <= (n);) {                                                                               \
+            _Pragma("GCC unroll 4") for (int a = 0; a < ACCUMULATORS; a++, i += LANES) {                                         \
+                enum { k = LANES };                                                                                              \
+                __VA_ARGS__                                                                                                      \
+            }                                                                                                                    \
+        }                                                                                                                        \
+        enum { a = 0 };                                                                                                          \
+        for (; i + LANES <= (n); i += LANES) {                                                                                   \
+            enum { k = LANES };                                                                                                  \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
+        if (i < (n)) {                                                                                                           \
+            const size_t k = (n)-i;                                                                                              \
+            __VA_ARGS__                                                                                                          \
+        }                                                                                                                        \
+    } while (0)
+
+/* ---- Reductions of one vector, always in halves: lane j with lane j + width / 2 ---- */
+
+typedef float v4 __attribute__((vector_size(16)));
+#if LANES >= 8
+typedef float v8 __attribute__((vector_size(32)));
+#endif
+
+ALWAYS_INLINE float horizontal_sum(vf v) {
+#if LANES == 16
+    v8 upper = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    v8 eight = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + upper;
+#elif LANES == 8
+    v8 eight = v;
+#endif
+#if LANES >= 8
+    v4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+    v4 four = v;
+#endif
+    v4 two = four + __builtin_shufflevector(four, four, 2, 3, 0, 1);
+    return two[0] + two[1];
+}
+
+ALWAYS_INLINE float total(const vf *sums) {
+    return horizontal_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+ALWAYS_INLINE float horizontal_max(vf v) {
+    float most = v[0];
+    for (int j = 1; j < LANES; j++) {
+        most = v[j] > most ? v[j] : most;
+    }
+    return most;
+}
+
+/* ---- Elementary functions ---- */
+
+/*
+ * exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2; exp(r) by a polynomial fitted for the least relative
+ * error (3e-9 before rounding). n comes from the low bits of a sum with 1.5 * 2^23, already biased to be the exponent field
+ * of 2^(n - 1): the polynomial carries the other factor 2, so that results up to the largest float need no special case and
+ * larger ones become infinity. Below -86.99 (results under 1.7e-38) that field is 0 and so is the result. NaN stays NaN.
+ */
+ALWAYS_INLINE vf v_exp(vf x) {
+    const float magic = 0x1.8p23f + 126.0f;
+    x = v_max(splat(-87.5f), v_min(splat(89.0f), x));
+    vf biased = v_fma(x, splat(0x1.715476p+0f), splat(magic));
+    vf n = biased - magic;
+    vf r = v_fma(n, splat(-0x1.62e4p-1f), x); /* ln 2 in two parts; the product with the first is exact */
+    r = v_fma(n, splat(-0x1.7f7d1cp-20f), r);
+    vf p = v_fma(r, splat(2 * 0x1.6a2256p-10f), splat(2 * 0x1.123b04p-7f));
+    p = v_fma(p, r, splat(2 * 0x1.5558f8p-5f));
+    p = v_fma(p, r, splat(2 * 0x1.55549p-3f));
+    p = v_fma(p, r, splat(2 * 0x1.fffffcp-2f));
+    p = v_fma(p, r, splat(2.0f));
+    p = v_fma(p, r, splat(2.0f));
+    return p * (vf)((vi)biased << 23);
+}
+
+/* x / (1 + exp(-z)): SiLU for z = x, and the tanh form of GELU for z = 2 u since (1 + tanh u) / 2 = 1 / (1 + exp(-2u)). */
+ALWAYS_INLINE vf over_one_plus_exp(vf x, vf minus_z) {
+    return x / (v_exp(minus_z) + 1.0f);
+}
+
+/* ---- Sums and sweeps ---- */
+
+static float row_dot(const float *a, const float *b, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, { sums[s] = v_fma(load(a + i, k), load(b + i, k), sums[s]); });
+    return total(sums);
+}
+
+static float row_sum(const float *x, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, { sums[s] += load(x + i, k); });
+    return total(sums);
+}
+
+/* Half vectors, since a double is twice as wide. */
+static double row_sum_squares(const float *x, size_t n) {
+    typedef float half_vf __attribute__((vector_size(LANES * 2)));
+    typedef double vd __attribute__((vector_size(LANES * 4)));
+    vd sums[ACCUMULATORS] = {{0}};
+    size_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        for (int a = 0; a < ACCUMULATORS; a++) {
+            half_vf v;
+            memcpy(&v, x + i + a * (LANES / 2), sizeof v);
+            vd wide = __builtin_convertvector(v, vd);
+            sums[a] += wide * wide;
+        }
+    }
+    vd all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    double result = 0;
+    for (int j = 0; j < LANES / 2; j++) {
+        result += all[j];
+    }
+    for (; i < n; i++) {
+        result += (double)x[i] * x[i];
+    }
+    return result;
+}
+
+static float row_max(const float *x, size_t n) {
+    vf most[ACCUMULATORS];
+    for (int a = 0; a < ACCUMULATORS; a++) {
+        most[a] = splat(-INFINITY);
+    }
+    SWEEP_SUMS(i, k, s, n, { most[s] = v_max(most[s], keep(load(x + i, k), k, -INFINITY)); });
+    return horizontal_max(v_max(v_max(most[0], most[1]), v_max(most[2], most[3])));
+}
+
+static void row_axpy(float *y, float a, const float *x, size_t n) {
+    vf factor = splat(a);
+    SWEEP(i, k, n, { store(y + i, v_fma(factor, load(x + i, k), load(y + i, k)), k); });
+}
+
+static void row_scale(float *y, float a, const float *x, size_t n) {
+    SWEEP(i, k, n, { store(y + i, a * load(x + i, k), k); });
+}
+
+static void row_add(float *y, const float *a, const float *b, size_t n) {
+    SWEEP(i, k, n, { store(y + i, load(a + i, k) + load(b + i, k), k); });
+}
+
+/* ---- Half precision ---- */
+
+ALWAYS_INLINE vf from_bf16(vh halves) {
+    return (vf)(__builtin_convertvector(halves, vu) << 16);
+}
+
+/* Floats with the lower 16 bits rounded away to nearest even; a NaN keeps its upper bits and turns quiet. */
+ALWAYS_INLINE vu rounded_to_bf16(vf x) {
+    vu bits = (vu)x;
+    vu rounded = bits + 0x7fff + (bits >> 16 & 1);
+    vi is_nan = x != x;
+    return ((vu)is_nan & (bits | 0x400000)) | (~(vu)is_nan & rounded);
+}
+
+ALWAYS_INLINE vh to_bf16(vf x) {
+    return __builtin_convertvector(rounded_to_bf16(x) >> 16, vh);
+}
+
+static float row_dot_f16(const uint16_t *w, const float *x, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, { sums[s] = v_fma(v_from_f16(load_half(w + i, k)), load(x + i, k), sums[s]); });
+    return total(sums);
+}
+
+static float row_dot_bf16(const uint16_t *w, const float *x, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, { sums[s] = v_fma(from_bf16(load_half(w + i, k)), load(x + i, k), sums[s]); });
+    return total(sums);
+}
+
+static void row_f16_to_f32(float *y, const uint16_t *x, size_t n) {
+    SWEEP(i, k, n, { store(y + i, v_from_f16(load_half(x + i, k)), k); });
+}
+
+static void row_f32_to_f16(uint16_t *y, const float *x, size_t n) {
+    SWEEP(i, k, n, { store_half(y + i, v_to_f16(load(x + i, k)), k); });
+}
+
+static void row_bf16_to_f32(float *y, const uint16_t *x, size_t n) {
+    SWEEP(i, k, n, { store(y + i, from_bf16(load_half(x + i, k)), k); });
+}
+
+static void row_f32_to_bf16(uint16_t *y, const float *x, size_t n) {
+    SWEEP(i, k, n, { store_half(y + i, to_bf16(load(x + i, k)), k); });
+}
+
+static void row_round_bf16(float *y, const float *x, size_t n) {
+    SWEEP(i, k, n, { store(y + i, (vf)(rounded_to_bf16(load(x + i, k)) & 0xffff0000u), k); });
+}
+
+/* ---- Norms ---- */
+
+static float row_rmsnorm(float *y, const float *x, const float *w, float eps, size_t n) {
+    float r = 1.0f / sqrtf(row_dot(x, x, n) / (float)n + eps);
+    SWEEP(i, k, n, { store(y + i, load(x + i, k) * r * load(w + i, k), k); });
+    return r;
+}
+
+/* y_i = x_i r w_i with dr/dx_i = -r^3 x_i / n, so dx_i = r w_i dy_i - x_i r^3 / n * sum_j dy_j w_j x_j. */
+static void row_rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float r, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, { sums[s] = v_fma(load(dy + i, k) * load(w + i, k), load(x + i, k), sums[s]); });
+    vf pull = splat(-total(sums) * r * r * r / (float)n);
+    SWEEP(i, k, n, {
+        vf xi = load(x + i, k), dyr = load(dy + i, k) * r;
+        store(dx + i, load(dx + i, k) + v_fma(dyr, load(w + i, k), pull * xi), k);
+        store(dw + i, v_fma(dyr, xi, load(dw + i, k)), k);
+    });
+}
+
+static void row_layernorm(float *y, float *mean, float *r, const float *x, const float *w, const float *b, float eps, size_t n) {
+    float centre = row_sum(x, n) / (float)n;
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, {
+        vf off = keep(load(x + i, k) - centre, k, 0.0f);
+        sums[s] = v_fma(off, off, sums[s]);
+    });
+    float inverse = 1.0f / sqrtf(total(sums) / (float)n + eps);
+    SWEEP(i, k, n, { store(y + i, v_fma((load(x + i, k) - centre) * inverse, load(w + i, k), load(b + i, k)), k); });
+    *mean = centre;
+    *r = inverse;
+}
+
+/* With h = (x - mean) r and g = dy w: dx = r (g - mean(g) - h mean(g h)). Padding has dy = 0, so g = 0. */
+static void row_layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float mean,
+                                   float r, size_t n) {
+    vf sums_g[ACCUMULATORS] = {{0}}, sums_gh[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, {
+        vf g = load(dy + i, k) * load(w + i, k);
+        sums_g[s] += g;
+        sums_gh[s] = v_fma(g, (load(x + i, k) - mean) * r, sums_gh[s]);
+    });
+    vf mean_g = splat(total(sums_g) / (float)n), mean_gh = splat(total(sums_gh) / (float)n);
+    SWEEP(i, k, n, {
+        vf h = (load(x + i, k) - mean) * r, dyi = load(dy + i, k);
+        vf inner = v_fma(-h, mean_gh, v_fma(dyi, load(w + i, k), -mean_g));
+        store(dx + i, v_fma(inner, splat(r), load(dx + i, k)), k);
+        store(dw + i, v_fma(dyi, h, load(dw + i, k)), k);
+        store(db + i, dyi + load(db + i, k), k);
+    });
+}
+
+/* ---- Exponentials ---- */
+
+static float row_exp_sum(float *x, float factor, float shift, size_t n) {
+    vf sums[ACCUMULATORS] = {{0}};
+    SWEEP_SUMS(i, k, s, n, {
+        vf e = v_exp(v_fma(splat(factor), load(x + i, k), splat(-shift)));
+        store(x + i, e, k);
+        sums[s] += keep(e, k, 0.0f);
+    });
+    return total(sums);
+}
+
+static float row_softmax(float *x, size_t n) {
+    float most = row_max(x, n);
+    float sum = row_exp_sum(x, 1.0f, most, n);
+    row_scale(x, 1.0f / sum, x, n);
+    return most + logf(sum);
+}
+
+static void row_swiglu(float *y, const float *gate, const float *up, size_t n) {
+    SWEEP(i, k, n, {
+        vf x = load(gate + i, k);
+        store(y + i, over_one_plus_exp(x, -x) * load(up + i, k), k);
+    });
+}
+
+/* silu'(x) = s (1 + x (1 - s)) = s + silu(x) (1 - s), s = 1 / (1 + exp(-x)). */
+ALWAYS_INLINE void swiglu_gradient(float *dgate, float *dup, float *y, const float *dy, const float *gate, const float *up,
+                                   size_t k) {
+    vf x = load(gate, k), dyi = load(dy, k), upi = load(up, k);
+    vf s = over_one_plus_exp(splat(1.0f), -x);
+    vf silu = x * s;
+    store(dgate, dyi * upi * v_fma(silu, 1.0f - s, s), k);
+    store(dup, dyi * silu, k);
+    if (y != NULL) {
+        store(y, silu * upi, k);
+    }
+}
+
+static void row_swiglu_backward(float *dgate, float *dup, float *y, const float *dy, const float *gate, const float *up,
+                                size_t n) {
+    if (y != NULL) {
+        SWEEP(i, k, n, { swiglu_gradient(dgate + i, dup + i, y + i, dy + i, gate + i, up + i, k); });
+    } else {
+        SWEEP(i, k, n, { swiglu_gradient(dgate + i, dup + i, NULL, dy + i, gate + i, up + i, k); });
+    }
+}
+
+#define GELU_ROOT 0.7978845608028654f /* sqrt(2 / pi) */
+#define GELU_CUBE 0.044715f
+
+/* -2 u, where u = sqrt(2 / pi) (x + 0.044715 x^3) is what GELU takes the tanh of. */
+ALWAYS_INLINE vf gelu_inner(vf x) {
+    return x * v_fma(x * x, splat(-2.0f * GELU_ROOT * GELU_CUBE), splat(-2.0f * GELU_ROOT));
+}
+
+static void row_gelu(float *y, const float *x, size_t n) {
+    SWEEP(i, k, n, {
+        vf xi = load(x + i, k);
+        store(y + i, over_one_plus_exp(xi, gelu_inner(xi)), k);
+    });
+}
+
+/* With s = (1 + tanh u) / 2: gelu'(x) = s + 2 x s (1 - s) u'. Past |x| = 13 that is 0 or 1 in float32; the limit keeps
+ * infinities out of the products. */
+static void row_gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
+    SWEEP(i, k, n, {
+        vf xi = v_max(splat(-13.0f), v_min(splat(13.0f), load(x + i, k)));
+        vf s = over_one_plus_exp(splat(1.0f), gelu_inner(xi));
+        vf slope = v_fma(xi * xi, splat(6.0f * GELU_ROOT * GELU_CUBE), splat(2.0f * GELU_ROOT));
+        store(dx + i, load(dy + i, k) * v_fma(xi * s * (1.0f - s), slope, s), k);
+    });
+}
+
+/* ---- Attention and the optimizer ---- */
+
+static void row_rope(float *x, const float *cosine, const float *sine, float sign, size_t half) {
+    SWEEP(i, k, half, {
+        vf a = load(x + i, k), b = load(x + half + i, k);
+        vf c = load(cosine + i, k), s = load(sine + i, k) * sign;
+        store(x + i, v_fma(a, c, -(b * s)), k);
+        store(x + half + i, v_fma(b, c, a * s), k);
+    });
+}
+
+static void row_softmax_backward(float *ds, const float *p, const float *dp, float delta, float factor, size_t n) {
+    SWEEP(i, k, n, { store(ds + i, load(p + i, k) * factor * (load(dp + i, k) - delta), k); });
+}
+
+static void row_adamw(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n) {
+    const float beta1 = step->beta1, beta2 = step->beta2, eps = step->eps;
+    const float root_correction2 = 1.0f / sqrtf(step->correction2), rate = step->lr / step->correction1;
+    const float g_scale = step->grad_scale, shrink = 1.0f - step->lr * step->weight_decay;
+    SWEEP(i, k, n, {
+        vf gi = load(g + i, k) * g_scale;
+        vf mi = v_fma(gi, splat(1.0f - beta1), beta1 * load(m + i, k));
+        vf vi_ = v_fma(gi * (1.0f - beta2), gi, beta2 * load(v + i, k));
+        vf direction = mi / v_fma(v_sqrt(vi_), splat(root_correction2), splat(eps));
+        store(m + i, mi, k);
+        store(v + i, vi_, k);
+        store(w + i, v_fma(direction, splat(-rate), shrink * load(w + i, k)), k);
+    });
+}
+
+const dm_vector_table DM_TABLE = {
+    .isa = DM_ISA,
+    .dot = row_dot,
+    .sum = row_sum,
+    .sum_squares = row_sum_squares,
+    .max = row_max,
+    .axpy = row_axpy,
+    .scale = row_scale,
+    .add = row_add,
+    .dot_f16 = row_dot_f16,
+    .dot_bf16 = row_dot_bf16,
+    .f16_to_f32 = row_f16_to_f32,
+    .f32_to_f16 = row_f32_to_f16,
+    .bf16_to_f32 = row_bf16_to_f32,
+    .f32_to_bf16 = row_f32_to_bf16,
+    .round_bf16 = row_round_bf16,
+    .rmsnorm = row_rmsnorm,
+    .rmsnorm_backward = row_rmsnorm_backward,
+    .layernorm = row_layernorm,
+    .layernorm_backward = row_layernorm_backward,
+    .exp_sum = row_exp_sum,
+    .softmax = row_softmax,
+    .swiglu = row_swiglu,
+    .swiglu_backward = row_swiglu_backward,
+    .gelu = row_gelu,
+    .gelu_backward = row_gelu_backward,
+    .rope = row_rope,
+    .softmax_backward = row_softmax_backward,
+    .adamw = row_adamw,
+};
