@@ -1,0 +1,149 @@
+#include "kernels/linear.h"
+
+#include <omp.h>
+
+#include "base/threads.h"
+#include "kernels/matmul.h"
+#include "kernels/vector.h"
+
+enum {
+    FEW_TOKENS = 6,           /* up to here dot products win: the weights are read once either way */
+    SCRATCH_FLOATS = 1 << 18, /* one block of widened rows, 1 MB: it stays in the second-level cache until it is used */
+    ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
+    WORTH_SHARING = 1 << 15,  /* multiplications below which waking the other threads costs more than it saves */
+};
+
+static size_t element_size(dm_weight_type type) {
+    return type == DM_WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+static const void *row_at(const dm_weight *weight, size_t row) {
+    return (const char *)weight->data + row * weight->columns * element_size(weight->type);
+}
+
+dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
+    return (dm_weight){row_at(weight, first), weight->type, rows, weight->columns};
+}
+
+float dm_weight_dot(const dm_weight *weight, size_t row, const float *x) {
+    const dm_vector_table *vector = dm_vector();
+    const void *w = row_at(weight, row);
+    switch (weight->type) {
+    case DM_WEIGHT_F16:
+        return vector->dot_f16(w, x, weight->columns);
+    case DM_WEIGHT_BF16:
+        return vector->dot_bf16(w, x, weight->columns);
+    case DM_WEIGHT_F32:
+        break;
+    }
+    return vector->dot(w, x, weight->columns);
+}
+
+/* y [rows, columns] = the whole matrix as float32 */
+static void widen(float *y, const dm_weight *weight) {
+    const dm_vector_table *vector = dm_vector();
+    size_t n = weight->rows * weight->columns;
+    switch (weight->type) {
+    case DM_WEIGHT_F16:
+        vector->f16_to_f32(y, weight->data, n);
+        break;
+    case DM_WEIGHT_BF16:
+        vector->bf16_to_f32(y, weight->data, n);
+        break;
+    case DM_WEIGHT_F32:
+        vector->scale(y, 1.0f, weight->data, n);
+        break;
+    }
+}
+
+void dm_weight_row(float *y, const dm_weight *weight, size_t row) {
+    dm_weight one = dm_weight_rows(weight, row, 1);
+    widen(y, &one);
+}
+
+size_t dm_linear_scratch(size_t columns) {
+    return columns > SCRATCH_FLOATS / ROWS_TOGETHER ? columns * ROWS_TOGETHER : SCRATCH_FLOATS;
+}
+
+/* Rows begin .. end - 1 of one product, for all m tokens. */
+static void dot_rows(const dm_linear_product *product, const float *x, size_t ldx, size_t m, size_t begin, size_t end) {
+    for (size_t row = begin; row < end; row++) {
+        float bias = product->bias != NULL ? product->bias[row] : 0.0f;
+        for (size_t t = 0; t < m; t++) {
+            product->y[t * product->ldy + row] = dm_weight_dot(&product->weight, row, x + t * ldx) + bias;
+        }
+    }
+}
+
+/* The rows of all products form one range, of which each thread takes an equal part. */
+static void linear_few(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m) {
+    size_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        total += products[i].weight.rows;
+    }
+    size_t groups = (total + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
+#pragma omp parallel if (total * products[0].weight.columns * m > WORTH_SHARING)
+    {
+        size_t n = (size_t)omp_get_num_threads();
+        size_t thread = (size_t)omp_get_thread_num();
+        size_t begin = groups * thread / n * ROWS_TOGETHER;
+        size_t end = groups * (thread + 1) / n * ROWS_TOGETHER;
+        for (size_t i = 0, base = 0; i < count; i++) {
+            size_t rows = products[i].weight.rows;
+            size_t from = begin > base ? begin - base : 0;
+            size_t to = end > base ? end - base : 0;
+            dot_rows(&products[i], x, ldx, m, from, to < rows ? to : rows);
+            base += rows;
+        }
+    }
+}
+
+static void widen_rows(float *y, const dm_weight *weight, size_t first, size_t rows) {
+    size_t groups = (rows + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
+#pragma omp parallel for schedule(static) if (rows * weight->columns > WORTH_SHARING)
+    for (size_t g = 0; g < groups; g++) {
+        size_t row = g * ROWS_TOGETHER;
+        size_t n = rows - row < ROWS_TOGETHER ? rows - row : ROWS_TOGETHER;
+        dm_weight part = dm_weight_rows(weight, first + row, n);
+        widen(y + row * weight->columns, &part);
+    }
+}
+
+static void add_bias(const dm_linear_product *product, size_t m) {
+    const dm_vector_table *vector = dm_vector();
+    for (size_t t = 0; t < m; t++) {
+        float *y = product->y + t * product->ldy;
+        vector->add(y, y, product->bias, product->weight.rows);
+    }
+}
+
+static dm_status linear_many(const dm_linear_product *product, const float *x, size_t ldx, size_t m, float *scratch) {
+    const dm_weight *weight = &product->weight;
+    size_t columns = weight->columns;
+    size_t block = weight->type == DM_WEIGHT_F32 ? weight->rows : dm_linear_scratch(columns) / columns;
+    for (size_t row = 0; row < weight->rows; row += block) {
+        size_t rows = weight->rows - row < block ? weight->rows - row : block;
+        const float *w = scratch;
+        if (weight->type == DM_WEIGHT_F32) {
+            w = weight->data;
+        } else {
+            widen_rows(scratch, weight, row, rows);
+        }
+        DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, x, ldx, w, columns, m, rows, columns, false));
+    }
+    if (product->bias != NULL) {
+        add_bias(product, m);
+    }
+    return DM_OK;
+}
+
+dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch) {
+    if (m <= FEW_TOKENS) {
+        linear_few(products, count, x, ldx, m);
+        return DM_OK;
+    }
+    for (size_t i = 0; i < count; i++) {
+        DM_TRY(linear_many(&products[i], x, ldx, m, scratch));
+    }
+    return DM_OK;
+}

@@ -1,0 +1,49 @@
+/*
+ * Linear layers for inference, whose weights stay in the type that the file
+ * stores: y = x W^T + bias. A few tokens are dot products that read each weight
+ * once; many are float32 products over blocks of rows widened on the way.
+ */
+#ifndef DM_KERNELS_LINEAR_H
+#define DM_KERNELS_LINEAR_H
+
+#include "base/status.h"
+
+typedef enum dm_weight_type {
+    DM_WEIGHT_F32,
+    DM_WEIGHT_F16,
+    DM_WEIGHT_BF16,
+} dm_weight_type;
+
+/* A matrix W [rows, columns], rows contiguous. Memory is the owner's. */
+typedef struct dm_weight {
+    const void *data;
+    dm_weight_type type;
+    size_t rows, columns;
+} dm_weight;
+
+/* One layer of several that share their input. */
+typedef struct dm_linear_product {
+    dm_weight weight;  /* [rows, columns] */
+    const float *bias; /* [rows] or NULL */
+    float *y;          /* [m, rows], ldy floats between rows */
+    size_t ldy;
+} dm_linear_product;
+
+/* Floats of scratch that dm_linear() wants for weights of up to `columns`. */
+size_t dm_linear_scratch(size_t columns);
+
+/* y = x W^T + bias for `count` products of the same x [m, columns], ldx floats between rows. Uses all threads, or inside
+ * a parallel region the calling one alone; a result depends on m and the weights only, not on how rows are shared out.
+ * `scratch` holds dm_linear_scratch(columns) floats of this thread's own. */
+dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch);
+
+/* sum over i of W[row, i] x[i] */
+float dm_weight_dot(const dm_weight *weight, size_t row, const float *x);
+
+/* y[columns] = W[row], as float32. */
+void dm_weight_row(float *y, const dm_weight *weight, size_t row);
+
+/* Rows first .. first + rows - 1 of a matrix, e.g. one expert of a stack of them. */
+dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows);
+
+#endif

@@ -1,0 +1,306 @@
+#include "model/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "base/threads.h"
+#include "kernels/vector.h"
+#include "model/attention.h"
+#include "model/forward.h"
+#include "moe/router.h"
+
+enum { BATCH = 256 };
+
+int dm_session_threads(const dm_session *session) {
+    int threads = dm_threads();
+    return threads < session->threads ? threads : session->threads;
+}
+
+/* ---- Memory -------------------------------------------------------------- */
+
+/* Zeroed memory that goes with the session; nothing for a count of 0. A failure is remembered in out_of_memory. */
+static void *want(dm_session *session, size_t count, size_t size) {
+    if (count == 0 || session->out_of_memory) {
+        return NULL;
+    }
+    void *memory = session->n_owned < session->max_owned ? dm_alloc(count, size) : NULL;
+    session->out_of_memory = memory == NULL;
+    if (memory != NULL) {
+        session->owned[session->n_owned++] = memory;
+    }
+    return memory;
+}
+
+/* ---- Weights ------------------------------------------------------------- */
+
+static bool weight_type(dm_type type, dm_weight_type *out) {
+    switch (type) {
+    case DM_TYPE_F32:
+        *out = DM_WEIGHT_F32;
+        return true;
+    case DM_TYPE_F16:
+        *out = DM_WEIGHT_F16;
+        return true;
+    case DM_TYPE_BF16:
+        *out = DM_WEIGHT_BF16;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* A vector as float32: where it lies, or a converted copy. */
+static const float *as_vector(dm_session *session, const dm_weight *weight) {
+    if (weight->type == DM_WEIGHT_F32) {
+        return weight->data;
+    }
+    float *copy = want(session, weight->columns, sizeof *copy);
+    if (copy != NULL) {
+        dm_weight_row(copy, weight, 0);
+    }
+    return copy;
+}
+
+static dm_status read_weights(dm_session *session, const dm_tensor *tensors, dm_weights *out) {
+    for (int role = 0; role < DM_ROLES; role++) {
+        const dm_tensor *tensor = &tensors[role];
+        if (tensor->data == NULL) {
+            continue;
+        }
+        dm_weight *weight = &out->matrices[role];
+        if (!weight_type(tensor->type, &weight->type)) {
+            const char *type = dm_type_name(tensor->type);
+            return dm_fail(DM_ERR_UNSUPPORTED, "weights of type %s cannot be run; F32, F16 and BF16 can",
+                           type ? type : "unknown");
+        }
+        weight->data = tensor->data;
+        weight->columns = tensor->dims[0];
+        weight->rows = tensor->dims[1] * tensor->dims[2] * tensor->dims[3];
+        if (weight->rows == 1) {
+            out->vectors[role] = as_vector(session, weight);
+        }
+    }
+    return DM_OK;
+}
+
+static dm_status read_all_weights(dm_session *session) {
+    const dm_model *model = session->model;
+    size_t layers = (size_t)model->config.n_layers;
+    session->layers = want(session, layers, sizeof *session->layers);
+    if (session->layers == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    DM_TRY(read_weights(session, model->tensors, &session->global));
+    for (size_t l = 0; l < layers; l++) {
+        DM_TRY(read_weights(session, model->layers[l].tensors, &session->layers[l]));
+    }
+    return DM_OK;
+}
+
+static size_t widest_row(const dm_session *session) {
+    const dm_config *c = &session->model->config;
+    size_t widest = (size_t)c->dim;
+    const int32_t others[] = {c->n_heads * c->head_dim, c->ffn_dim, c->expert_dim};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        widest = (size_t)others[i] > widest ? (size_t)others[i] : widest;
+    }
+    return widest;
+}
+
+static void make_expert_scratch(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    dm_activations *a = &session->scratch;
+    size_t batch = (size_t)session->batch;
+    size_t experts = (size_t)c->n_experts;
+    size_t choices = batch * (size_t)c->top_k;
+    session->loads = want(session, (size_t)c->n_layers * experts, sizeof *session->loads);
+    a->router = want(session, batch * experts, sizeof *a->router);
+    a->experts = want(session, choices, sizeof *a->experts);
+    a->gates = want(session, choices, sizeof *a->gates);
+    a->slots = want(session, choices, sizeof *a->slots);
+    a->starts = want(session, experts + 1, sizeof *a->starts);
+    a->grouped = want(session, choices * (size_t)c->dim, sizeof *a->grouped);
+    a->hidden = want(session, choices * (size_t)c->expert_dim, sizeof *a->hidden);
+    a->up = want(session, choices * (size_t)c->expert_dim, sizeof *a->up);
+}
+
+static void make_scratch(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    dm_activations *a = &session->scratch;
+    size_t batch = (size_t)session->batch;
+    size_t threads = (size_t)session->threads;
+    size_t heads = (size_t)c->n_heads * (size_t)c->head_dim;
+    size_t half = (size_t)c->head_dim / 2;
+    a->x = want(session, batch * (size_t)c->dim, sizeof *a->x);
+    a->h = want(session, batch * (size_t)c->dim, sizeof *a->h);
+    a->q = want(session, batch * (c->arch == DM_ARCH_GPT2 ? 3 * heads : heads), sizeof *a->q);
+    a->attended = want(session, batch * heads, sizeof *a->attended);
+    a->ffn = want(session, batch * (size_t)c->ffn_dim, sizeof *a->ffn);
+    a->widened_size = dm_linear_scratch(widest_row(session));
+    a->widened = want(session, threads * a->widened_size, sizeof *a->widened);
+    a->attention = want(session, threads * dm_attention_scratch(), sizeof *a->attention);
+    session->ids = want(session, (size_t)session->context, sizeof *session->ids);
+    session->logits = want(session, (size_t)c->vocab, sizeof *session->logits);
+    if (c->n_experts > 0) {
+        make_expert_scratch(session);
+    }
+    if (c->rope_base > 0.0f) {
+        a->cosine = want(session, batch * half, sizeof *a->cosine);
+        a->sine = want(session, batch * half, sizeof *a->sine);
+        session->frequencies = want(session, half, sizeof *session->frequencies);
+        for (size_t i = 0; i < half && session->frequencies != NULL; i++) {
+            session->frequencies[i] = pow((double)c->rope_base, -(double)i / (double)half);
+        }
+    }
+}
+
+/* calloc, as the system hands out zero pages only as positions fill them: a long context costs nothing while unused. */
+static dm_status make_cache(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    size_t row = (size_t)c->n_kv_heads * (size_t)c->head_dim * sizeof(float);
+    size_t bytes;
+    if (!dm_mul_size(row, (size_t)c->n_layers, &bytes) || !dm_mul_size(bytes, (size_t)session->context, &bytes)) {
+        return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens is more than this machine can address", session->context);
+    }
+    session->keys = calloc(bytes, 1);
+    session->values = calloc(bytes, 1);
+    if (session->keys == NULL || session->values == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory for keys and values of %d tokens (2 x %zu bytes); ask for a shorter context",
+                       session->context, bytes);
+    }
+    return DM_OK;
+}
+
+static dm_status build(dm_session *session) {
+    /* room in the list: converted vectors of every layer, the layers, and the scratch */
+    session->max_owned = ((size_t)session->model->config.n_layers + 2) * DM_ROLES;
+    session->owned = dm_alloc(session->max_owned, sizeof *session->owned);
+    if (session->owned == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    DM_TRY(read_all_weights(session));
+    DM_TRY(make_cache(session));
+    make_scratch(session);
+    return session->out_of_memory ? DM_ERR_MEMORY : DM_OK;
+}
+
+dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out) {
+    *out = NULL;
+    const dm_config *c = &model->config;
+    if (context < 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens makes no sense; ask for 1 or more, or 0 for the model's %d",
+                       context, c->context);
+    }
+    if (c->rope_base <= 0.0f && context > c->context) {
+        return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens was asked for, but this model knows %d positions", context,
+                       c->context);
+    }
+    dm_session *session = dm_alloc(1, sizeof *session);
+    if (session == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    session->model = model;
+    session->context = context > 0 ? context : c->context;
+    session->batch = session->context < BATCH ? session->context : BATCH;
+    session->threads = dm_threads();
+    dm_status status = build(session);
+    if (status != DM_OK) {
+        dm_session_free(session);
+        return status;
+    }
+    *out = session;
+    return DM_OK;
+}
+
+void dm_session_free(dm_session *session) {
+    if (session == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < session->n_owned; i++) {
+        dm_free(session->owned[i]);
+    }
+    dm_free(session->owned);
+    free(session->keys);
+    free(session->values);
+    dm_tokenizer_close(session->own_tokenizer);
+    dm_free(session);
+}
+
+/* ---- The sequence -------------------------------------------------------- */
+
+void dm_session_truncate(dm_session *session, int32_t length) {
+    int32_t kept = length > 0 ? length : 0;
+    session->length = kept < session->length ? kept : session->length;
+}
+
+int32_t dm_session_length(const dm_session *session) {
+    return session->length;
+}
+
+void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenizer) {
+    session->tokenizer = tokenizer;
+}
+
+static dm_status check_feed(const dm_session *session, const int32_t *ids, int32_t n) {
+    if (n <= 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "%d tokens were fed; at least one is needed", n);
+    }
+    if (n > session->context - session->length) {
+        return dm_fail(DM_ERR_ARGUMENT, "%d more tokens do not fit: the context holds %d and %d are in use", n, session->context,
+                       session->length);
+    }
+    for (int32_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= session->model->config.vocab) {
+            return dm_fail(DM_ERR_ARGUMENT, "token id %d (number %d) is outside the vocabulary of %d", ids[i], i + 1,
+                           session->model->config.vocab);
+        }
+    }
+    return DM_OK;
+}
+
+/* One batch after another; a prefill of several can be interrupted between them. */
+static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits) {
+    size_t vocab = (size_t)session->model->config.vocab;
+    for (int32_t first = 0; first < n; first += session->batch) {
+        if (first > 0 && dm_interrupted()) {
+            return dm_fail(DM_ERR_INTERRUPTED, "interrupted while reading the prompt");
+        }
+        int32_t m = n - first < session->batch ? n - first : session->batch;
+        dm_logits_kind kind = logits == NULL ? DM_LOGITS_NONE : all ? DM_LOGITS_ALL : DM_LOGITS_LAST;
+        if (kind == DM_LOGITS_LAST && first + m < n) {
+            kind = DM_LOGITS_NONE;
+        }
+        float *to = kind == DM_LOGITS_ALL ? logits + (size_t)first * vocab : logits;
+        DM_TRY(dm_forward(session, ids + first, (size_t)m, kind, to));
+    }
+    return DM_OK;
+}
+
+dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits) {
+    DM_TRY(check_feed(session, ids, n));
+    int32_t before = session->length;
+    dm_status status = feed(session, ids, n, all, logits);
+    if (status != DM_OK) {
+        session->length = before;
+    }
+    return status;
+}
+
+void dm_session_routing(const dm_session *session, dm_routing_stats *out) {
+    *out = (dm_routing_stats){0};
+    const dm_config *c = &session->model->config;
+    if (c->n_experts == 0 || session->routed == 0) {
+        return;
+    }
+    uint64_t used = 0;
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        const uint64_t *loads = session->loads + (size_t)l * (size_t)c->n_experts;
+        out->maxvio += dm_router_maxvio(loads, c->n_experts) / c->n_layers;
+        for (int32_t e = 0; e < c->n_experts; e++) {
+            used += loads[e];
+        }
+    }
+    out->tokens = session->routed;
+    out->experts_per_token = (double)used / (double)session->routed / c->n_layers;
+}

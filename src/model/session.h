@@ -1,0 +1,69 @@
+/* One sequence being run: its caches, and the scratch that a forward pass works in. */
+#ifndef DM_MODEL_SESSION_H
+#define DM_MODEL_SESSION_H
+
+#include "kernels/linear.h"
+#include "model/model.h"
+
+/* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
+typedef struct dm_weights {
+    dm_weight matrices[DM_ROLES]; /* data NULL: the model has none */
+    const float *vectors[DM_ROLES];
+} dm_weights;
+
+/* Scratch for one batch of B = session->batch tokens; only what the architecture uses is there. */
+typedef struct dm_activations {
+    float *x;         /* [B, dim] residual stream */
+    float *h;         /* [B, dim] input or result of a sublayer */
+    float *q;         /* [B, n_heads * head_dim]; gpt2: [B, 3 dim], q k v */
+    float *attended;  /* [B, n_heads * head_dim] */
+    float *cosine;    /* [B, head_dim / 2] rotary angles of the batch's positions */
+    float *sine;      /* [B, head_dim / 2] */
+    float *ffn;       /* [B, ffn_dim], gpt2 */
+    float *router;    /* [B, n_experts] logits, then probabilities */
+    int32_t *experts; /* [B, top_k] */
+    float *gates;     /* [B, top_k] */
+    int32_t *slots;   /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
+    int32_t *starts;  /* [n_experts + 1] first row of each expert there */
+    float *grouped;   /* [B * top_k, dim] expert inputs, then outputs */
+    float *hidden;    /* [B * top_k, expert_dim] */
+    float *up;        /* [B * top_k, expert_dim] */
+    float *widened;   /* [threads, widened_size] weights of half precision as float32 */
+    size_t widened_size;
+    float *attention; /* [threads, dm_attention_scratch()] */
+} dm_activations;
+
+struct dm_session {
+    const dm_model *model;
+    int32_t context; /* positions held */
+    int32_t length;  /* positions used */
+    int32_t batch;   /* most tokens in one forward pass */
+    int threads;     /* that scratch was made for */
+
+    dm_weights global;  /* those outside the layers */
+    dm_weights *layers; /* [n_layers] */
+
+    float *keys;         /* [n_layers, context, n_kv_heads * head_dim], pages touched as they fill */
+    float *values;       /* the same shape */
+    int32_t *ids;        /* [context] what was fed */
+    float *logits;       /* [vocab] of the last position, for generation */
+    double *frequencies; /* [head_dim / 2] rotary, radians per position */
+    uint64_t *loads;     /* [n_layers, n_experts] tokens sent to each expert */
+    uint64_t routed;     /* tokens that went through the routers */
+    dm_activations scratch;
+
+    void **owned; /* everything above that the session allocated, for freeing */
+    size_t n_owned, max_owned;
+    bool out_of_memory;
+
+    const dm_tokenizer *tokenizer; /* borrowed, or `own_tokenizer`, or NULL until generation asks for it */
+    dm_tokenizer *own_tokenizer;
+};
+
+/* Lends a vocabulary to a session whose model has no file; it must outlive the session. */
+void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenizer);
+
+/* Threads to use in a region whose scratch is per thread. */
+int dm_session_threads(const dm_session *session);
+
+#endif
