@@ -4,6 +4,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/threads.h"
 #include "kernels/matmul.h"
 #include "kernels/vector.h"
 

@@ -2,6 +2,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/threads.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
 #include "moe/router.h"
