@@ -67,6 +67,11 @@ typedef enum dm_gguf_kind {
     DM_GGUF_F64 = 12,
 } dm_gguf_kind;
 
+/* Name ("u32", "string", ...), or NULL for a number that is no kind. */
+const char *dm_gguf_kind_name(uint32_t kind);
+/* Bytes of one value of a fixed-size kind; 0 for strings, arrays and unknown kinds. */
+size_t dm_gguf_kind_size(uint32_t kind);
+
 typedef struct dm_gguf_string {
     const char *bytes; /* into the map, NOT NUL-terminated */
     uint64_t length;
@@ -109,6 +114,9 @@ dm_status dm_gguf_get_string(const dm_gguf *file, const char *key, dm_gguf_strin
 dm_status dm_gguf_get_array(const dm_gguf *file, const char *key, dm_gguf_kind kind, const void **data, uint64_t *count);
 /* Array of strings; *out (malloc) is the caller's to free(), its bytes lie in the map. */
 dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_string **out, uint64_t *count);
+/* The string as UTF-8 that is safe to print: malformed bytes and control characters become '?', what does not fit is
+ * cut between characters. Always terminates `text`. */
+void dm_gguf_clean_text(dm_gguf_string string, char *text, size_t size);
 /* One value as text for people: numbers, "text", [3 x u32: 1, 2, 3, ...]. Always terminates `text`. */
 void dm_gguf_describe(const dm_gguf *file, size_t index, char *text, size_t size);
 
@@ -129,7 +137,8 @@ void dm_gguf_add_string(dm_gguf_writer *writer, const char *key, const char *val
 /* Elements of a fixed-size kind, copied. */
 void dm_gguf_add_array(dm_gguf_writer *writer, const char *key, dm_gguf_kind kind, const void *data, uint64_t count);
 void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_string *values, uint64_t count);
-/* Copies metadata values of another file whose keys start with `prefix`. */
+/* Copies metadata values of another file whose keys start with `prefix`, but for general.alignment, which belongs to
+ * the file it was in. */
 void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix);
 /* A tensor whose data (of `type`, not converted) must stay valid until finish. */
 void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
@@ -137,6 +146,11 @@ void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, 
 /* The same with data that is float32 in memory and converted while it is written, in pieces; type F32, F16 or BF16. */
 void dm_gguf_add_tensor_f32(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
                             const float *data);
+/* Gives elements [first, first + n) of a tensor as float32. */
+typedef dm_status (*dm_gguf_source)(void *user, uint64_t first, size_t n, float *out);
+/* The same with data that `source` makes while the file is written, in pieces and in order. */
+void dm_gguf_add_tensor_from(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
+                             dm_gguf_source source, void *user);
 /* Writes everything to `path` atomically (dm_replace). The writer is still to be freed. */
 dm_status dm_gguf_writer_finish(dm_gguf_writer *writer, const char *path);
 
