@@ -81,8 +81,11 @@ void dm_config_write(const dm_config *config, dm_gguf_writer *writer);
 /* The tensors of a model in file order. *specs (malloc) is the caller's to free(). */
 dm_status dm_config_tensors(const dm_config *config, dm_tensor_spec **specs, size_t *count);
 
-/* Weights in all, and those that one token uses. */
+/* Weights in all, and those that one token uses: all but the experts it is not sent to. */
 uint64_t dm_config_params(const dm_config *config);
 uint64_t dm_config_active_params(const dm_config *config);
+
+/* The shape as the public API gives it, without a name. */
+void dm_config_info(const dm_config *config, dm_model_info *out);
 
 #endif

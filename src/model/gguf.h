@@ -110,6 +110,8 @@ dm_status dm_gguf_get_f32_or(const dm_gguf *file, const char *key, float fallbac
 dm_status dm_gguf_get_f64(const dm_gguf *file, const char *key, double *out);
 dm_status dm_gguf_get_bool_or(const dm_gguf *file, const char *key, bool fallback, bool *out);
 dm_status dm_gguf_get_string(const dm_gguf *file, const char *key, dm_gguf_string *out);
+/* Number of elements of an array of any kind. */
+dm_status dm_gguf_count(const dm_gguf *file, const char *key, uint64_t *count);
 /* Array of fixed-size elements of exactly `kind`; *data points into the map, perhaps unaligned: read it with memcpy. */
 dm_status dm_gguf_get_array(const dm_gguf *file, const char *key, dm_gguf_kind kind, const void **data, uint64_t *count);
 /* Array of strings; *out (malloc) is the caller's to free(), its bytes lie in the map. */

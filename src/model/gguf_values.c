@@ -167,6 +167,16 @@ dm_status dm_gguf_get_string(const dm_gguf *file, const char *key, dm_gguf_strin
     return DM_OK;
 }
 
+dm_status dm_gguf_count(const dm_gguf *file, const char *key, uint64_t *count) {
+    const gguf_value *value = NULL;
+    DM_TRY(find(file, key, "an array", &value));
+    if (value->kind != DM_GGUF_ARRAY) {
+        return wrong_kind(file, value, "an array");
+    }
+    *count = value->count;
+    return DM_OK;
+}
+
 static dm_status find_array(const dm_gguf *file, const char *key, dm_gguf_kind kind, const gguf_value **out) {
     char expected[32];
     snprintf(expected, sizeof expected, "array of %s", dm_gguf_kind_name(kind));
