@@ -156,6 +156,13 @@ void dm_add_rows(dm_rows y, dm_rows a, dm_rows b, size_t n, size_t dim) {
     }
 }
 
+void dm_copy_rows(dm_rows y, dm_rows x, size_t n, size_t dim) {
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++) {
+        memcpy(dm_row(y, i), dm_row(x, i), dim * sizeof(float));
+    }
+}
+
 void dm_zero_rows(dm_rows y, size_t n, size_t dim) {
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {

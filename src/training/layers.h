@@ -58,6 +58,7 @@ void dm_gelu_backward(dm_rows dx, dm_rows dy, dm_rows x, size_t n, size_t dim);
 
 /* y = a + b, y may be a or b. */
 void dm_add_rows(dm_rows y, dm_rows a, dm_rows b, size_t n, size_t dim);
+void dm_copy_rows(dm_rows y, dm_rows x, size_t n, size_t dim);
 void dm_zero_rows(dm_rows y, size_t n, size_t dim);
 
 #endif
