@@ -81,6 +81,10 @@ void dm_config_write(const dm_config *config, dm_gguf_writer *writer);
 /* The tensors of a model in file order. *specs (malloc) is the caller's to free(). */
 dm_status dm_config_tensors(const dm_config *config, dm_tensor_spec **specs, size_t *count);
 
+/* How a tensor is stored in a file whose matrices are `matrices`: vectors, routers and positions stay float32, as
+ * other GGUF programs expect. */
+dm_type dm_config_stored_type(const dm_tensor_spec *spec, dm_type matrices);
+
 /* Weights in all, and those that one token uses: all but the experts it is not sent to. */
 uint64_t dm_config_params(const dm_config *config);
 uint64_t dm_config_active_params(const dm_config *config);
