@@ -1,0 +1,16 @@
+/* UTF-8 as RFC 3629 defines it: no overlong forms, no surrogates, nothing past U+10FFFF. */
+#ifndef DM_BASE_UTF8_H
+#define DM_BASE_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes of the character at the start of `text`, 1 to 4, and its code point; 0 if the bytes are no character. */
+size_t dm_utf8_decode(const char *text, size_t length, uint32_t *code);
+/* Writes a code point up to U+10FFFF; returns the bytes written. */
+size_t dm_utf8_encode(uint32_t code, char out[4]);
+/* Bytes at the start of `text` that are whole characters. */
+size_t dm_utf8_valid_prefix(const char *text, size_t length);
+
+#endif
