@@ -127,7 +127,7 @@ void dm_gguf_describe(const dm_gguf *file, size_t index, char *text, size_t size
 typedef struct dm_gguf_writer dm_gguf_writer;
 
 /* Starts a version 3 file. Nothing is on disk before dm_gguf_writer_finish(). A
- * failed add is remembered and reported by finish, so calls need no checks of their own. */
+ * failed add is remembered and reported by finish, so calls need no checks of their own; an array given as NULL is one. */
 dm_gguf_writer *dm_gguf_writer_create(void); /* NULL when memory is short */
 void dm_gguf_writer_free(dm_gguf_writer *writer);
 void dm_gguf_add_u32(dm_gguf_writer *writer, const char *key, uint32_t value);

@@ -70,7 +70,7 @@ static void remember(dm_gguf_writer *writer, dm_status status, const char *forma
 
 static bool put_bytes(dm_gguf_writer *writer, const void *bytes, size_t n) {
     size_t wanted;
-    if (!dm_add_size(writer->size, n, &wanted)) {
+    if ((bytes == NULL && n != 0) || !dm_add_size(writer->size, n, &wanted)) { /* NULL: a caller had no memory for it */
         return false;
     }
     if (wanted > writer->capacity) {
@@ -190,7 +190,7 @@ void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_
     if (!begin_value(writer, key, DM_GGUF_ARRAY)) {
         return;
     }
-    bool stored = put_u32(writer, DM_GGUF_STRING) && put_u64(writer, count);
+    bool stored = (values != NULL || count == 0) && put_u32(writer, DM_GGUF_STRING) && put_u64(writer, count);
     for (uint64_t i = 0; i < count && stored; i++) {
         stored = put_text(writer, values[i].bytes, values[i].length);
     }
