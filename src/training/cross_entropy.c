@@ -1,5 +1,7 @@
 #include "training/cross_entropy.h"
 
+#include <string.h>
+
 #include "kernels/vector.h"
 
 /* Rows at a time: logits of about 8 MB, within a shared cache, but enough rows for products to be efficient. */
@@ -20,6 +22,11 @@ static double rows_loss(float *logits, size_t stride, const int32_t *targets, si
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++) {
         float *row = logits + i * stride;
+        if (targets[i] < 0) {
+            memset(row, 0, vocab * sizeof(float));
+            losses[i] = 0.0;
+            continue;
+        }
         float target = row[targets[i]];
         losses[i] = (double)vector->softmax(row, vocab) - (double)target;
         if (scale != 0.0f) {

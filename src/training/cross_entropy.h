@@ -19,8 +19,8 @@ typedef struct dm_cross_entropy {
 
 size_t dm_cross_entropy_scratch(size_t vocab);
 
-/* *loss = sum over the n rows of -log softmax(x W^T)[target], nats. Unless dx.data is NULL, dx[n, dim] is overwritten by
- * and dweight[vocab, dim] accumulates `scale` times the gradient of that sum. */
+/* *loss = sum over the n rows of -log softmax(x W^T)[target], nats; a row with a negative target does not count. Unless dx.data
+ * is NULL, dx[n, dim] is overwritten by and dweight[vocab, dim] accumulates `scale` times the gradient of that sum. */
 dm_status dm_cross_entropy_run(const dm_cross_entropy *head, dm_rows x, const int32_t *targets, size_t n, float scale, dm_rows dx,
                                float *dweight, double *loss);
 

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "core/loss.h"
-#include "training/attention.h"
+#include "training/causal_attention.h"
 #include "training/cross_entropy.h"
 #include "training/experts.h"
 #include "training/layers.h"
@@ -156,7 +156,7 @@ static bool take_shared(dm_network *net, size_t n) {
     bool ok = take_rows(net, &net->x_out, n, dim) && take_rows(net, &net->final, n, dim) && take_floats(net, &net->mean, n) &&
               take_floats(net, &net->inverse, n) && take_rows(net, &net->dx, n, dim) && take_rows(net, &net->dnormed, n, dim) &&
               take_rows(net, &net->dqkv, n, q + 2 * kv) && take_rows(net, &net->datt, n, q) &&
-              take_floats(net, &net->attention_scratch, (size_t)dm_threads() * dm_attention_scratch(net->length)) &&
+              take_floats(net, &net->attention_scratch, (size_t)dm_threads() * dm_causal_attention_scratch(net->length)) &&
               take_floats(net, &net->head_scratch, dm_cross_entropy_scratch((size_t)c->vocab));
     if (c->arch == DM_ARCH_QWEN3MOE) {
         return ok && take_rows(net, &net->dqk, n, q + kv) && take_experts_scratch(net, n);
@@ -294,8 +294,8 @@ static qkv_rows split_qkv(const dm_network *net, dm_rows rows) {
     return (qkv_rows){rows, dm_columns(rows, q), dm_columns(rows, q + kv), q, kv};
 }
 
-static dm_attention attention_shape(const dm_network *net) {
-    return (dm_attention){
+static dm_causal_attention attention_shape(const dm_network *net) {
+    return (dm_causal_attention){
         .n_heads = (size_t)net->config.n_heads,
         .n_kv_heads = (size_t)net->config.n_kv_heads,
         .head_dim = (size_t)net->config.head_dim,
@@ -317,13 +317,13 @@ static dm_norm norm_of(const dm_network *net, const float *weight, const float *
 static dm_status attention_forward(dm_network *net, const layer_weights *w, layer_state *s) {
     const size_t dim = (size_t)net->config.dim;
     const dm_norm norm = norm_of(net, w->attn_norm, w->attn_norm_b);
-    const dm_attention shape = attention_shape(net);
+    const dm_causal_attention shape = attention_shape(net);
     qkv_rows raw = split_qkv(net, s->qkv);
     dm_norm_forward(&norm, s->normed1, s->mean1, s->inverse1, s->x_in, net->n);
     if (w->qkv != NULL) {
         DM_TRY(linear(net, s->qkv, s->normed1, w->qkv, raw.q_width + 2 * raw.kv_width, dim));
         dm_bias_forward(s->qkv, w->qkv_b, net->n, raw.q_width + 2 * raw.kv_width);
-        DM_TRY(dm_attention_forward(&shape, s->attention, s->lse, raw.q, raw.k, raw.v));
+        DM_TRY(dm_causal_attention_forward(&shape, s->attention, s->lse, raw.q, raw.k, raw.v));
     } else {
         const dm_heads q_heads = heads_of(net, w->q_norm, net->config.n_heads);
         const dm_heads k_heads = heads_of(net, w->k_norm, net->config.n_kv_heads);
@@ -333,7 +333,7 @@ static dm_status attention_forward(dm_network *net, const layer_weights *w, laye
         DM_TRY(linear(net, raw.v, s->normed1, w->v, raw.kv_width, dim));
         dm_heads_forward(&q_heads, turned.q, s->q_inverse, raw.q, net->n);
         dm_heads_forward(&k_heads, turned.k, s->k_inverse, raw.k, net->n);
-        DM_TRY(dm_attention_forward(&shape, s->attention, s->lse, turned.q, turned.k, raw.v));
+        DM_TRY(dm_causal_attention_forward(&shape, s->attention, s->lse, turned.q, turned.k, raw.v));
     }
     DM_TRY(linear(net, s->x_mid, s->attention, w->output, dim, raw.q_width));
     if (w->output_b != NULL) {
@@ -360,7 +360,7 @@ static dm_status projections_backward(dm_network *net, const layer_weights *w, c
 static dm_status attention_backward(dm_network *net, const layer_weights *w, const layer_weights *g, const layer_state *s) {
     const size_t dim = (size_t)net->config.dim;
     const dm_norm norm = norm_of(net, w->attn_norm, w->attn_norm_b);
-    const dm_attention shape = attention_shape(net);
+    const dm_causal_attention shape = attention_shape(net);
     qkv_rows raw = split_qkv(net, s->qkv);
     qkv_rows draw = split_qkv(net, net->dqkv);
     DM_TRY(linear_backward(net, net->datt, false, g->output, net->dx, s->attention, w->output, dim, raw.q_width));
@@ -368,14 +368,15 @@ static dm_status attention_backward(dm_network *net, const layer_weights *w, con
         dm_bias_backward(g->output_b, net->dx, net->n, dim, &net->partials);
     }
     if (w->qkv != NULL) {
-        DM_TRY(dm_attention_backward(&shape, draw.q, draw.k, draw.v, net->datt, s->attention, s->lse, raw.q, raw.k, raw.v));
+        DM_TRY(
+            dm_causal_attention_backward(&shape, draw.q, draw.k, draw.v, net->datt, s->attention, s->lse, raw.q, raw.k, raw.v));
     } else {
         const dm_heads q_heads = heads_of(net, w->q_norm, net->config.n_heads);
         const dm_heads k_heads = heads_of(net, w->k_norm, net->config.n_kv_heads);
         qkv_rows turned = split_qkv(net, s->qk);
         qkv_rows dturned = split_qkv(net, net->dqk);
-        DM_TRY(dm_attention_backward(&shape, dturned.q, dturned.k, draw.v, net->datt, s->attention, s->lse, turned.q, turned.k,
-                                     raw.v));
+        DM_TRY(dm_causal_attention_backward(&shape, dturned.q, dturned.k, draw.v, net->datt, s->attention, s->lse, turned.q,
+                                            turned.k, raw.v));
         dm_heads_backward(&q_heads, draw.q, g->q_norm, dturned.q, raw.q, s->q_inverse, net->n, &net->partials);
         dm_heads_backward(&k_heads, draw.k, g->k_norm, dturned.k, raw.k, s->k_inverse, net->n, &net->partials);
     }
@@ -454,9 +455,9 @@ static dm_status ffn_backward(dm_network *net, size_t l, double aux) {
 
 /* ---- The whole model ---- */
 
-static dm_status check_ids(const dm_network *net, const int32_t *ids, const char *what) {
+static dm_status check_ids(const dm_network *net, const int32_t *ids, int32_t smallest, const char *what) {
     for (size_t i = 0; i < net->n; i++) {
-        if (ids[i] < 0 || ids[i] >= net->config.vocab) {
+        if (ids[i] < smallest || ids[i] >= net->config.vocab) {
             return dm_fail(DM_ERR_ARGUMENT, "%s %zu is %d, outside the vocabulary of %d tokens", what, i, ids[i],
                            net->config.vocab);
         }
@@ -516,8 +517,8 @@ static dm_status run(dm_network *net, const int32_t *ids, const int32_t *targets
         return dm_fail(DM_ERR_ARGUMENT, "%zu sequences at a time, expected 1 to %zu", sequences, net->max_sequences);
     }
     net->n = sequences * net->length;
-    DM_TRY(check_ids(net, ids, "token"));
-    DM_TRY(check_ids(net, targets, "target"));
+    DM_TRY(check_ids(net, ids, 0, "token"));
+    DM_TRY(check_ids(net, targets, -1, "target"));
     DM_TRY(forward(net, ids));
     const dm_cross_entropy head = {
         .dim = (size_t)c->dim,

@@ -13,7 +13,8 @@ typedef struct dm_network dm_network;
 dm_status dm_network_create(dm_parameters *parameters, size_t sequences, size_t length, dm_precision precision, dm_network **out);
 void dm_network_free(dm_network *network);
 
-/* ids and targets [sequences * length], checked against the vocabulary. *loss receives the summed cross-entropy, nats. */
+/* ids and targets [sequences * length], checked against the vocabulary; a target of -1 is not predicted. *loss receives the
+ * summed cross-entropy, nats. */
 dm_status dm_network_loss(dm_network *network, const int32_t *ids, const int32_t *targets, size_t sequences, double *loss);
 
 /* The same, and adds to the parameters' gradients those of scale * (summed cross-entropy) + aux * (mean over layers of

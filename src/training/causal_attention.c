@@ -1,4 +1,4 @@
-#include "training/attention.h"
+#include "training/causal_attention.h"
 
 #include <math.h>
 #include <omp.h>
@@ -10,7 +10,7 @@
 
 enum { BLOCK = 64 }; /* queries at a time */
 
-size_t dm_attention_scratch(size_t length) {
+size_t dm_causal_attention_scratch(size_t length) {
     return 2 * BLOCK * dm_matmul_stride(length);
 }
 
@@ -21,7 +21,7 @@ typedef struct head {
     dm_rows q, k, v; /* at that row and the head's columns */
 } head;
 
-static head head_at(const dm_attention *a, size_t sequence, size_t index, dm_rows q, dm_rows k, dm_rows v) {
+static head head_at(const dm_causal_attention *a, size_t sequence, size_t index, dm_rows q, dm_rows k, dm_rows v) {
     size_t first = sequence * a->length;
     size_t group = index / (a->n_heads / a->n_kv_heads);
     return (head){
@@ -34,12 +34,13 @@ static head head_at(const dm_attention *a, size_t sequence, size_t index, dm_row
 }
 
 /* scores[rows, keys] = q[begin..] k^T, keys being all positions up to the block's last. */
-static dm_status block_scores(const dm_attention *a, const head *h, size_t begin, size_t rows, float *scores, size_t stride) {
+static dm_status block_scores(const dm_causal_attention *a, const head *h, size_t begin, size_t rows, float *scores,
+                              size_t stride) {
     return dm_matmul_forward(DM_PRECISION_F32, scores, stride, dm_row(h->q, begin), h->q.stride, h->k.data, h->k.stride, rows,
                              begin + rows, a->head_dim, false);
 }
 
-static dm_status forward_head(const dm_attention *a, const head *h, dm_rows out, float *lse, float *scores) {
+static dm_status forward_head(const dm_causal_attention *a, const head *h, dm_rows out, float *lse, float *scores) {
     const dm_vector_table *vector = dm_vector();
     const float scale = 1.0f / sqrtf((float)a->head_dim);
     const size_t stride = dm_matmul_stride(a->length);
@@ -63,8 +64,8 @@ static dm_status forward_head(const dm_attention *a, const head *h, dm_rows out,
     return DM_OK;
 }
 
-dm_status dm_attention_forward(const dm_attention *a, dm_rows out, float *lse, dm_rows q, dm_rows k, dm_rows v) {
-    const size_t per_thread = dm_attention_scratch(a->length);
+dm_status dm_causal_attention_forward(const dm_causal_attention *a, dm_rows out, float *lse, dm_rows q, dm_rows k, dm_rows v) {
+    const size_t per_thread = dm_causal_attention_scratch(a->length);
     dm_failure failure = {DM_OK, ""};
 #pragma omp parallel for collapse(2) schedule(dynamic)
     for (size_t s = 0; s < a->sequences; s++) {
@@ -78,8 +79,8 @@ dm_status dm_attention_forward(const dm_attention *a, dm_rows out, float *lse, d
 }
 
 /* d holds the gradients, at the same rows and columns as the q, k and v of h. */
-static dm_status backward_head(const dm_attention *a, const head *h, const head *d, dm_rows dout, dm_rows out, const float *lse,
-                               float *scratch) {
+static dm_status backward_head(const dm_causal_attention *a, const head *h, const head *d, dm_rows dout, dm_rows out,
+                               const float *lse, float *scratch) {
     const dm_vector_table *vector = dm_vector();
     const float scale = 1.0f / sqrtf((float)a->head_dim);
     const size_t stride = dm_matmul_stride(a->length);
@@ -113,16 +114,16 @@ static dm_status backward_head(const dm_attention *a, const head *h, const head 
     return DM_OK;
 }
 
-static void clear(const dm_attention *a, dm_rows x) {
+static void clear(const dm_causal_attention *a, dm_rows x) {
     for (size_t i = 0; i < a->length; i++) {
         memset(dm_row(x, i), 0, a->head_dim * sizeof(float));
     }
 }
 
 /* The query heads of a group share a key head, so they go one after another in one task. */
-dm_status dm_attention_backward(const dm_attention *a, dm_rows dq, dm_rows dk, dm_rows dv, dm_rows dout, dm_rows out,
-                                const float *lse, dm_rows q, dm_rows k, dm_rows v) {
-    const size_t per_thread = dm_attention_scratch(a->length);
+dm_status dm_causal_attention_backward(const dm_causal_attention *a, dm_rows dq, dm_rows dk, dm_rows dv, dm_rows dout,
+                                       dm_rows out, const float *lse, dm_rows q, dm_rows k, dm_rows v) {
+    const size_t per_thread = dm_causal_attention_scratch(a->length);
     const size_t group = a->n_heads / a->n_kv_heads;
     dm_failure failure = {DM_OK, ""};
 #pragma omp parallel for collapse(2) schedule(dynamic)
