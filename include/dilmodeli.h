@@ -59,6 +59,9 @@ DM_API const char *dm_isa(void);
 DM_API void dm_interrupt(void);
 DM_API void dm_interrupt_clear(void);
 
+/* Highest resident set of this process so far, bytes. */
+DM_API uint64_t dm_peak_rss(void);
+
 /* Receives one line of log text without a newline. NULL drops them (default). */
 typedef void (*dm_log_fn)(void *user, const char *line);
 DM_API void dm_set_log(dm_log_fn fn, void *user);
@@ -193,6 +196,38 @@ typedef struct dm_generate_result {
  * generated ids [n]. */
 DM_API dm_status dm_generate(dm_session *session, const int32_t *prompt, size_t n_prompt, int32_t n, const dm_sampling *sampling,
                              dm_text_fn on_text, void *user, int32_t *ids, dm_generate_result *result);
+
+/* ---- Evaluation -------------------------------------------------------- */
+
+typedef struct dm_evaluate_options {
+    int32_t context; /* tokens per window; 0: the model's */
+    int32_t overlap; /* each window but the first starts with this many tokens of the one before, which are context only */
+} dm_evaluate_options;
+
+typedef struct dm_evaluate_result {
+    uint64_t tokens;       /* predicted */
+    uint64_t bytes;        /* of text that they stand for; 0 without a tokenizer */
+    double nll;            /* mean negative log-likelihood, nats per token */
+    double perplexity;     /* exp(nll) */
+    double bits_per_byte;  /* of that text, comparable between tokenizers; 0 without a tokenizer */
+    double kl_mean;        /* with a base: mean KL(base || model), nats */
+    double top1_agreement; /* with a base: share of positions with the same best token, 0 to 1 */
+    dm_routing_stats routing;
+    bool interrupted; /* by dm_interrupt(); the figures are of what was done */
+} dm_evaluate_result;
+
+/* Told after each window: tokens predicted so far and in all, and their mean nats. */
+typedef void (*dm_evaluate_fn)(void *user, uint64_t done, uint64_t total, double nll);
+
+/* How well `model` predicts ids[1..n-1], each from those before it in its window; every token is predicted exactly once.
+ * `base`, unless NULL, is a model with the same vocabulary to compare with. `tokenizer`, unless NULL, tells how many
+ * bytes a token stands for. n is 2 or more. */
+DM_API dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, const int32_t *ids,
+                             size_t n, const dm_evaluate_options *options, dm_evaluate_fn on_window, void *user,
+                             dm_evaluate_result *result);
+
+/* Writes the logits of `ids`, fed as one sequence, to `path` as float32 [n, vocab] in NumPy's format, atomically. */
+DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, const char *path);
 
 /* ---- Training ---------------------------------------------------------- */
 

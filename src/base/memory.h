@@ -18,7 +18,4 @@ void dm_free(void *pointer);
 bool dm_mul_size(size_t a, size_t b, size_t *out);
 bool dm_add_size(size_t a, size_t b, size_t *out);
 
-/* Highest resident set of this process so far, bytes. */
-uint64_t dm_peak_rss(void);
-
 #endif

@@ -10,7 +10,7 @@
 #include "model/forward.h"
 #include "moe/router.h"
 
-enum { BATCH = 256 };
+enum { BATCH = 256, MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *) };
 
 int dm_session_threads(const dm_session *session) {
     int threads = dm_threads();
@@ -24,7 +24,7 @@ static void *want(dm_session *session, size_t count, size_t size) {
     if (count == 0 || session->out_of_memory) {
         return NULL;
     }
-    void *memory = session->n_owned < session->max_owned ? dm_alloc(count, size) : NULL;
+    void *memory = session->n_owned < MAX_OWNED ? dm_alloc(count, size) : NULL;
     session->out_of_memory = memory == NULL;
     if (memory != NULL) {
         session->owned[session->n_owned++] = memory;
@@ -50,19 +50,7 @@ static bool weight_type(dm_type type, dm_weight_type *out) {
     }
 }
 
-/* A vector as float32: where it lies, or a converted copy. */
-static const float *as_vector(dm_session *session, const dm_weight *weight) {
-    if (weight->type == DM_WEIGHT_F32) {
-        return weight->data;
-    }
-    float *copy = want(session, weight->columns, sizeof *copy);
-    if (copy != NULL) {
-        dm_weight_row(copy, weight, 0);
-    }
-    return copy;
-}
-
-static dm_status read_weights(dm_session *session, const dm_tensor *tensors, dm_weights *out) {
+static dm_status read_weights(const dm_tensor *tensors, dm_weights *out) {
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_tensor *tensor = &tensors[role];
         if (tensor->data == NULL) {
@@ -77,9 +65,7 @@ static dm_status read_weights(dm_session *session, const dm_tensor *tensors, dm_
         weight->data = tensor->data;
         weight->columns = tensor->dims[0];
         weight->rows = tensor->dims[1] * tensor->dims[2] * tensor->dims[3];
-        if (weight->rows == 1) {
-            out->vectors[role] = as_vector(session, weight);
-        }
+        out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
     }
     return DM_OK;
 }
@@ -91,9 +77,9 @@ static dm_status read_all_weights(dm_session *session) {
     if (session->layers == NULL) {
         return DM_ERR_MEMORY;
     }
-    DM_TRY(read_weights(session, model->tensors, &session->global));
+    DM_TRY(read_weights(model->tensors, &session->global));
     for (size_t l = 0; l < layers; l++) {
-        DM_TRY(read_weights(session, model->layers[l].tensors, &session->layers[l]));
+        DM_TRY(read_weights(model->layers[l].tensors, &session->layers[l]));
     }
     return DM_OK;
 }
@@ -173,12 +159,6 @@ static dm_status make_cache(dm_session *session) {
 }
 
 static dm_status build(dm_session *session) {
-    /* room in the list: converted vectors of every layer, the layers, and the scratch */
-    session->max_owned = ((size_t)session->model->config.n_layers + 2) * DM_ROLES;
-    session->owned = dm_alloc(session->max_owned, sizeof *session->owned);
-    if (session->owned == NULL) {
-        return DM_ERR_MEMORY;
-    }
     DM_TRY(read_all_weights(session));
     DM_TRY(make_cache(session));
     make_scratch(session);
@@ -220,7 +200,6 @@ void dm_session_free(dm_session *session) {
     for (size_t i = 0; i < session->n_owned; i++) {
         dm_free(session->owned[i]);
     }
-    dm_free(session->owned);
     free(session->keys);
     free(session->values);
     dm_tokenizer_close(session->own_tokenizer);

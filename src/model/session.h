@@ -7,8 +7,8 @@
 
 /* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
 typedef struct dm_weights {
-    dm_weight matrices[DM_ROLES]; /* data NULL: the model has none */
-    const float *vectors[DM_ROLES];
+    dm_weight matrices[DM_ROLES];   /* data NULL: the model has none */
+    const float *vectors[DM_ROLES]; /* NULL: no such, or not of float32 */
 } dm_weights;
 
 /* Scratch for one batch of B = session->batch tokens; only what the architecture uses is there. */
@@ -52,8 +52,8 @@ struct dm_session {
     uint64_t routed;     /* tokens that went through the routers */
     dm_activations scratch;
 
-    void **owned; /* everything above that the session allocated, for freeing */
-    size_t n_owned, max_owned;
+    void *owned[32]; /* what of the above the session allocated, for freeing */
+    size_t n_owned;
     bool out_of_memory;
 
     const dm_tokenizer *tokenizer; /* borrowed, or `own_tokenizer`, or NULL until generation asks for it */

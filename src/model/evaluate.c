@@ -1,0 +1,185 @@
+/* Perplexity, bits per byte and distance from a base model, over windows of a token sequence. */
+#include <math.h>
+
+#include "base/memory.h"
+#include "kernels/vector.h"
+#include "model/session.h"
+
+enum { CHUNK_FLOATS = 1 << 23, CHUNK_TOKENS = 256 };
+
+typedef struct evaluation {
+    dm_session *session;
+    dm_session *base; /* NULL: none */
+    const dm_tokenizer *tokenizer;
+    const int32_t *ids;
+    size_t n;
+    size_t vocab;
+    size_t chunk;           /* tokens whose logits are held at a time */
+    float *logits;          /* [chunk, vocab] */
+    float *base_logits;     /* [chunk, vocab] */
+    double *scores;         /* [chunk, 3]: nats, KL, 1 where the best tokens agree */
+    double nll, kl, agreed; /* sums */
+    dm_evaluate_result *result;
+} evaluation;
+
+/* Logarithm of the sum of exp(logits[vocab]). */
+static double log_sum_exp(const float *logits, size_t vocab) {
+    double peak = (double)dm_vector()->max(logits, vocab);
+    double total = 0.0;
+    for (size_t i = 0; i < vocab; i++) {
+        total += (double)expf(logits[i] - (float)peak);
+    }
+    return peak + log(total);
+}
+
+static size_t best(const float *logits, size_t vocab) {
+    size_t at = 0;
+    for (size_t i = 1; i < vocab; i++) {
+        at = logits[i] > logits[at] ? i : at;
+    }
+    return at;
+}
+
+/* KL(base || model) = sum p (log p - log q), with the logarithms of both sums known. */
+static double divergence(const float *base, double base_sum, const float *logits, double sum, size_t vocab) {
+    double total = 0.0;
+    for (size_t i = 0; i < vocab; i++) {
+        double log_p = (double)base[i] - base_sum;
+        total += (double)expf((float)log_p) * (log_p - ((double)logits[i] - sum));
+    }
+    return total;
+}
+
+static void score_position(const evaluation *e, size_t row, int32_t target, double *scores) {
+    const float *logits = e->logits + row * e->vocab;
+    double sum = log_sum_exp(logits, e->vocab);
+    scores[0] = sum - (double)logits[target];
+    if (e->base != NULL) {
+        const float *base = e->base_logits + row * e->vocab;
+        scores[1] = divergence(base, log_sum_exp(base, e->vocab), logits, sum, e->vocab);
+        scores[2] = best(base, e->vocab) == best(logits, e->vocab) ? 1.0 : 0.0;
+    }
+}
+
+/* Feeds ids first .. first + m - 1 and scores what they say about their successors `from` .. first + m. */
+static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m, size_t from) {
+    DM_TRY(dm_session_feed(e->session, e->ids + first, (int32_t)m, true, e->logits));
+    if (e->base != NULL) {
+        DM_TRY(dm_session_feed(e->base, e->ids + first, (int32_t)m, true, e->base_logits));
+    }
+    size_t skip = from > first + 1 ? from - first - 1 : 0;
+#pragma omp parallel for schedule(static)
+    for (size_t row = skip; row < m; row++) {
+        score_position(e, row, e->ids[first + row + 1], e->scores + 3 * row);
+    }
+    for (size_t row = skip; row < m; row++) { /* in order: the sum does not depend on the threads */
+        e->nll += e->scores[3 * row];
+        e->kl += e->scores[3 * row + 1];
+        e->agreed += e->scores[3 * row + 2];
+        size_t bytes = 0;
+        if (e->tokenizer != NULL) {
+            dm_tokenizer_bytes(e->tokenizer, e->ids[first + row + 1], &bytes);
+        }
+        e->result->bytes += bytes;
+        e->result->tokens++;
+    }
+    return DM_OK;
+}
+
+/* A window feeds ids start .. end - 1 and scores ids from .. end. */
+static dm_status evaluate_window(evaluation *e, size_t start, size_t end, size_t from) {
+    dm_session_truncate(e->session, 0);
+    if (e->base != NULL) {
+        dm_session_truncate(e->base, 0);
+    }
+    for (size_t first = start; first < end; first += e->chunk) {
+        DM_TRY(evaluate_chunk(e, first, end - first < e->chunk ? end - first : e->chunk, from));
+    }
+    return DM_OK;
+}
+
+static void finish(const evaluation *e) {
+    dm_evaluate_result *r = e->result;
+    double tokens = r->tokens > 0 ? (double)r->tokens : 1.0;
+    r->nll = e->nll / tokens;
+    r->perplexity = exp(r->nll);
+    r->bits_per_byte = r->bytes > 0 ? e->nll / log(2.0) / (double)r->bytes : 0.0;
+    r->kl_mean = e->kl / tokens;
+    r->top1_agreement = e->agreed / tokens;
+    dm_session_routing(e->session, &r->routing);
+}
+
+static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
+    size_t last = e->n - 1; /* fed by nobody: it is only predicted */
+    size_t scored = 1;      /* first id that no window has predicted yet */
+    for (size_t start = 0; scored <= last; start += context - overlap) {
+        size_t end = start + context < last ? start + context : last;
+        DM_TRY(evaluate_window(e, start, end, scored));
+        scored = end + 1;
+        if (on_window != NULL) {
+            on_window(user, e->result->tokens, last, e->nll / (double)e->result->tokens);
+        }
+        if (dm_interrupted() && scored <= last) {
+            e->result->interrupted = true;
+            break;
+        }
+    }
+    finish(e);
+    return DM_OK;
+}
+
+static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *base, int32_t context) {
+    e->vocab = (size_t)model->config.vocab;
+    e->chunk = CHUNK_FLOATS / e->vocab;
+    e->chunk = e->chunk < 8 ? 8 : e->chunk > CHUNK_TOKENS ? CHUNK_TOKENS : e->chunk;
+    DM_TRY(dm_session_create(model, context, &e->session));
+    if (base != NULL) {
+        DM_TRY(dm_session_create(base, context, &e->base));
+        e->base_logits = dm_alloc(e->chunk * e->vocab, sizeof *e->base_logits);
+    }
+    e->logits = dm_alloc(e->chunk * e->vocab, sizeof *e->logits);
+    e->scores = dm_alloc(e->chunk * 3, sizeof *e->scores);
+    return e->logits == NULL || e->scores == NULL || (base != NULL && e->base_logits == NULL) ? DM_ERR_MEMORY : DM_OK;
+}
+
+static dm_status check(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, size_t n, int32_t context,
+                       int32_t overlap) {
+    if (n < 2) {
+        return dm_fail(DM_ERR_ARGUMENT, "%zu tokens are too few to evaluate on; 2 or more are needed", n);
+    }
+    if (context < 1 || overlap < 0 || overlap >= context) {
+        return dm_fail(DM_ERR_ARGUMENT, "windows of %d tokens of which %d overlap cannot be used; the overlap is the smaller one",
+                       context, overlap);
+    }
+    if (base != NULL && base->config.vocab != model->config.vocab) {
+        return dm_fail(DM_ERR_ARGUMENT, "the base model has a vocabulary of %d, this one of %d: they cannot be compared",
+                       base->config.vocab, model->config.vocab);
+    }
+    if (tokenizer != NULL && dm_tokenizer_vocab(tokenizer) != model->config.vocab) {
+        return dm_fail(DM_ERR_ARGUMENT, "the tokenizer has %d tokens, the model %d", dm_tokenizer_vocab(tokenizer),
+                       model->config.vocab);
+    }
+    return DM_OK;
+}
+
+dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                      const dm_evaluate_options *options, dm_evaluate_fn on_window, void *user, dm_evaluate_result *result) {
+    *result = (dm_evaluate_result){0};
+    int32_t context = options->context != 0 ? options->context : model->config.context;
+    DM_TRY(check(model, base, tokenizer, n, context, options->overlap));
+    if ((size_t)context > n) {
+        context = (int32_t)n;
+    }
+    int32_t overlap = options->overlap < context ? options->overlap : 0;
+    evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .result = result};
+    dm_status status = prepare(&e, model, base, context);
+    if (status == DM_OK) {
+        status = evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
+    }
+    dm_session_free(e.session);
+    dm_session_free(e.base);
+    dm_free(e.logits);
+    dm_free(e.base_logits);
+    dm_free(e.scores);
+    return status;
+}
