@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "kernels/vector.h"
-#include "model/attention.h"
+#include "model/cached_attention.h"
 
 static const dm_config *config_of(const dm_session *session) {
     return &session->model->config;
@@ -54,7 +54,7 @@ float *dm_forward_cache(const dm_session *session, float *cache, int32_t l, int3
 
 dm_status dm_forward_attention(const dm_session *session, int32_t l, size_t n, size_t ldq) {
     const dm_config *c = config_of(session);
-    const dm_attention attention = {
+    const dm_cached_attention attention = {
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
@@ -66,7 +66,7 @@ dm_status dm_forward_attention(const dm_session *session, int32_t l, size_t n, s
         .values = dm_forward_cache(session, session->values, l, 0),
         .out = session->scratch.attended,
     };
-    return dm_attention_forward(&attention, session->scratch.attention, dm_session_threads(session));
+    return dm_cached_attention_forward(&attention, session->scratch.attention, dm_session_threads(session));
 }
 
 /* x = token_embd[id], plus position_embd[position] where positions are learned. */

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/vector.h"
-#include "model/attention.h"
+#include "model/cached_attention.h"
 #include "model/forward.h"
 #include "moe/router.h"
 
@@ -125,7 +125,7 @@ static void make_scratch(dm_session *session) {
     a->ffn = want(session, batch * (size_t)c->ffn_dim, sizeof *a->ffn);
     a->widened_size = dm_linear_scratch(widest_row(session));
     a->widened = want(session, threads * a->widened_size, sizeof *a->widened);
-    a->attention = want(session, threads * dm_attention_scratch(), sizeof *a->attention);
+    a->attention = want(session, threads * dm_cached_attention_scratch(), sizeof *a->attention);
     session->ids = want(session, (size_t)session->context, sizeof *session->ids);
     session->logits = want(session, (size_t)c->vocab, sizeof *session->logits);
     if (c->n_experts > 0) {

@@ -30,7 +30,7 @@ typedef struct dm_activations {
     float *up;        /* [B * top_k, expert_dim] */
     float *widened;   /* [threads, widened_size] weights of half precision as float32 */
     size_t widened_size;
-    float *attention; /* [threads, dm_attention_scratch()] */
+    float *attention; /* [threads, dm_cached_attention_scratch()] */
 } dm_activations;
 
 struct dm_session {

@@ -1,4 +1,4 @@
-#include "model/attention.h"
+#include "model/cached_attention.h"
 
 #include <math.h>
 #include <omp.h>
@@ -15,7 +15,7 @@ enum {
 };
 
 /* Scores [TILE_QUERIES, TILE_KEYS], then the running maximum and sum of each query. */
-size_t dm_attention_scratch(void) {
+size_t dm_cached_attention_scratch(void) {
     return TILE_QUERIES * TILE_KEYS + 2 * TILE_QUERIES;
 }
 
@@ -93,7 +93,7 @@ static void rescale(const tile *t, float *peaks, float *totals) {
 }
 
 /* One head of queries first .. first + n - 1. */
-static dm_status attend(const dm_attention *a, int32_t head, size_t first, size_t n, float *scratch) {
+static dm_status attend(const dm_cached_attention *a, int32_t head, size_t first, size_t n, float *scratch) {
     const dm_vector_table *vector = dm_vector();
     size_t width = (size_t)a->head_dim;
     size_t kv_offset = (size_t)(head / (a->n_heads / a->n_kv_heads)) * width;
@@ -128,7 +128,7 @@ static dm_status attend(const dm_attention *a, int32_t head, size_t first, size_
     return DM_OK;
 }
 
-dm_status dm_attention_forward(const dm_attention *attention, float *scratch, int threads) {
+dm_status dm_cached_attention_forward(const dm_cached_attention *attention, float *scratch, int threads) {
     dm_failure failure = {DM_OK, ""};
     size_t blocks = (attention->n + TILE_QUERIES - 1) / TILE_QUERIES;
     size_t tasks = blocks * (size_t)attention->n_heads;
@@ -137,7 +137,7 @@ dm_status dm_attention_forward(const dm_attention *attention, float *scratch, in
         size_t first = (blocks - 1 - task / (size_t)attention->n_heads) * TILE_QUERIES; /* the longest first */
         size_t n = attention->n - first < TILE_QUERIES ? attention->n - first : TILE_QUERIES;
         int32_t head = (int32_t)(task % (size_t)attention->n_heads);
-        float *own = scratch + (size_t)omp_get_thread_num() * dm_attention_scratch();
+        float *own = scratch + (size_t)omp_get_thread_num() * dm_cached_attention_scratch();
         dm_failure_note(&failure, attend(attention, head, first, n, own));
     }
     return dm_failure_raise(&failure);
