@@ -314,7 +314,9 @@ static bool write_header(const dm_gguf_writer *writer, FILE *stream) {
     write_u32(stream, 3);
     write_u64(stream, writer->n_tensors);
     write_u64(stream, writer->n_values);
-    fwrite(writer->metadata, 1, writer->size, stream);
+    if (writer->size > 0) { /* else there is no buffer */
+        fwrite(writer->metadata, 1, writer->size, stream);
+    }
     uint64_t offset = 0;
     for (size_t i = 0; i < writer->n_tensors; i++) {
         const planned_tensor *tensor = &writer->tensors[i];

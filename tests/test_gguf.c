@@ -1,0 +1,667 @@
+/* GGUF files: what is written is read back, and every known way to malform one is refused with words. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "test_files.h"
+
+#define FILE_NAME "test.gguf"
+
+/* ---- Round trip ---- */
+
+static const float weights[64] = {1.0f, -2.5f, 0.333333f, 65504.0f, 1e-8f, -0.0f};
+
+static dm_status give_counting(void *user, uint64_t first, size_t n, float *out) {
+    (void)user;
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (float)((first + i) % 251);
+    }
+    return DM_OK;
+}
+
+static void write_everything(const char *path) {
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    assert_non_null(writer);
+    dm_gguf_add_u32(writer, "a.u32", 4000000000u);
+    dm_gguf_add_u64(writer, "a.u64", UINT64_MAX);
+    dm_gguf_add_f32(writer, "a.f32", 0.1f);
+    dm_gguf_add_f64(writer, "a.f64", 0.1);
+    dm_gguf_add_bool(writer, "a.true", true);
+    dm_gguf_add_bool(writer, "a.false", false);
+    dm_gguf_add_string(writer, "a.text", "gr\xc3\xbc\xc3\x9f dich");
+    dm_gguf_add_string(writer, "a.empty", "");
+    const int16_t numbers[] = {-1, 0, 32767};
+    dm_gguf_add_array(writer, "a.numbers", DM_GGUF_I16, numbers, 3);
+    dm_gguf_add_array(writer, "a.nothing", DM_GGUF_F64, NULL, 0);
+    const dm_gguf_string strings[] = {{"one", 3}, {"", 0}, {"t\0o", 3}};
+    dm_gguf_add_strings(writer, "a.strings", strings, 3);
+    dm_gguf_add_tensor(writer, "raw", DM_TYPE_F32, (const uint64_t[]){3}, 1, weights);
+    dm_gguf_add_tensor_f32(writer, "full", DM_TYPE_F32, (const uint64_t[]){8, 4, 2}, 3, weights);
+    dm_gguf_add_tensor_f32(writer, "half", DM_TYPE_F16, (const uint64_t[]){5}, 1, weights);
+    dm_gguf_add_tensor_f32(writer, "brain", DM_TYPE_BF16, (const uint64_t[]){2, 2}, 2, weights);
+    dm_gguf_add_tensor(writer, "blocks", DM_TYPE_Q8_0, (const uint64_t[]){32, 1, 1, 2}, 4, weights);
+    dm_gguf_add_tensor_from(writer, "made", DM_TYPE_F32, (const uint64_t[]){70001, 2}, 2, give_counting, NULL);
+    assert_int_equal(dm_gguf_writer_finish(writer, path), DM_OK);
+    dm_gguf_writer_free(writer);
+}
+
+static dm_gguf *open_ok(const char *path) {
+    dm_gguf *file = NULL;
+    dm_status status = dm_gguf_open(path, &file);
+    if (status != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    return file;
+}
+
+static void check_numbers(const dm_gguf *file) {
+    uint32_t u32;
+    uint64_t u64;
+    float f32;
+    double f64;
+    bool truth;
+    assert_int_equal(dm_gguf_get_u32(file, "a.u32", &u32), DM_OK);
+    assert_int_equal(u32, 4000000000u);
+    assert_int_equal(dm_gguf_get_u64(file, "a.u64", &u64), DM_OK);
+    assert_true(u64 == UINT64_MAX);
+    assert_int_equal(dm_gguf_get_u64(file, "a.u32", &u64), DM_OK);
+    assert_int_equal(u64, 4000000000u);
+    assert_int_equal(dm_gguf_get_u32(file, "a.u64", &u32), DM_ERR_FORMAT); /* does not fit */
+    assert_non_null(strstr(dm_error_message(), "a.u64"));
+    assert_int_equal(dm_gguf_get_u32_or(file, "missing", 7, &u32), DM_OK);
+    assert_int_equal(u32, 7);
+    assert_int_equal(dm_gguf_get_u32_or(file, "a.text", 7, &u32), DM_ERR_FORMAT); /* there, but of another kind */
+    assert_int_equal(dm_gguf_get_f32(file, "a.f32", &f32), DM_OK);
+    assert_true(f32 == 0.1f);
+    assert_int_equal(dm_gguf_get_f64(file, "a.f64", &f64), DM_OK);
+    assert_true(f64 == 0.1);
+    assert_int_equal(dm_gguf_get_f32_or(file, "missing", 2.5f, &f32), DM_OK);
+    assert_true(f32 == 2.5f);
+    assert_int_equal(dm_gguf_get_bool_or(file, "a.true", false, &truth), DM_OK);
+    assert_true(truth);
+    assert_int_equal(dm_gguf_get_bool_or(file, "a.false", true, &truth), DM_OK);
+    assert_false(truth);
+    assert_int_equal(dm_gguf_get_bool_or(file, "a.u32", true, &truth), DM_ERR_FORMAT);
+}
+
+static void check_strings(const dm_gguf *file) {
+    dm_gguf_string text;
+    assert_int_equal(dm_gguf_get_string(file, "a.text", &text), DM_OK);
+    assert_int_equal(text.length, 11);
+    assert_memory_equal(text.bytes, "gr\xc3\xbc\xc3\x9f dich", 11);
+    assert_int_equal(dm_gguf_get_string(file, "a.empty", &text), DM_OK);
+    assert_int_equal(text.length, 0);
+    assert_int_equal(dm_gguf_get_string(file, "missing", &text), DM_ERR_FORMAT);
+    assert_int_equal(strncmp(dm_error_message(), dm_gguf_path(file), strlen(dm_gguf_path(file))), 0);
+    dm_gguf_string *strings;
+    uint64_t count;
+    assert_int_equal(dm_gguf_get_strings(file, "a.strings", &strings, &count), DM_OK);
+    assert_int_equal(count, 3);
+    assert_int_equal(strings[1].length, 0);
+    assert_memory_equal(strings[2].bytes, "t\0o", 3);
+    free(strings);
+    assert_int_equal(dm_gguf_get_strings(file, "a.numbers", &strings, &count), DM_ERR_FORMAT);
+    const void *data;
+    assert_int_equal(dm_gguf_get_array(file, "a.numbers", DM_GGUF_I16, &data, &count), DM_OK);
+    int16_t numbers[3];
+    assert_int_equal(count, 3);
+    memcpy(numbers, data, sizeof numbers);
+    assert_int_equal(numbers[0], -1);
+    assert_int_equal(numbers[2], 32767);
+    assert_int_equal(dm_gguf_get_array(file, "a.numbers", DM_GGUF_U16, &data, &count), DM_ERR_FORMAT);
+    assert_int_equal(dm_gguf_get_array(file, "a.nothing", DM_GGUF_F64, &data, &count), DM_OK);
+    assert_int_equal(count, 0);
+}
+
+static void check_tensors(const dm_gguf *file) {
+    assert_int_equal(dm_gguf_n_tensors(file), 6);
+    for (size_t i = 0; i < dm_gguf_n_tensors(file); i++) {
+        const dm_gguf_tensor *tensor = dm_gguf_tensor_at(file, i);
+        assert_ptr_equal(dm_gguf_find_tensor(file, tensor->name), tensor);
+        assert_int_equal((uintptr_t)tensor->data % 32, 0);
+    }
+    assert_null(dm_gguf_find_tensor(file, "ful"));
+    assert_memory_equal(dm_gguf_find_tensor(file, "raw")->data, weights, 3 * sizeof(float));
+    const dm_gguf_tensor *full = dm_gguf_find_tensor(file, "full");
+    assert_int_equal(full->elements, 64);
+    assert_int_equal(full->dims[2], 2);
+    assert_int_equal(full->dims[3], 1);
+    assert_memory_equal(full->data, weights, sizeof weights);
+    const dm_gguf_tensor *half = dm_gguf_find_tensor(file, "half");
+    assert_memory_equal(half->data, ((const uint16_t[]){0x3c00, 0xc100, 0x3555, 0x7bff, 0x0000}), 10);
+    const dm_gguf_tensor *brain = dm_gguf_find_tensor(file, "brain");
+    assert_memory_equal(brain->data, ((const uint16_t[]){0x3f80, 0xc020, 0x3eab, 0x4780}), 8);
+    const dm_gguf_tensor *blocks = dm_gguf_find_tensor(file, "blocks");
+    assert_int_equal(blocks->bytes, 68);
+    const dm_gguf_tensor *made = dm_gguf_find_tensor(file, "made");
+    const float *numbers = made->data;
+    for (size_t i = 0; i < made->elements; i++) {
+        assert_true(numbers[i] == (float)(i % 251));
+    }
+}
+
+static void test_round_trip(void **state) {
+    (void)state;
+    const char *path = test_path(FILE_NAME);
+    write_everything(path);
+    dm_gguf *file = open_ok(path);
+    assert_int_equal(dm_gguf_version(file), 3);
+    assert_int_equal(dm_gguf_n_values(file), 11);
+    check_numbers(file);
+    check_strings(file);
+    check_tensors(file);
+    dm_gguf_close(file);
+}
+
+static void test_describe(void **state) {
+    (void)state;
+    const char *path = test_path(FILE_NAME);
+    write_everything(path);
+    dm_gguf *file = open_ok(path);
+    const char *expected[] = {
+        "4000000000",
+        "18446744073709551615",
+        "0.1",
+        "0.1",
+        "true",
+        "false",
+        "\"gr\xc3\xbc\xc3\x9f dich\"",
+        "\"\"",
+        "[3 x i16: -1, 0, 32767]",
+        "[0 x f64]",
+        "[3 x string: \"one\", \"\", \"t?o\"]",
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        char text[128];
+        dm_gguf_describe(file, i, text, sizeof text);
+        assert_string_equal(text, expected[i]);
+        for (size_t size = 1; size < sizeof text; size++) { /* cut anywhere, but never within a character */
+            dm_gguf_describe(file, i, text, size);
+            assert_true(strlen(text) < size);
+            assert_int_equal(strncmp(text, expected[i], strlen(text)), 0);
+            assert_true(((uint8_t)expected[i][strlen(text)] & 0xc0) != 0x80);
+        }
+    }
+    dm_gguf_close(file);
+}
+
+static void test_clean_text(void **state) {
+    (void)state;
+    const struct {
+        const char *from, *to;
+    } cases[] = {
+        {"plain", "plain"},
+        {"a\nb\x1b[0m", "a?b?[0m"},
+        {"\xc3\xa9\xff", "\xc3\xa9?"},
+        {"\xc0\xaf", "??"},
+        {"\xed\xa0\x80", "???"},
+        {"\xf4\x90\x80\x80", "????"},
+        {"\xe2\x82", "??"},
+        {"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"},
+        {"\xc2\x85", "?"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[32];
+        dm_gguf_clean_text((dm_gguf_string){cases[i].from, strlen(cases[i].from)}, text, sizeof text);
+        assert_string_equal(text, cases[i].to);
+    }
+    char cut[4];
+    dm_gguf_clean_text((dm_gguf_string){"ab\xc3\xa9", 4}, cut, sizeof cut);
+    assert_string_equal(cut, "ab");
+}
+
+static void test_copy_values(void **state) {
+    (void)state;
+    write_everything(test_path(FILE_NAME));
+    dm_gguf *from = open_ok(test_path(FILE_NAME));
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    dm_gguf_add_u32(writer, "own", 1);
+    dm_gguf_copy_values(writer, from, "a.");
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path("copy.gguf")), DM_OK);
+    dm_gguf_writer_free(writer);
+    dm_gguf_close(from);
+    dm_gguf *copy = open_ok(test_path("copy.gguf"));
+    assert_int_equal(dm_gguf_n_values(copy), 12);
+    check_numbers(copy);
+    check_strings(copy);
+    dm_gguf_close(copy);
+}
+
+static void test_writer_refuses(void **state) {
+    (void)state;
+    const char *path = test_path("never.gguf");
+    for (int i = 0; i < 7; i++) {
+        dm_gguf_writer *writer = dm_gguf_writer_create();
+        dm_gguf_add_u32(writer, "key", 1);
+        dm_gguf_add_tensor(writer, "t", DM_TYPE_F32, (const uint64_t[]){2}, 1, weights);
+        const char *word = "";
+        switch (i) {
+        case 0:
+            dm_gguf_add_u32(writer, word = "key", 2);
+            break;
+        case 1:
+            dm_gguf_add_tensor(writer, word = "t", DM_TYPE_F32, (const uint64_t[]){2}, 1, weights);
+            break;
+        case 2:
+            dm_gguf_add_tensor(writer, word = "zero", DM_TYPE_F32, (const uint64_t[]){0}, 1, weights);
+            break;
+        case 3:
+            dm_gguf_add_tensor(writer, word = "torn", DM_TYPE_Q4_K, (const uint64_t[]){255}, 1, weights);
+            break;
+        case 4:
+            dm_gguf_add_tensor(writer, word = "huge", DM_TYPE_F32, (const uint64_t[]){UINT64_MAX, 2}, 2, weights);
+            break;
+        case 5:
+            dm_gguf_add_tensor_f32(writer, word = "type", DM_TYPE_Q8_0, (const uint64_t[]){32}, 1, weights);
+            break;
+        default:
+            dm_gguf_add_array(writer, word = "strings", DM_GGUF_STRING, weights, 1);
+        }
+        assert_int_equal(dm_gguf_writer_finish(writer, path), DM_ERR_ARGUMENT);
+        assert_non_null(strstr(dm_error_message(), word));
+        assert_int_not_equal(access(path, F_OK), 0);
+        dm_gguf_writer_free(writer);
+    }
+}
+
+static dm_status give_up(void *user, uint64_t first, size_t n, float *out) {
+    (void)user, (void)first, (void)n, (void)out;
+    return dm_fail(DM_ERR_INTERRUPTED, "enough");
+}
+
+/* What stood at the path before a failure stands there after it. */
+static void test_writer_keeps_the_old_file(void **state) {
+    (void)state;
+    const char *path = test_path(FILE_NAME);
+    write_everything(path);
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    dm_gguf_add_tensor_from(writer, "t", DM_TYPE_F16, (const uint64_t[]){8}, 1, give_up, NULL);
+    assert_int_equal(dm_gguf_writer_finish(writer, path), DM_ERR_INTERRUPTED);
+    dm_gguf_writer_free(writer);
+    dm_gguf *file = open_ok(path);
+    assert_int_equal(dm_gguf_n_tensors(file), 6);
+    dm_gguf_close(file);
+}
+
+/* ---- Malformed files ---- */
+
+/* Fails unless the file is refused with one line that starts with the path and has `word` in it. */
+static void refuse(const test_bytes *bytes, const char *word) {
+    const char *path = test_path("bad.gguf");
+    test_write(path, bytes->data, bytes->size);
+    dm_gguf *file = NULL;
+    dm_status status = dm_gguf_open(path, &file);
+    assert_null(file);
+    assert_true(status == DM_ERR_FORMAT || status == DM_ERR_UNSUPPORTED);
+    assert_int_equal(strncmp(dm_error_message(), path, strlen(path)), 0);
+    assert_null(strchr(dm_error_message(), '\n'));
+    if (strstr(dm_error_message(), word) == NULL) {
+        fail_msg("expected '%s' in: %s", word, dm_error_message());
+    }
+}
+
+static void accept(const test_bytes *bytes) {
+    test_write(test_path("good.gguf"), bytes->data, bytes->size);
+    dm_gguf_close(open_ok(test_path("good.gguf")));
+}
+
+static void test_bad_start(void **state) {
+    (void)state;
+    test_bytes b;
+    put_header(&b, 0, 0);
+    accept(&b);
+    b.data[4] = 2;
+    accept(&b);
+    b.data[4] = 1;
+    refuse(&b, "version 1");
+    b.data[4] = 0;
+    b.data[7] = 3;
+    refuse(&b, "big-endian");
+    b.data[0] = 'X';
+    refuse(&b, "not a GGUF file");
+    b.size = 0;
+    refuse(&b, "empty");
+}
+
+static void test_bad_counts(void **state) {
+    (void)state;
+    test_bytes b;
+    const uint64_t absurd[] = {1, 1000, 1ull << 32, 1ull << 61, 1ull << 63, UINT64_MAX};
+    for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
+        put_header(&b, absurd[i], 0);
+        refuse(&b, "tensors");
+        put_header(&b, 0, absurd[i]);
+        refuse(&b, "keys");
+    }
+}
+
+static void test_bad_lengths(void **state) {
+    (void)state;
+    test_bytes b;
+    const uint64_t absurd[] = {1000, 0xffffffff, 1ull << 32, (1ull << 32) + 1, 1ull << 63, UINT64_MAX - 7, UINT64_MAX};
+    for (size_t i = 0; i < sizeof absurd / sizeof *absurd; i++) {
+        put_header(&b, 0, 1); /* a key's length; 2^32 + 1 would be 1 if cut to 32 bits */
+        put_u64(&b, absurd[i]);
+        put(&b, "k\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
+        refuse(&b, "key 0");
+        put_header(&b, 0, 1); /* a string's */
+        put_key(&b, "k", DM_GGUF_STRING);
+        put_u64(&b, absurd[i]);
+        put(&b, "text", 4);
+        refuse(&b, "of k");
+        put_header(&b, 0, 1); /* an array's */
+        put_key(&b, "k", DM_GGUF_ARRAY);
+        put_u32(&b, DM_GGUF_U32);
+        put_u64(&b, absurd[i]);
+        put(&b, "12345678", 8);
+        refuse(&b, "'k'");
+        put_header(&b, 0, 1); /* of a string within an array */
+        put_key(&b, "k", DM_GGUF_ARRAY);
+        put_u32(&b, DM_GGUF_STRING);
+        put_u64(&b, 2);
+        put_string(&b, "one");
+        put_u64(&b, absurd[i]);
+        refuse(&b, "of k");
+    }
+}
+
+static void test_bad_array_sizes_that_wrap(void **state) {
+    (void)state;
+    test_bytes b;
+    for (uint32_t kind = DM_GGUF_U8; kind <= DM_GGUF_F64; kind++) {
+        for (int shift = 56; shift < 64; shift++) { /* times 1, 2, 4, 8 or 12 these wrap to 0 or near it */
+            put_header(&b, 0, 1);
+            put_key(&b, "wraps", DM_GGUF_ARRAY);
+            put_u32(&b, kind);
+            put_u64(&b, 1ull << shift);
+            put_data(&b, 8, 64);
+            refuse(&b, "wraps");
+        }
+    }
+}
+
+static void test_bad_values(void **state) {
+    (void)state;
+    test_bytes b;
+    put_header(&b, 0, 1);
+    put_key(&b, "odd", 13);
+    put_u64(&b, 0);
+    refuse(&b, "kind 13");
+    put_header(&b, 0, 1);
+    put_key(&b, "odd", DM_GGUF_ARRAY);
+    put_u32(&b, 0xffffffff);
+    put_u64(&b, 0);
+    refuse(&b, "unknown kind");
+    put_header(&b, 0, 1);
+    put_key(&b, "truth", DM_GGUF_BOOL);
+    put_u8(&b, 2);
+    refuse(&b, "no bool");
+    put_header(&b, 0, 1);
+    put_key(&b, "truths", DM_GGUF_ARRAY);
+    put_u32(&b, DM_GGUF_BOOL);
+    put_u64(&b, 3);
+    put(&b, "\1\0\3", 3);
+    refuse(&b, "no bool");
+    put_header(&b, 0, 2);
+    for (int i = 0; i < 2; i++) {
+        put_key(&b, "twin", DM_GGUF_U8);
+        put_u8(&b, 0);
+    }
+    refuse(&b, "twice");
+}
+
+static void test_bad_names(void **state) {
+    (void)state;
+    test_bytes b;
+    const char *names[] = {"", "line\nbreak", "bell\a", "caf\xc3\xa9", "nul"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        put_header(&b, 0, 1);
+        size_t start = b.size;
+        put_key(&b, names[i], DM_GGUF_U32);
+        put_u32(&b, 0);
+        if (strcmp(names[i], "nul") == 0) {
+            b.data[start + 9] = '\0';
+        }
+        refuse(&b, "key 0");
+    }
+    put_header(&b, 1, 0);
+    put_tensor(&b, "t\nt", DM_TYPE_F32, 8, 0, 0);
+    put_data(&b, 32, 32);
+    refuse(&b, "tensor 0");
+}
+
+static void put_nested(test_bytes *b, int depth) {
+    put_header(b, 0, 1);
+    put_key(b, "deep", DM_GGUF_ARRAY);
+    for (int i = 1; i < depth; i++) {
+        put_u32(b, DM_GGUF_ARRAY);
+        put_u64(b, 1);
+    }
+    put_u32(b, DM_GGUF_U8);
+    put_u64(b, 1);
+    put_u8(b, 0);
+}
+
+static void test_nesting(void **state) {
+    (void)state;
+    test_bytes b;
+    put_nested(&b, 3);
+    accept(&b);
+    put_nested(&b, 600); /* a reader that recurses without end runs out of stack on deeper ones */
+    refuse(&b, "nested");
+}
+
+static void test_alignment(void **state) {
+    (void)state;
+    test_bytes b;
+    const uint32_t bad[] = {0, 1, 4, 24, 33, 0x80000001u, UINT32_MAX};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        put_header(&b, 0, 1);
+        put_key(&b, "general.alignment", DM_GGUF_U32);
+        put_u32(&b, bad[i]);
+        refuse(&b, "alignment");
+    }
+    put_header(&b, 0, 1);
+    put_key(&b, "general.alignment", DM_GGUF_STRING);
+    put_string(&b, "64");
+    refuse(&b, "alignment");
+    const uint32_t good[] = {8, 16, 64, 256};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        put_header(&b, 2, 1);
+        put_key(&b, "general.alignment", DM_GGUF_U32);
+        put_u32(&b, good[i]);
+        put_tensor(&b, "first", DM_TYPE_F32, 2, 0, 0);
+        put_tensor(&b, "second", DM_TYPE_F32, 2, 0, good[i]);
+        put_data(&b, good[i], good[i] + 8);
+        accept(&b);
+        b.size--;
+        refuse(&b, "'second'");
+    }
+    put_header(&b, 1, 1); /* the padding alone would leave the file */
+    put_key(&b, "general.alignment", DM_GGUF_U32);
+    put_u32(&b, 1u << 31);
+    put_tensor(&b, "far", DM_TYPE_F32, 2, 0, 0);
+    put_data(&b, 32, 64);
+    refuse(&b, "'far'");
+}
+
+static void test_bad_shapes(void **state) {
+    (void)state;
+    test_bytes b;
+    const struct {
+        uint64_t dims[2];
+        const char *word;
+    } cases[] = {
+        {{1ull << 32, 1ull << 32}, "dimension"}, /* the product is 2^64, 0 when it wraps */
+        {{1ull << 63, 2}, "dimension"},
+        {{UINT64_MAX, UINT64_MAX}, "dimension"},
+        {{(1ull << 62) + 2, 4}, "dimension"},    /* wraps to 8 */
+        {{1ull << 62, 0}, "more than any file"}, /* the product with 4 bytes wraps to 0 */
+        {{(1ull << 62) + 2, 0}, "more than any file"},
+        {{1ull << 61, 0}, "past the end"},
+        {{1ull << 40, 0}, "past the end"},
+        {{17, 0}, "past the end"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_header(&b, 1, 0);
+        put_tensor(&b, "shape", DM_TYPE_F32, cases[i].dims[0], cases[i].dims[1], 0);
+        put_data(&b, 32, 64);
+        refuse(&b, cases[i].word);
+    }
+    put_header(&b, 1, 0);
+    put_tensor(&b, "shape", DM_TYPE_F32, 0, 0, 0);
+    put_data(&b, 32, 64);
+    refuse(&b, "dimension");
+    const uint32_t counts[] = {5, 8, 0xffffffff};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        put_header(&b, 1, 0);
+        put_string(&b, "shape");
+        put_u32(&b, counts[i]);
+        put_data(&b, 32, 256);
+        refuse(&b, "dimensions");
+    }
+}
+
+static void test_bad_types(void **state) {
+    (void)state;
+    test_bytes b;
+    const uint32_t gone[] = {4, 5, 31, 36, 99, 0x7fffffff, 0x80000000, UINT32_MAX}; /* some readers divide by their 0 */
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+        put_header(&b, 1, 0);
+        put_tensor(&b, "type", gone[i], 32, 0, 0);
+        put_data(&b, 32, 256);
+        refuse(&b, "of type");
+    }
+    put_header(&b, 1, 0);
+    put_tensor(&b, "blocks", DM_TYPE_Q4_0, 33, 0, 0);
+    put_data(&b, 32, 256);
+    refuse(&b, "whole blocks");
+    for (uint32_t type = 0; type < 64; type++) {
+        uint32_t block = 0, bytes = 0;
+        if (dm_type_block(type, &block, &bytes)) {
+            put_header(&b, 1, 0);
+            put_tensor(&b, "good", type, block, 2, 0);
+            put_data(&b, 32, (size_t)2 * bytes);
+            accept(&b);
+            b.size--;
+            refuse(&b, "past the end");
+        }
+    }
+}
+
+static void test_bad_offsets(void **state) {
+    (void)state;
+    test_bytes b;
+    const struct {
+        uint64_t offset;
+        const char *word;
+    } cases[] = {{1, "alignment"},
+                 {31, "alignment"},
+                 {64, "past the end"},
+                 {1ull << 40, "past the end"},
+                 {1ull << 63, "past the end"},
+                 {UINT64_MAX - 31, "past the end"},
+                 {UINT64_MAX, "past the end"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_header(&b, 1, 0);
+        put_tensor(&b, "offset", DM_TYPE_F32, 16, 0, cases[i].offset);
+        put_data(&b, 32, 64);
+        refuse(&b, cases[i].word);
+    }
+    put_header(&b, 2, 0);
+    put_tensor(&b, "twin", DM_TYPE_F32, 8, 0, 0);
+    put_tensor(&b, "twin", DM_TYPE_F32, 8, 0, 32);
+    put_data(&b, 32, 64);
+    refuse(&b, "twice");
+}
+
+static void test_cut_at_every_byte(void **state) {
+    (void)state;
+    test_bytes b;
+    put_header(&b, 2, 6);
+    put_key(&b, "number", DM_GGUF_F64);
+    put_u64(&b, 0);
+    put_key(&b, "text", DM_GGUF_STRING);
+    put_string(&b, "some text");
+    put_key(&b, "bools", DM_GGUF_ARRAY);
+    put_u32(&b, DM_GGUF_BOOL);
+    put_u64(&b, 2);
+    put(&b, "\0\1", 2);
+    put_key(&b, "strings", DM_GGUF_ARRAY);
+    put_u32(&b, DM_GGUF_STRING);
+    put_u64(&b, 2);
+    put_string(&b, "one");
+    put_string(&b, "two");
+    put_key(&b, "nested", DM_GGUF_ARRAY);
+    put_u32(&b, DM_GGUF_ARRAY);
+    put_u64(&b, 1);
+    put_u32(&b, DM_GGUF_I16);
+    put_u64(&b, 1);
+    put(&b, "\0\1", 2);
+    put_key(&b, "general.alignment", DM_GGUF_U32);
+    put_u32(&b, 64);
+    put_tensor(&b, "first", DM_TYPE_F16, 4, 8, 0);
+    put_tensor(&b, "second", DM_TYPE_Q8_0, 32, 0, 64);
+    put_data(&b, 64, 64 + 34);
+    accept(&b);
+    for (size_t size = b.size; size-- > 0;) {
+        b.size = size;
+        refuse(&b, "");
+    }
+}
+
+/* ---- Files made by others ---- */
+
+static void test_shared_models(void **state) {
+    (void)state;
+    const char *names[] = {"qwen3moe-tiny", "gpt2-tiny", "mixtral-tiny", "quant-Q2_K", "quant-Q4_0", "quant-Q8_0", "ref-moe"};
+    if (access(DM_SHARED_DIR "/models", R_OK) != 0) {
+        print_message("no %s: reading the files of other programs is not tested\n", DM_SHARED_DIR);
+        skip();
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/models/%s.gguf", DM_SHARED_DIR, names[i]);
+        dm_gguf *file = open_ok(path);
+        assert_true(dm_gguf_n_tensors(file) >= 10);
+        uint64_t bytes = 0;
+        for (size_t t = 0; t < dm_gguf_n_tensors(file); t++) {
+            bytes += dm_gguf_tensor_at(file, t)->bytes;
+        }
+        assert_true(bytes < dm_gguf_size(file) && bytes > dm_gguf_size(file) / 2);
+        dm_gguf_close(file);
+    }
+}
+
+static void test_missing_file(void **state) {
+    (void)state;
+    dm_gguf *file = NULL;
+    assert_int_equal(dm_gguf_open(test_path("nowhere.gguf"), &file), DM_ERR_IO);
+    assert_null(file);
+    assert_non_null(strstr(dm_error_message(), "nowhere.gguf"));
+}
+
+static int clean_up(void **state) {
+    (void)state;
+    test_remove((const char *const[]){FILE_NAME, "copy.gguf", "bad.gguf", "good.gguf", NULL});
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_clean_text),     cmocka_unit_test(test_copy_values),
+        cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_writer_keeps_the_old_file),
+        cmocka_unit_test(test_bad_start),      cmocka_unit_test(test_bad_counts),
+        cmocka_unit_test(test_bad_lengths),    cmocka_unit_test(test_bad_array_sizes_that_wrap),
+        cmocka_unit_test(test_bad_values),     cmocka_unit_test(test_bad_names),
+        cmocka_unit_test(test_nesting),        cmocka_unit_test(test_alignment),
+        cmocka_unit_test(test_bad_shapes),     cmocka_unit_test(test_bad_types),
+        cmocka_unit_test(test_bad_offsets),    cmocka_unit_test(test_cut_at_every_byte),
+        cmocka_unit_test(test_shared_models),  cmocka_unit_test(test_missing_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, clean_up);
+}
