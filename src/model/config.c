@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "moe/router.h"
+
 /* Generous for any model known, small enough that no product of them overflows 63 bits. */
 #define MAX_LAYERS 1024
 #define MAX_DIM (1 << 17)
@@ -48,7 +50,8 @@ static dm_status check_range(const char *what, int32_t value, int32_t least, int
 
 static dm_status check_qwen3moe(const dm_config *c) {
     DM_TRY(check_range("the number of experts", c->n_experts, 1, MAX_EXPERTS));
-    DM_TRY(check_range("the number of experts per token", c->top_k, 1, c->n_experts));
+    DM_TRY(check_range("the number of experts per token", c->top_k, 1,
+                       c->n_experts < DM_ROUTER_MAX_TOP_K ? c->n_experts : DM_ROUTER_MAX_TOP_K));
     DM_TRY(check_range("the width of an expert", c->expert_dim, 1, MAX_FFN_DIM));
     DM_TRY(check_range("the dense feed-forward width of qwen3moe", c->ffn_dim, 0, 0));
     if (c->head_dim % 2 != 0) {
@@ -94,6 +97,14 @@ dm_status dm_config_check(const dm_config *c) {
         return dm_fail(DM_ERR_ARGUMENT, "the epsilon of the norms is %g, expected above 0 and below 1", (double)c->norm_eps);
     }
     return c->arch == DM_ARCH_GPT2 ? check_gpt2(c) : check_qwen3moe(c);
+}
+
+bool dm_config_equal(const dm_config *a, const dm_config *b) {
+    return a->arch == b->arch && a->n_layers == b->n_layers && a->dim == b->dim && a->n_heads == b->n_heads &&
+           a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->ffn_dim == b->ffn_dim &&
+           a->n_experts == b->n_experts && a->top_k == b->top_k && a->expert_dim == b->expert_dim && a->vocab == b->vocab &&
+           a->context == b->context && a->norm_eps == b->norm_eps && a->rope_base == b->rope_base &&
+           a->tied_output == b->tied_output;
 }
 
 /* ---- Tensors ---- */

@@ -75,6 +75,7 @@ dm_status dm_arch_from_name(const char *name, dm_arch *out);
 dm_status dm_config_read(const dm_gguf *file, dm_config *out);
 /* The same checks for a shape that did not come from a file. */
 dm_status dm_config_check(const dm_config *config);
+bool dm_config_equal(const dm_config *a, const dm_config *b);
 /* Adds general.architecture and the shape's keys. */
 void dm_config_write(const dm_config *config, dm_gguf_writer *writer);
 

@@ -201,8 +201,8 @@ static dm_status set_up(dm_network *net, size_t n) {
         return DM_ERR_MEMORY;
     }
     for (size_t l = 0; l < layers; l++) {
-        net->weights[l] = layer_arrays(net->parameters, (int32_t)l, dm_weight);
-        net->gradients[l] = layer_arrays(net->parameters, (int32_t)l, dm_gradient);
+        net->weights[l] = layer_arrays(net->parameters, (int32_t)l, dm_parameter_weight);
+        net->gradients[l] = layer_arrays(net->parameters, (int32_t)l, dm_parameter_gradient);
         if (!take_layer(net, l, n)) {
             return DM_ERR_MEMORY;
         }
@@ -480,14 +480,14 @@ static dm_status forward(dm_network *net, const int32_t *ids) {
     const dm_config *c = &net->config;
     const dm_parameters *p = net->parameters;
     dm_rows first = c->n_layers > 0 ? net->layers[0].x_in : net->x_out;
-    dm_embedding_forward(first, dm_weight(p, DM_TOKEN_EMBD, -1), dm_weight(p, DM_POSITION_EMBD, -1), ids, net->n, net->length,
-                         (size_t)c->dim);
+    dm_embedding_forward(first, dm_parameter_weight(p, DM_TOKEN_EMBD, -1), dm_parameter_weight(p, DM_POSITION_EMBD, -1), ids,
+                         net->n, net->length, (size_t)c->dim);
     for (size_t l = 0; l < (size_t)c->n_layers; l++) {
         dm_rows next = l + 1 < (size_t)c->n_layers ? net->layers[l + 1].x_in : net->x_out;
         DM_TRY(attention_forward(net, &net->weights[l], &net->layers[l]));
         DM_TRY(ffn_forward(net, l, next));
     }
-    const dm_norm norm = norm_of(net, dm_weight(p, DM_OUTPUT_NORM, -1), dm_weight(p, DM_OUTPUT_NORM_B, -1));
+    const dm_norm norm = norm_of(net, dm_parameter_weight(p, DM_OUTPUT_NORM, -1), dm_parameter_weight(p, DM_OUTPUT_NORM_B, -1));
     dm_norm_forward(&norm, net->final, net->mean, net->inverse, net->x_out, net->n);
     measure_balance(net);
     return DM_OK;
@@ -496,16 +496,16 @@ static dm_status forward(dm_network *net, const int32_t *ids) {
 static dm_status backward(dm_network *net, const int32_t *ids, double aux) {
     const dm_config *c = &net->config;
     const dm_parameters *p = net->parameters;
-    const dm_norm norm = norm_of(net, dm_weight(p, DM_OUTPUT_NORM, -1), dm_weight(p, DM_OUTPUT_NORM_B, -1));
+    const dm_norm norm = norm_of(net, dm_parameter_weight(p, DM_OUTPUT_NORM, -1), dm_parameter_weight(p, DM_OUTPUT_NORM_B, -1));
     dm_zero_rows(net->dx, net->n, (size_t)c->dim);
-    dm_norm_backward(&norm, net->dx, dm_gradient(p, DM_OUTPUT_NORM, -1), dm_gradient(p, DM_OUTPUT_NORM_B, -1), net->dnormed,
-                     net->x_out, net->mean, net->inverse, net->n, &net->partials);
+    dm_norm_backward(&norm, net->dx, dm_parameter_gradient(p, DM_OUTPUT_NORM, -1), dm_parameter_gradient(p, DM_OUTPUT_NORM_B, -1),
+                     net->dnormed, net->x_out, net->mean, net->inverse, net->n, &net->partials);
     for (size_t l = (size_t)c->n_layers; l-- > 0;) {
         DM_TRY(ffn_backward(net, l, aux / c->n_layers));
         DM_TRY(attention_backward(net, &net->weights[l], &net->gradients[l], &net->layers[l]));
     }
-    dm_embedding_backward(dm_gradient(p, DM_TOKEN_EMBD, -1), dm_gradient(p, DM_POSITION_EMBD, -1), net->dx, ids, net->n,
-                          net->length, (size_t)c->dim);
+    dm_embedding_backward(dm_parameter_gradient(p, DM_TOKEN_EMBD, -1), dm_parameter_gradient(p, DM_POSITION_EMBD, -1), net->dx,
+                          ids, net->n, net->length, (size_t)c->dim);
     return DM_OK;
 }
 
@@ -524,12 +524,12 @@ static dm_status run(dm_network *net, const int32_t *ids, const int32_t *targets
         .dim = (size_t)c->dim,
         .vocab = (size_t)c->vocab,
         .precision = net->precision,
-        .weight = dm_weight(net->parameters, output, -1),
+        .weight = dm_parameter_weight(net->parameters, output, -1),
         .scratch = net->head_scratch,
     };
     dm_rows dfinal = gradients ? net->dnormed : (dm_rows){NULL, 0};
-    return dm_cross_entropy_run(&head, net->final, targets, net->n, scale, dfinal, dm_gradient(net->parameters, output, -1),
-                                loss);
+    return dm_cross_entropy_run(&head, net->final, targets, net->n, scale, dfinal,
+                                dm_parameter_gradient(net->parameters, output, -1), loss);
 }
 
 dm_status dm_network_loss(dm_network *net, const int32_t *ids, const int32_t *targets, size_t sequences, double *loss) {

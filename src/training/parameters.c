@@ -110,10 +110,10 @@ static float *find(const dm_parameters *p, float *array, dm_role role, int32_t l
     return NULL;
 }
 
-float *dm_weight(const dm_parameters *p, dm_role role, int32_t layer) {
+float *dm_parameter_weight(const dm_parameters *p, dm_role role, int32_t layer) {
     return find(p, p->weights, role, layer);
 }
 
-float *dm_gradient(const dm_parameters *p, dm_role role, int32_t layer) {
+float *dm_parameter_gradient(const dm_parameters *p, dm_role role, int32_t layer) {
     return find(p, p->gradients, role, layer);
 }

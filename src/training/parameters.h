@@ -31,7 +31,7 @@ void dm_parameters_free(dm_parameters *parameters);
 dm_status dm_parameters_load(dm_parameters *parameters, const dm_gguf *file);
 
 /* Tensor `role` of `layer` (-1 outside layers); NULL if the model has none. */
-float *dm_weight(const dm_parameters *parameters, dm_role role, int32_t layer);
-float *dm_gradient(const dm_parameters *parameters, dm_role role, int32_t layer);
+float *dm_parameter_weight(const dm_parameters *parameters, dm_role role, int32_t layer);
+float *dm_parameter_gradient(const dm_parameters *parameters, dm_role role, int32_t layer);
 
 #endif
