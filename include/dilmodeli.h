@@ -137,7 +137,9 @@ typedef struct dm_tokenizer_train_result {
 } dm_tokenizer_train_result;
 
 /* Learns a byte-level BPE (Sennrich et al. 2016, GPT-2's splitting pattern)
- * and writes it as a GGUF file without tensors. */
+ * and writes it as a GGUF file without tensors. Text in which no pair of tokens
+ * occurs twice any more gives a smaller vocabulary than asked for:
+ * result->vocab tells. The same text gives the same file on any number of threads. */
 DM_API dm_status dm_tokenizer_train(const dm_tokenizer_train_options *options, dm_tokenizer_train_result *result);
 
 /* ---- Inference --------------------------------------------------------- */

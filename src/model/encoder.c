@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/heap.h"
 #include "model/split.h"
 #include "model/vocabulary.h"
 
@@ -32,8 +33,7 @@ struct dm_encoder {
     cached_word *cache; /* [2^CACHE_BITS], each word has one place */
     symbol *symbols;
     size_t symbols_room;
-    uint64_t *heap; /* rank << 32 | place: the lowest rank first, of equal ones the leftmost */
-    size_t heap_room, heap_count;
+    dm_heap heap; /* rank and place: the lowest rank first, of equal ones the leftmost */
 };
 
 dm_status dm_encoder_create(const dm_tokenizer *tokenizer, dm_encoder **out) {
@@ -63,7 +63,7 @@ void dm_encoder_free(dm_encoder *encoder) {
         free(encoder->ids);
         free(encoder->cache);
         free(encoder->symbols);
-        free(encoder->heap);
+        free(encoder->heap.entries);
         free(encoder);
     }
 }
@@ -104,48 +104,12 @@ static size_t merge_short(const dm_encoder *encoder, int32_t *ids, size_t n) {
     return n;
 }
 
-static void sift_down(uint64_t *heap, size_t count, size_t at) {
-    uint64_t moving = heap[at];
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= count) {
-            break;
-        }
-        child += child + 1 < count && heap[child + 1] < heap[child];
-        if (heap[child] >= moving) {
-            break;
-        }
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = moving;
-}
-
-static dm_status push(dm_encoder *encoder, uint64_t entry) {
-    DM_TRY(dm_reserve(&encoder->heap, &encoder->heap_room, encoder->heap_count + 1, sizeof *encoder->heap));
-    size_t at = encoder->heap_count++;
-    for (; at > 0 && encoder->heap[(at - 1) / 2] > entry; at = (at - 1) / 2) {
-        encoder->heap[at] = encoder->heap[(at - 1) / 2];
-    }
-    encoder->heap[at] = entry;
-    return DM_OK;
-}
-
-static uint64_t pop(dm_encoder *encoder) {
-    uint64_t top = encoder->heap[0];
-    encoder->heap[0] = encoder->heap[--encoder->heap_count];
-    if (encoder->heap_count > 0) {
-        sift_down(encoder->heap, encoder->heap_count, 0);
-    }
-    return top;
-}
-
 /* Brings the rank of the pair that starts at `at` up to date, and with it the heap. */
 static dm_status rerank(dm_encoder *encoder, uint32_t at) {
     symbol *symbols = encoder->symbols;
     uint32_t next = symbols[at].next;
     symbols[at].rank = next == DM_TABLE_NONE ? DM_TABLE_NONE : rank_of(encoder, symbols[at].id, symbols[next].id);
-    return symbols[at].rank == DM_TABLE_NONE ? DM_OK : push(encoder, (uint64_t)symbols[at].rank << 32 | at);
+    return symbols[at].rank == DM_TABLE_NONE ? DM_OK : dm_heap_push(&encoder->heap, (dm_heap_entry){symbols[at].rank, at});
 }
 
 static dm_status fill_symbols(dm_encoder *encoder, const char *word, size_t n) {
@@ -153,22 +117,19 @@ static dm_status fill_symbols(dm_encoder *encoder, const char *word, size_t n) {
         return dm_fail(DM_ERR_UNSUPPORTED, "a single word of %zu bytes is too long to encode", n);
     }
     DM_TRY(dm_reserve(&encoder->symbols, &encoder->symbols_room, n, sizeof *encoder->symbols));
-    DM_TRY(dm_reserve(&encoder->heap, &encoder->heap_room, n, sizeof *encoder->heap));
     symbol *symbols = encoder->symbols;
     for (size_t i = 0; i < n; i++) {
         symbols[i] = (symbol){encoder->tokenizer->byte_id[(uint8_t)word[i]], (uint32_t)i - 1, (uint32_t)i + 1, DM_TABLE_NONE};
     }
     symbols[0].previous = symbols[n - 1].next = DM_TABLE_NONE;
-    encoder->heap_count = 0;
+    encoder->heap.count = 0;
     for (size_t i = 0; i + 1 < n; i++) {
         symbols[i].rank = rank_of(encoder, symbols[i].id, symbols[i + 1].id);
         if (symbols[i].rank != DM_TABLE_NONE) {
-            encoder->heap[encoder->heap_count++] = (uint64_t)symbols[i].rank << 32 | i;
+            DM_TRY(dm_heap_append(&encoder->heap, (dm_heap_entry){symbols[i].rank, i}));
         }
     }
-    for (size_t i = encoder->heap_count / 2; i-- > 0;) {
-        sift_down(encoder->heap, encoder->heap_count, i);
-    }
+    dm_heap_order(&encoder->heap);
     return DM_OK;
 }
 
@@ -176,14 +137,14 @@ static dm_status fill_symbols(dm_encoder *encoder, const char *word, size_t n) {
 static dm_status append_long(dm_encoder *encoder, const char *word, size_t n) {
     DM_TRY(fill_symbols(encoder, word, n));
     symbol *symbols = encoder->symbols;
-    while (encoder->heap_count > 0) {
-        uint64_t top = pop(encoder);
-        uint32_t at = (uint32_t)top, rank = (uint32_t)(top >> 32);
-        if (symbols[at].rank != rank) {
+    while (encoder->heap.count > 0) {
+        dm_heap_entry top = dm_heap_pop(&encoder->heap);
+        uint32_t at = (uint32_t)top.value;
+        if (symbols[at].rank != top.key) {
             continue; /* the pair has changed since it was pushed */
         }
         uint32_t gone = symbols[at].next;
-        symbols[at].id = encoder->tokenizer->merges[rank].result;
+        symbols[at].id = encoder->tokenizer->merges[top.key].result;
         symbols[at].next = symbols[gone].next;
         symbols[gone].rank = DM_TABLE_NONE;
         if (symbols[at].next != DM_TABLE_NONE) {

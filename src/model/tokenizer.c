@@ -61,11 +61,7 @@ dm_status dm_tokenizer_bytes_only(dm_tokenizer **out) {
     DM_TRY(dm_vocabulary_create(&tokenizer));
     dm_status status = dm_vocabulary_add_bytes(tokenizer);
     if (status == DM_OK) {
-        status = dm_vocabulary_add(tokenizer, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT), DM_TOKEN_CONTROL);
-    }
-    if (status == DM_OK) {
-        tokenizer->bos = tokenizer->eos = dm_tokenizer_vocab(tokenizer) - 1;
-        status = dm_vocabulary_finish(tokenizer);
+        status = dm_vocabulary_end(tokenizer);
     }
     if (status != DM_OK) {
         dm_tokenizer_close(tokenizer);

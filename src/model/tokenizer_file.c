@@ -91,8 +91,10 @@ static dm_status read_merges(const dm_gguf_string *merges, uint64_t count, dm_to
             return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 " '%.*s' names a %s that is not in the vocabulary", i,
                            shown(merges[i]), text, left == DM_TABLE_NONE ? "left part" : "right part");
         }
-        if (dm_vocabulary_merge(tokenizer, (int32_t)left, (int32_t)right) != DM_OK) {
-            return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 ": %s", i, dm_error_message());
+        int32_t result;
+        dm_status status = dm_vocabulary_merge(tokenizer, (int32_t)left, (int32_t)right, false, &result);
+        if (status != DM_OK) {
+            return dm_fail(status, "merge %" PRIu64 ": %s", i, dm_error_message());
         }
     }
     return DM_OK;

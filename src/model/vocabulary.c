@@ -57,7 +57,8 @@ dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer) {
     return DM_OK;
 }
 
-dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right) {
+/* The token whose text is left's and right's joined, added if `add` and there is none. */
+static dm_status join(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
     size_t a, b;
     const char *left_text = dm_strings_at(&tokenizer->texts, (uint32_t)left, &a);
     const char *right_text = dm_strings_at(&tokenizer->texts, (uint32_t)right, &b);
@@ -67,14 +68,24 @@ dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t rig
     }
     memcpy(joined, left_text, a);
     memcpy(joined + a, right_text, b);
-    uint32_t result = dm_strings_find(&tokenizer->texts, joined, a + b);
+    dm_status status = DM_OK;
+    uint32_t found = dm_strings_find(&tokenizer->texts, joined, a + b);
+    if (found == DM_TABLE_NONE && add) {
+        found = tokenizer->texts.count;
+        status = dm_vocabulary_add(tokenizer, joined, a + b, DM_TOKEN_NORMAL);
+    } else if (found == DM_TABLE_NONE) {
+        status = dm_fail(DM_ERR_FORMAT, "'%.*s' and '%.*s' join to no token of the vocabulary", a < 64 ? (int)a : 64, left_text,
+                         b < 64 ? (int)b : 64, right_text);
+    }
     if (joined != small) {
         free(joined);
     }
-    if (result == DM_TABLE_NONE) {
-        return dm_fail(DM_ERR_FORMAT, "'%.*s' and '%.*s' join to no token of the vocabulary", a < 64 ? (int)a : 64, left_text,
-                       b < 64 ? (int)b : 64, right_text);
-    }
+    *result = (int32_t)found;
+    return status;
+}
+
+dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
+    DM_TRY(join(tokenizer, left, right, add, result));
     if (tokenizer->n_merges >= DM_TABLE_NONE - 1) {
         return dm_fail(DM_ERR_UNSUPPORTED, "more than %zu merges", tokenizer->n_merges);
     }
@@ -84,7 +95,7 @@ dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t rig
     }
     DM_TRY(dm_reserve(&tokenizer->merges, &tokenizer->merges_room, tokenizer->n_merges + 1, sizeof *tokenizer->merges));
     DM_TRY(dm_table_set(&tokenizer->ranks, pair, (uint32_t)tokenizer->n_merges));
-    tokenizer->merges[tokenizer->n_merges++] = (dm_merge){left, right, (int32_t)result};
+    tokenizer->merges[tokenizer->n_merges++] = (dm_merge){left, right, *result};
     return DM_OK;
 }
 
@@ -185,6 +196,12 @@ dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer) {
     DM_TRY(decode_tokens(tokenizer));
     DM_TRY(find_bytes(tokenizer));
     return sort_special(tokenizer);
+}
+
+dm_status dm_vocabulary_end(dm_tokenizer *tokenizer) {
+    DM_TRY(dm_vocabulary_add(tokenizer, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT), DM_TOKEN_CONTROL));
+    tokenizer->bos = tokenizer->eos = dm_tokenizer_vocab(tokenizer) - 1;
+    return dm_vocabulary_finish(tokenizer);
 }
 
 int32_t dm_vocabulary_special(const dm_tokenizer *tokenizer, const char *text, size_t n, bool control) {

@@ -45,10 +45,13 @@ dm_status dm_vocabulary_create(dm_tokenizer **out);
 dm_status dm_vocabulary_add(dm_tokenizer *tokenizer, const char *text, size_t length, dm_token_type type);
 /* Adds the tokens of the 256 bytes, in order. */
 dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer);
-/* Adds the next merge. DM_ERR_FORMAT if the joined text is no token. One that repeats an earlier merge changes nothing. */
-dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right);
+/* Adds the next merge; *result is the token of the joined text. If there is none, one is added with `add`, else it is
+ * DM_ERR_FORMAT. A merge that repeats an earlier one changes nothing. */
+dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result);
 /* Fills what follows from tokens and merges. DM_ERR_FORMAT if a byte has no token. */
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer);
+/* Adds <|endoftext|>, which begins and ends texts, as the last token, and finishes. */
+dm_status dm_vocabulary_end(dm_tokenizer *tokenizer);
 
 /* Number of the special token at the start of text[0..n), or -1; control tokens only with `control`. */
 int32_t dm_vocabulary_special(const dm_tokenizer *tokenizer, const char *text, size_t n, bool control);
