@@ -68,6 +68,11 @@ void cli_catch_signals(void);
 
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
 bool cli_read_ids(const char *path, int32_t **ids, size_t *n);
+/* The same from an argument. */
+bool cli_parse_ids(const char *text, int32_t **ids, size_t *n);
+
+/* A JSON string of any bytes; those that are no UTF-8 become U+FFFD. */
+json_t *cli_json_text(const char *bytes, size_t length);
 
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);

@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 
 static const cli_command commands[] = {
+    {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
+    {"tokenize", "text to token ids and back", cmd_tokenize},
     {NULL, NULL, NULL},
 };
 

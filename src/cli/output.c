@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "cli/cli.h"
 
 void cli_print_json(json_t *object) {
@@ -55,12 +56,8 @@ void cli_catch_signals(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-bool cli_read_ids(const char *path, int32_t **ids, size_t *n) {
-    FILE *stream = fopen(path, "re");
-    if (stream == NULL) {
-        cli_fail("%s: cannot open", path);
-        return false;
-    }
+/* Whole numbers up to the end of `stream`, which it closes; `where` is for the message. */
+static bool read_ids(FILE *stream, const char *where, int32_t **ids, size_t *n) {
     size_t capacity = 0;
     *ids = NULL;
     *n = 0;
@@ -82,10 +79,52 @@ bool cli_read_ids(const char *path, int32_t **ids, size_t *n) {
     }
     fclose(stream);
     if (got != EOF || *n == 0) {
-        cli_fail("%s: expected token ids, whole numbers separated by spaces; number %zu is not one", path, *n + 1);
+        cli_fail("%s: expected token ids, whole numbers separated by spaces; number %zu is not one", where, *n + 1);
         free(*ids);
         *ids = NULL;
         return false;
     }
     return true;
+}
+
+bool cli_read_ids(const char *path, int32_t **ids, size_t *n) {
+    FILE *stream = fopen(path, "re");
+    if (stream == NULL) {
+        cli_fail("%s: cannot open", path);
+        return false;
+    }
+    return read_ids(stream, path, ids, n);
+}
+
+bool cli_parse_ids(const char *text, int32_t **ids, size_t *n) {
+    const char *some = *text != '\0' ? text : " "; /* an empty buffer may be refused */
+    FILE *stream = fmemopen((void *)(uintptr_t)some, strlen(some), "r");
+    if (stream == NULL) {
+        cli_fail("out of memory reading token ids");
+        return false;
+    }
+    return read_ids(stream, "--ids", ids, n);
+}
+
+json_t *cli_json_text(const char *bytes, size_t length) {
+    json_t *text = json_stringn(bytes, length);
+    if (text != NULL) {
+        return text;
+    }
+    char *mended = malloc(3 * length + 1), *out = mended;
+    while (mended != NULL && length > 0) {
+        size_t whole = dm_utf8_valid_prefix(bytes, length);
+        memcpy(out, bytes, whole);
+        out += whole;
+        bytes += whole;
+        length -= whole;
+        if (length > 0) {
+            out += dm_utf8_encode(0xfffd, out);
+            bytes++;
+            length--;
+        }
+    }
+    text = json_stringn(mended, (size_t)(out - mended));
+    free(mended);
+    return text;
 }
