@@ -96,8 +96,8 @@ DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
 
 /* Writes a freshly initialised model to `path` (atomically). Fields of `shape` that are
  * 0 take the architecture's defaults. `tokenizer_from` is a GGUF file whose
- * vocabulary is used, or NULL for plain bytes. `type` is "f32", "f16" or
- * "bf16". On success *info, unless NULL, tells what was made. */
+ * vocabulary is used, or NULL for plain bytes, filled up to shape->vocab with
+ * tokens that stand for nothing. `type` is "f32", "f16" or "bf16". On success *info, unless NULL, tells what was made. */
 DM_API dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
                                  const char *type, uint64_t seed, dm_model_info *info);
 

@@ -6,8 +6,10 @@
 #include "cli/cli.h"
 
 static const cli_command commands[] = {
-    {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
+    {"inspect", "show what is in a GGUF file", cmd_inspect},
+    {"new", "write a freshly initialised model", cmd_new},
     {"tokenize", "text to token ids and back", cmd_tokenize},
+    {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
     {NULL, NULL, NULL},
 };
 

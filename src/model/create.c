@@ -123,9 +123,12 @@ static dm_status create_with(const dm_tokenizer *tokenizer, const char *path, co
 dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
                           const char *type, uint64_t seed, dm_model_info *info) {
     dm_type stored = DM_TYPE_F32;
+    dm_config config = {0}; /* the shape is checked before anything is made of its numbers */
+    DM_TRY(dm_config_from_info(shape, 257, tied_output, &config));
     DM_TRY(dm_float_type_from_name(type, &stored));
     dm_tokenizer *tokenizer = NULL;
-    DM_TRY(tokenizer_from != NULL ? dm_tokenizer_open(tokenizer_from, &tokenizer) : dm_tokenizer_bytes_only(&tokenizer));
+    DM_TRY(tokenizer_from != NULL ? dm_tokenizer_open(tokenizer_from, &tokenizer)
+                                  : dm_tokenizer_bytes_padded(shape->vocab, &tokenizer));
     dm_status status = create_with(tokenizer, path, shape, tied_output, stored, seed, info);
     dm_tokenizer_close(tokenizer);
     return status;

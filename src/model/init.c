@@ -33,14 +33,26 @@ static uint64_t tensor_seed(const dm_tensor_spec *spec, uint64_t seed) {
     return hash;
 }
 
+/* Two independent normal numbers from one draw (Box and Muller 1958); 32 bits each, so up to 6.7 deviations. */
+static void draw_pair(dm_random *random, float deviation, float pair[2]) {
+    uint64_t bits = dm_random_next(random);
+    float radius = deviation * sqrtf(-2.0f * logf(((float)(bits >> 32) + 0.5f) * 0x1p-32f));
+    float angle = 6.2831853f * ((float)(bits & 0xffffffff) * 0x1p-32f);
+    pair[0] = radius * cosf(angle);
+    pair[1] = radius * sinf(angle);
+}
+
 /* Numbers [from, to) of one block. */
-static void draw(uint64_t seed, uint64_t block, size_t from, size_t to, double deviation, float *out) {
+static void draw(uint64_t seed, uint64_t block, size_t from, size_t to, float deviation, float *out) {
     dm_random random;
     dm_random_seed(&random, dm_random_mix(seed ^ block));
-    for (size_t i = 0; i < to; i++) {
-        double value = dm_random_normal(&random);
-        if (i >= from) {
-            out[i - from] = (float)(deviation * value);
+    for (size_t i = 0; i < to; i += 2) {
+        float pair[2];
+        draw_pair(&random, deviation, pair);
+        for (size_t k = 0; k < 2; k++) {
+            if (i + k >= from && i + k < to) {
+                out[i + k - from] = pair[k];
+            }
         }
     }
 }
@@ -52,12 +64,12 @@ void dm_init_piece(const dm_config *config, const dm_tensor_spec *spec, uint64_t
         }
         return;
     }
-    double deviation = 0.02 / (writes_residual(spec->role) ? sqrt(2.0 * config->n_layers) : 1.0);
+    float deviation = 0.02f / (writes_residual(spec->role) ? sqrtf(2.0f * (float)config->n_layers) : 1.0f);
     uint64_t own = tensor_seed(spec, seed);
     uint64_t first_block = first / BLOCK;
     uint64_t end = first + n;
     int64_t blocks = n == 0 ? 0 : (int64_t)((end - 1) / BLOCK - first_block + 1);
-#pragma omp parallel for schedule(static) if (blocks > 1)
+#pragma omp parallel for schedule(static) if (blocks > 64) /* a millisecond's work is not worth waking a team for */
     for (int64_t b = 0; b < blocks; b++) {
         uint64_t start = (first_block + (uint64_t)b) * BLOCK;
         size_t from = start < first ? (size_t)(first - start) : 0;

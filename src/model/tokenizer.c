@@ -55,18 +55,30 @@ uint64_t dm_tokenizer_fingerprint(const dm_tokenizer *tokenizer) {
     return dm_hash_mix(hash, dm_pair(tokenizer->bos, tokenizer->eos));
 }
 
-dm_status dm_tokenizer_bytes_only(dm_tokenizer **out) {
+/* The 256 bytes, filling, and the end of text as the last token. */
+static dm_status fill(dm_tokenizer *tokenizer, int32_t vocab) {
+    DM_TRY(dm_vocabulary_add_bytes(tokenizer));
+    while (dm_tokenizer_vocab(tokenizer) < vocab - 1) {
+        char text[32];
+        int length = snprintf(text, sizeof text, "<unused_%d>", (int)dm_tokenizer_vocab(tokenizer));
+        DM_TRY(dm_vocabulary_add(tokenizer, text, (size_t)length, DM_TOKEN_UNUSED));
+    }
+    return dm_vocabulary_end(tokenizer);
+}
+
+dm_status dm_tokenizer_bytes_padded(int32_t vocab, dm_tokenizer **out) {
     *out = NULL;
     dm_tokenizer *tokenizer;
     DM_TRY(dm_vocabulary_create(&tokenizer));
-    dm_status status = dm_vocabulary_add_bytes(tokenizer);
-    if (status == DM_OK) {
-        status = dm_vocabulary_end(tokenizer);
-    }
+    dm_status status = fill(tokenizer, vocab);
     if (status != DM_OK) {
         dm_tokenizer_close(tokenizer);
         return status;
     }
     *out = tokenizer;
     return DM_OK;
+}
+
+dm_status dm_tokenizer_bytes_only(dm_tokenizer **out) {
+    return dm_tokenizer_bytes_padded(257, out);
 }

@@ -9,6 +9,8 @@ dm_status dm_tokenizer_read(const dm_gguf *file, dm_tokenizer **out);
 
 /* 256 byte tokens and <|endoftext|>, no merges. */
 dm_status dm_tokenizer_bytes_only(dm_tokenizer **out);
+/* The same, filled up to `vocab` (257 or more) with tokens that stand for nothing: for models that are only measured. */
+dm_status dm_tokenizer_bytes_padded(int32_t vocab, dm_tokenizer **out);
 
 /* Adds the vocabulary's tokenizer.* keys, as read by other GGUF programs. */
 void dm_tokenizer_write(const dm_tokenizer *tokenizer, dm_gguf_writer *writer);
