@@ -63,6 +63,9 @@ int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* Prints the library's message; returns CLI_FAILED. */
 int cli_fail_status(void);
 
+/* A dm_log_fn: the line on standard error. */
+void cli_log_line(void *user, const char *line);
+
 /* Ctrl-C and SIGTERM call dm_interrupt(); a second one ends the process. */
 void cli_catch_signals(void);
 
@@ -73,6 +76,8 @@ bool cli_parse_ids(const char *text, int32_t **ids, size_t *n);
 
 /* A JSON string of any bytes; those that are no UTF-8 become U+FFFD. */
 json_t *cli_json_text(const char *bytes, size_t length);
+/* A number, or null for one that was never measured (NaN). */
+json_t *cli_json_figure(double value);
 
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);

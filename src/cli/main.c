@@ -10,6 +10,8 @@ static const cli_command commands[] = {
     {"new", "write a freshly initialised model", cmd_new},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
+    {"train", "train a model on text, or go on with a run", cmd_train},
+    {"gradcheck", "compare the gradients of one backward pass", cmd_gradcheck},
     {NULL, NULL, NULL},
 };
 
@@ -22,14 +24,9 @@ static void print_overview(FILE *stream) {
     fprintf(stream, "\n`dilmodeli COMMAND --help` explains one, with an example.\n");
 }
 
-static void log_line(void *user, const char *line) {
-    (void)user;
-    fprintf(stderr, "%s\n", line);
-}
-
 int main(int argc, char **argv) {
     setlocale(LC_CTYPE, ""); /* numbers stay in the C locale */
-    dm_set_log(log_line, NULL);
+    dm_set_log(cli_log_line, NULL);
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_overview(argc < 2 ? stderr : stdout);
         return argc < 2 ? CLI_USAGE : CLI_DONE;

@@ -1,4 +1,5 @@
 /* Messages, JSON and signals: what every command says in the same way. */
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,6 +39,11 @@ int cli_usage_error(const char *format, ...) {
 
 int cli_fail_status(void) {
     return cli_fail("%s", dm_error_message());
+}
+
+void cli_log_line(void *user, const char *line) {
+    (void)user;
+    fprintf(stderr, "%s\n", line);
 }
 
 static void on_signal(int number) {
@@ -127,4 +133,8 @@ json_t *cli_json_text(const char *bytes, size_t length) {
     text = json_stringn(mended, (size_t)(out - mended));
     free(mended);
     return text;
+}
+
+json_t *cli_json_figure(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
 }
