@@ -65,3 +65,19 @@ size_t dm_utf8_valid_prefix(const char *text, size_t length) {
         at += step;
     }
 }
+
+size_t dm_utf8_mend(const char *text, size_t length, char *out) {
+    char *start = out;
+    while (length > 0) {
+        size_t whole = dm_utf8_valid_prefix(text, length);
+        memcpy(out, text, whole);
+        out += whole;
+        if (whole < length) {
+            out += dm_utf8_encode(0xfffd, out);
+            whole++;
+        }
+        text += whole;
+        length -= whole;
+    }
+    return (size_t)(out - start);
+}

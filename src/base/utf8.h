@@ -12,5 +12,8 @@ size_t dm_utf8_decode(const char *text, size_t length, uint32_t *code);
 size_t dm_utf8_encode(uint32_t code, char out[4]);
 /* Bytes at the start of `text` that are whole characters. */
 size_t dm_utf8_valid_prefix(const char *text, size_t length);
+/* Copies `text` with U+FFFD in place of every byte that belongs to no character; returns the bytes written, at most
+ * 3 * length. */
+size_t dm_utf8_mend(const char *text, size_t length, char *out);
 
 #endif

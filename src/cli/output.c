@@ -117,20 +117,8 @@ json_t *cli_json_text(const char *bytes, size_t length) {
     if (text != NULL) {
         return text;
     }
-    char *mended = malloc(3 * length + 1), *out = mended;
-    while (mended != NULL && length > 0) {
-        size_t whole = dm_utf8_valid_prefix(bytes, length);
-        memcpy(out, bytes, whole);
-        out += whole;
-        bytes += whole;
-        length -= whole;
-        if (length > 0) {
-            out += dm_utf8_encode(0xfffd, out);
-            bytes++;
-            length--;
-        }
-    }
-    text = json_stringn(mended, (size_t)(out - mended));
+    char *mended = malloc(3 * length + 1);
+    text = mended != NULL ? json_stringn(mended, dm_utf8_mend(bytes, length, mended)) : NULL;
     free(mended);
     return text;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "model/session.h"
 
 typedef struct text_buffer {
@@ -61,6 +62,18 @@ static dm_status generate(dm_model *model, const dm_tokenizer *tokenizer, const 
     return status == DM_OK && buffer->failed ? dm_fail(DM_ERR_MEMORY, "out of memory sampling") : status;
 }
 
+static dm_status mend(const text_buffer *buffer, char **text) {
+    *text = malloc(3 * buffer->length + 1);
+    if (*text == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory sampling");
+    }
+    for (size_t i = 0; i < buffer->length; i++) {
+        buffer->bytes[i] = buffer->bytes[i] != '\0' ? buffer->bytes[i] : '?';
+    }
+    (*text)[dm_utf8_mend(buffer->bytes, buffer->length, *text)] = '\0';
+    return DM_OK;
+}
+
 dm_status dm_sample_text(const dm_parameters *p, const dm_tokenizer *tokenizer, const char *prompt, int32_t n, uint64_t seed,
                          char **text) {
     dm_model *model = NULL;
@@ -70,10 +83,10 @@ dm_status dm_sample_text(const dm_parameters *p, const dm_tokenizer *tokenizer, 
         status = generate(model, tokenizer, prompt, n, seed, &buffer);
     }
     dm_model_close(model);
-    if (status != DM_OK) {
-        free(buffer.bytes);
-        buffer.bytes = NULL;
+    *text = NULL;
+    if (status == DM_OK) {
+        status = mend(&buffer, text);
     }
-    *text = buffer.bytes;
+    free(buffer.bytes);
     return status;
 }
