@@ -33,7 +33,9 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
         float *p = logits + t * (size_t)router->n_experts;
         int32_t *chosen = experts + t * (size_t)router->top_k;
         float *gate = gates + t * (size_t)router->top_k;
-        choose(router, p, chosen);
+        if (router->policy == DM_ROUTER_MODEL) {
+            choose(router, p, chosen);
+        }
         vector->softmax(p, (size_t)router->n_experts);
         float total = 0.0f;
         for (int32_t j = 0; j < router->top_k; j++) {

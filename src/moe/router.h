@@ -9,6 +9,7 @@
  * softmax over all experts, renormalised over the chosen ones. */
 typedef enum dm_router_policy {
     DM_ROUTER_MODEL, /* the model's own top-k of logits + bias, ties to the lower expert */
+    DM_ROUTER_FIXED, /* the experts that are given: the loss as a smooth function of the weights, for finite differences */
 } dm_router_policy;
 
 /* More experts per token than this are refused when a model's shape is checked. */
@@ -22,8 +23,8 @@ typedef struct dm_router {
 } dm_router;
 
 /* A NaN logit is never preferred, and the choice always holds top_k experts.
- * logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first; gates
- * [n, top_k] their weights, summing to 1. Single-threaded: callers split tokens. */
+ * logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first (with DM_ROUTER_FIXED
+ * read instead); gates [n, top_k] their weights, summing to 1. Single-threaded: callers split tokens. */
 void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *experts, float *gates);
 
 /* Adds each expert's number of users to loads[n_experts]. */

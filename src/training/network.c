@@ -63,6 +63,7 @@ struct dm_network {
     dm_experts_scratch experts_scratch;
     uint64_t *loads; /* [n_layers, n_experts] */
     double switch_loss;
+    dm_router_policy policy;
     void **blocks; /* everything that was allocated */
     size_t n_blocks, max_blocks;
 };
@@ -235,6 +236,7 @@ dm_status dm_network_create(dm_parameters *parameters, size_t sequences, size_t 
     net->parameters = parameters;
     net->config = *c;
     net->precision = precision;
+    net->policy = DM_ROUTER_MODEL;
     net->length = length;
     net->max_sequences = sequences;
     dm_status status = set_up(net, sequences * length);
@@ -257,6 +259,10 @@ void dm_network_free(dm_network *net) {
     dm_rotary_free(&net->rotary);
     dm_partials_free(&net->partials);
     dm_free(net);
+}
+
+void dm_network_fix_routing(dm_network *net, bool on) {
+    net->policy = on ? DM_ROUTER_FIXED : DM_ROUTER_MODEL;
 }
 
 double dm_network_switch_loss(const dm_network *net) {
@@ -393,7 +399,7 @@ static dm_experts experts_of(const dm_network *net, const layer_weights *w, size
     return (dm_experts){
         .dim = (size_t)c->dim,
         .expert_dim = (size_t)c->expert_dim,
-        .router = {DM_ROUTER_MODEL, c->n_experts, c->top_k, net->parameters->expert_bias + l * (size_t)c->n_experts},
+        .router = {net->policy, c->n_experts, c->top_k, net->parameters->expert_bias + l * (size_t)c->n_experts},
         .precision = net->precision,
         .router_weight = w->router,
         .gate = w->gate_exps,

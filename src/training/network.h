@@ -22,6 +22,9 @@ dm_status dm_network_loss(dm_network *network, const int32_t *ids, const int32_t
 dm_status dm_network_gradients(dm_network *network, const int32_t *ids, const int32_t *targets, size_t sequences, float scale,
                                double aux, double *loss);
 
+/* While on, later passes keep the experts that the last pass chose for the token at each place. */
+void dm_network_fix_routing(dm_network *network, bool on);
+
 /* Of the last pass: the Switch loss, mean over layers (0 for dense models), and how many tokens chose each expert,
  * [n_layers, n_experts], owned by the network. */
 double dm_network_switch_loss(const dm_network *network);
