@@ -88,23 +88,29 @@ ALWAYS_INLINE vf keep(vf v, size_t k, float rest) {
         }                                                                                                                        \
     } while (0)
 
-/* The same for sums: a is the number, below ACCUMULATORS, of the partial sum to use. */
+/* The same for sums: a is the number, below ACCUMULATORS, of the partial sum to use. Written out, for a compiler keeps an
+ * array in registers only when every index is a constant from the start. */
 #define ACCUMULATORS 4
+#define SUM_STEP_(i, k, a, number, ...)                                                                                          \
+    {                                                                                                                            \
+        enum { k = LANES, a = number };                                                                                          \
+        __VA_ARGS__                                                                                                              \
+        i += LANES;                                                                                                              \
+    }
 #define SWEEP_SUMS(i, k, a, n, ...)                                                                                              \
     do {                                                                                                                         \
         size_t i = 0;                                                                                                            \
-        for (; i + ACCUMULATORS * LANES <= (n);) {                                                                               \
-            _Pragma("GCC unroll 4") for (int a = 0; a < ACCUMULATORS; a++, i += LANES) {                                         \
-                enum { k = LANES };                                                                                              \
-                __VA_ARGS__                                                                                                      \
-            }                                                                                                                    \
+        while (i + ACCUMULATORS * LANES <= (n)) {                                                                                \
+            SUM_STEP_(i, k, a, 0, __VA_ARGS__)                                                                                   \
+            SUM_STEP_(i, k, a, 1, __VA_ARGS__)                                                                                   \
+            SUM_STEP_(i, k, a, 2, __VA_ARGS__)                                                                                   \
+            SUM_STEP_(i, k, a, 3, __VA_ARGS__)                                                                                   \
         }                                                                                                                        \
-        enum { a = 0 };                                                                                                          \
-        for (; i + LANES <= (n); i += LANES) {                                                                                   \
-            enum { k = LANES };                                                                                                  \
-            __VA_ARGS__                                                                                                          \
+        while (i + LANES <= (n)) {                                                                                               \
+            SUM_STEP_(i, k, a, 0, __VA_ARGS__)                                                                                   \
         }                                                                                                                        \
         if (i < (n)) {                                                                                                           \
+            enum { a = 0 };                                                                                                      \
             const size_t k = (n)-i;                                                                                              \
             __VA_ARGS__                                                                                                          \
         }                                                                                                                        \
@@ -164,8 +170,7 @@ ALWAYS_INLINE vf v_exp(vf x) {
     p = v_fma(p, r, splat(2 * 0x1.5558f8p-5f));
     p = v_fma(p, r, splat(2 * 0x1.55549p-3f));
     p = v_fma(p, r, splat(2 * 0x1.fffffcp-2f));
-    p = v_fma(p, r, splat(2.0f));
-    p = v_fma(p, r, splat(2.0f));
+    p = v_fma(v_fma(p, r, splat(2.0f)), r, splat(2.0f));
     return p * (vf)((vi)biased << 23);
 }
 
@@ -340,13 +345,13 @@ static void row_layernorm_backward(float *dx, float *dw, float *db, const float 
 /* ---- Exponentials ---- */
 
 static float row_exp_sum(float *x, float factor, float shift, size_t n) {
-    vf sums[ACCUMULATORS] = {{0}};
-    SWEEP_SUMS(i, k, s, n, {
+    vf sum = {0}; /* one is enough: the exponential takes longer than an addition waits */
+    SWEEP(i, k, n, {
         vf e = v_exp(v_fma(splat(factor), load(x + i, k), splat(-shift)));
         store(x + i, e, k);
-        sums[s] += keep(e, k, 0.0f);
+        sum += keep(e, k, 0.0f);
     });
-    return total(sums);
+    return horizontal_sum(sum);
 }
 
 static float row_softmax(float *x, size_t n) {
