@@ -15,9 +15,12 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
 set(ENV{PKG_CONFIG_SYSROOT_DIR} ${DM_SYSROOT})
 set(ENV{PKG_CONFIG_LIBDIR} ${DM_SYSROOT}/usr/lib/aarch64-linux-gnu/pkgconfig)
 
-# Programs find the sysroot's libraries by run path, and libc, libgomp and the loader through the emulator's prefix.
-set(CMAKE_BUILD_RPATH ${DM_SYSROOT}/usr/lib/aarch64-linux-gnu)
+# For test_install: how a user of the installed library links against what lies in the sysroot.
+set(DM_USER_FLAGS "-L${DM_SYSROOT}/usr/lib/aarch64-linux-gnu -Wl,-rpath-link,${DM_SYSROOT}/usr/lib/aarch64-linux-gnu")
+
+# The emulated loader finds all libraries below the sysroot. Threads must sleep, not spin, at barriers: an emulated one that
+# spins takes the core from the one it waits for.
 find_program(DM_QEMU NAMES qemu-aarch64 qemu-aarch64-static)
 if(DM_QEMU)
-    set(CMAKE_CROSSCOMPILING_EMULATOR ${DM_QEMU};-L;${DM_CROSS_LIBC})
+    set(CMAKE_CROSSCOMPILING_EMULATOR ${DM_QEMU};-E;OMP_WAIT_POLICY=passive;-L;${DM_SYSROOT})
 endif()
