@@ -66,7 +66,7 @@ int cli_fail_status(void);
 /* A dm_log_fn: the line on standard error. */
 void cli_log_line(void *user, const char *line);
 
-/* Ctrl-C and SIGTERM call dm_interrupt(); a second one ends the process. */
+/* Ctrl-C and SIGTERM call dm_interrupt(); a second one ends the process. Calling it again counts from the start. */
 void cli_catch_signals(void);
 
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
@@ -74,10 +74,17 @@ bool cli_read_ids(const char *path, int32_t **ids, size_t *n);
 /* The same from an argument. */
 bool cli_parse_ids(const char *text, int32_t **ids, size_t *n);
 
+/* Reads a whole file, or standard input for "-"; the caller's to free(). NULL after printing why. */
+char *cli_read_text(const char *path, size_t *length);
+
 /* A JSON string of any bytes; those that are no UTF-8 become U+FFFD. */
 json_t *cli_json_text(const char *bytes, size_t length);
 /* A number, or null for one that was never measured (NaN). */
 json_t *cli_json_figure(double value);
+/* An array of token ids. */
+json_t *cli_json_ids(const int32_t *ids, size_t n);
+/* The "routing" object of run, eval, bench and serve. */
+json_t *cli_json_routing(const dm_routing_stats *routing);
 
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);

@@ -7,17 +7,9 @@
 #include "base/file.h"
 #include "cli/cli.h"
 
-static json_t *json_ids(const int32_t *ids, size_t n) {
-    json_t *list = json_array();
-    for (size_t i = 0; i < n; i++) {
-        json_array_append_new(list, json_integer(ids[i]));
-    }
-    return list;
-}
-
 static int print_ids(const int32_t *ids, size_t n) {
     if (cli_json()) {
-        cli_print_json(json_pack("{s:o, s:I}", "ids", json_ids(ids, n), "tokens", (json_int_t)n));
+        cli_print_json(json_pack("{s:o, s:I}", "ids", cli_json_ids(ids, n), "tokens", (json_int_t)n));
         return CLI_DONE;
     }
     for (size_t i = 0; i < n; i++) {
@@ -71,7 +63,7 @@ static int print_text(const dm_tokenizer *tokenizer, const int32_t *ids, size_t 
         return cli_fail("out of memory for the text of %zu tokens", n);
     }
     if (cli_json()) {
-        cli_print_json(json_pack("{s:o, s:o}", "ids", json_ids(ids, n), "text", cli_json_text(text, length)));
+        cli_print_json(json_pack("{s:o, s:o}", "ids", cli_json_ids(ids, n), "text", cli_json_text(text, length)));
     } else {
         fwrite(text, 1, length, stdout);
         if (isatty(STDOUT_FILENO)) {

@@ -46,15 +46,17 @@ void cli_log_line(void *user, const char *line) {
     fprintf(stderr, "%s\n", line);
 }
 
+static volatile sig_atomic_t signals_seen;
+
 static void on_signal(int number) {
-    static volatile sig_atomic_t seen;
-    if (seen++ > 0) {
+    if (signals_seen++ > 0) {
         _exit(128 + number);
     }
     dm_interrupt();
 }
 
 void cli_catch_signals(void) {
+    signals_seen = 0;
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
@@ -125,4 +127,17 @@ json_t *cli_json_text(const char *bytes, size_t length) {
 
 json_t *cli_json_figure(double value) {
     return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *cli_json_ids(const int32_t *ids, size_t n) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(list, json_integer(ids[i]));
+    }
+    return list;
+}
+
+json_t *cli_json_routing(const dm_routing_stats *routing) {
+    return json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)routing->tokens, "experts_per_token", routing->experts_per_token,
+                     "maxvio", routing->maxvio);
 }

@@ -71,10 +71,11 @@ static void flush(streamer *stream) {
 
 /* ---- Tokens ---- */
 
-/* The model's vocabulary, read on first use; a model made from memory may have none. */
+/* The model's vocabulary, read on first use; a model made from memory and a file of weights only have none. */
 static dm_status find_tokenizer(dm_session *session) {
-    if (session->tokenizer == NULL && session->model->file != NULL) {
-        DM_TRY(dm_tokenizer_read(session->model->file, &session->own_tokenizer));
+    const dm_gguf *file = session->model->file;
+    if (session->tokenizer == NULL && file != NULL && dm_gguf_has(file, "tokenizer.ggml.tokens")) {
+        DM_TRY(dm_tokenizer_read(file, &session->own_tokenizer));
         session->tokenizer = session->own_tokenizer;
     }
     return DM_OK;

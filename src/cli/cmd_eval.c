@@ -1,0 +1,190 @@
+/* dilmodeli eval: perplexity of a text, distance from a base model, logits of given ids. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+enum { LONGEST_DEFAULT_CONTEXT = 1024 };
+
+static struct {
+    const char *data, *base, *ids, *logits;
+    int64_t context, overlap, limit;
+} option;
+
+static const cli_option options[] = {
+    {"data", 'd', CLI_STRING, &option.data, "FILE", "text to predict; - reads standard input"},
+    {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: the model's context, at most 1024"},
+    {"overlap", 0, CLI_INT, &option.overlap, "N", "tokens that a window repeats from the one before as context only"},
+    {"limit", 0, CLI_INT, &option.limit, "BYTES", "use the first BYTES of the text; 0: all"},
+    {"base", 'b', CLI_STRING, &option.base, "MODEL", "also measure the KL divergence from this model and top-1 agreement"},
+    {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to use instead of a text"},
+    {"logits", 0, CLI_STRING, &option.logits, "OUT.npy", "write the logits of --ids, float32 [n, vocab], and nothing else"},
+};
+
+static const cli_usage usage = {
+    .synopsis = "dilmodeli eval MODEL --data FILE [options]",
+    .summary = "Measures how well a model predicts a text: perplexity, and bits per byte, which compare across tokenizers.\n"
+               "Every token but the first is predicted once, from those before it in its window.",
+    .example = "  dilmodeli eval model.gguf --data valid.txt --ctx 256\n"
+               "  dilmodeli eval small.gguf --data valid.txt --base model.gguf --json\n"
+               "  dilmodeli eval model.gguf --ids ids.txt --logits logits.npy",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .min_arguments = 1,
+    .max_arguments = 1,
+};
+
+/* What an evaluation holds open. */
+typedef struct evaluation {
+    dm_model *model, *base;
+    dm_tokenizer *tokenizer;
+    int32_t *ids;
+    size_t n;
+} evaluation;
+
+static void close_all(evaluation *e) {
+    dm_model_close(e->model);
+    dm_model_close(e->base);
+    dm_tokenizer_close(e->tokenizer);
+    free(e->ids);
+}
+
+static void show_progress(void *user, uint64_t done, uint64_t total, double nll) {
+    (void)user;
+    fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " tokens, %.4f nats per token ", done, total, nll);
+    fflush(stderr);
+}
+
+static bool read_data(evaluation *e) {
+    size_t length;
+    char *text = cli_read_text(option.data, &length);
+    if (text == NULL) {
+        return false;
+    }
+    if (option.limit > 0 && (uint64_t)option.limit < length) {
+        length = (size_t)option.limit;
+    }
+    bool done = dm_tokenizer_encode(e->tokenizer, text, length, false, &e->ids, &e->n) == DM_OK;
+    free(text);
+    if (!done) {
+        cli_fail_status();
+    }
+    return done;
+}
+
+static bool open_all(evaluation *e, const char *path) {
+    bool open = dm_model_open(path, &e->model) == DM_OK;
+    open = open && (option.base == NULL || dm_model_open(option.base, &e->base) == DM_OK);
+    open = open && (option.data == NULL || dm_tokenizer_open(path, &e->tokenizer) == DM_OK);
+    if (!open) {
+        cli_fail_status();
+        return false;
+    }
+    return option.data != NULL ? read_data(e) : cli_read_ids(option.ids, &e->ids, &e->n);
+}
+
+static void print_text(const dm_evaluate_result *r) {
+    printf("tokens         %" PRIu64 "\n", r->tokens);
+    printf("nll            %.5f nats per token\n", r->nll);
+    printf("perplexity     %.4f\n", r->perplexity);
+    if (r->bytes > 0) {
+        printf("bits per byte  %.4f\n", r->bits_per_byte);
+    }
+    if (option.base != NULL) {
+        printf("KL from base   %.6f nats\n", r->kl_mean);
+        printf("same top-1     %.2f%%\n", 100.0 * r->top1_agreement);
+    }
+    if (r->routing.tokens > 0) {
+        printf("experts        %.2f per token, MaxVio %.3f\n", r->routing.experts_per_token, r->routing.maxvio);
+    }
+}
+
+static void print_json(const dm_evaluate_result *r) {
+    json_t *object = json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
+    if (r->bytes > 0) {
+        json_object_set_new(object, "bytes", json_integer((json_int_t)r->bytes));
+        json_object_set_new(object, "bits_per_byte", json_real(r->bits_per_byte));
+    }
+    if (option.base != NULL) {
+        json_object_set_new(object, "kl_mean", json_real(r->kl_mean));
+        json_object_set_new(object, "top1_agreement", json_real(r->top1_agreement));
+    }
+    json_object_set_new(object, "routing", cli_json_routing(&r->routing));
+    json_object_set_new(object, "interrupted", json_boolean(r->interrupted));
+    cli_print_json(object);
+}
+
+static int evaluate(const evaluation *e) {
+    dm_model_info info;
+    dm_model_get_info(e->model, &info);
+    int32_t most = info.context < LONGEST_DEFAULT_CONTEXT ? info.context : LONGEST_DEFAULT_CONTEXT;
+    dm_evaluate_options how = {.context = option.context > 0 ? (int32_t)option.context : most,
+                               .overlap = (int32_t)option.overlap};
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    dm_evaluate_result result;
+    dm_status status =
+        dm_evaluate(e->model, e->base, e->tokenizer, e->ids, e->n, &how, terminal ? show_progress : NULL, NULL, &result);
+    if (terminal) {
+        fprintf(stderr, "\r\033[K");
+    }
+    if (status != DM_OK) {
+        return cli_fail_status();
+    }
+    if (cli_json()) {
+        print_json(&result);
+    } else {
+        print_text(&result);
+    }
+    if (result.interrupted) {
+        return cli_fail("interrupted: the figures cover %" PRIu64 " of %zu tokens", result.tokens, e->n - 1);
+    }
+    return CLI_DONE;
+}
+
+static int write_logits(const evaluation *e) {
+    if (dm_evaluate_logits(e->model, e->ids, e->n, option.logits) != DM_OK) {
+        return cli_fail_status();
+    }
+    if (cli_json()) {
+        cli_print_json(json_pack("{s:I, s:s}", "tokens", (json_int_t)e->n, "path", option.logits));
+    } else {
+        printf("logits of %zu tokens are in %s\n", e->n, option.logits);
+    }
+    return CLI_DONE;
+}
+
+static int check_options(void) {
+    if ((option.data == NULL) == (option.ids == NULL)) {
+        return cli_usage_error("expected either --data FILE or --ids FILE");
+    }
+    if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
+        return cli_usage_error("--logits goes with --ids, and without --base");
+    }
+    if (option.context < 0 || option.context > INT32_MAX || option.overlap < 0 || option.overlap > INT32_MAX ||
+        option.limit < 0) {
+        return cli_usage_error("--ctx, --overlap and --limit expect 0 or more");
+    }
+    return CLI_DONE;
+}
+
+int cmd_eval(int argc, char **argv) {
+    int n, status;
+    if (!cli_parse(&usage, argc, argv, &n, &status)) {
+        return status;
+    }
+    status = check_options();
+    if (status != CLI_DONE) {
+        return status;
+    }
+    evaluation e = {0};
+    if (!open_all(&e, argv[0])) {
+        status = CLI_FAILED;
+    } else {
+        status = option.logits != NULL ? write_logits(&e) : evaluate(&e);
+    }
+    close_all(&e);
+    return status;
+}

@@ -1,0 +1,47 @@
+/* Reading what a command works on. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static char *read_all(FILE *stream, const char *name, size_t *length) {
+    size_t capacity = 1 << 16;
+    char *text = malloc(capacity);
+    *length = 0;
+    while (text != NULL) {
+        *length += fread(text + *length, 1, capacity - *length, stream);
+        if (*length < capacity) {
+            break;
+        }
+        capacity *= 2;
+        char *grown = realloc(text, capacity);
+        if (grown == NULL) {
+            free(text);
+        }
+        text = grown;
+    }
+    if (text == NULL) {
+        cli_fail("%s: out of memory after %zu bytes", name, *length);
+    } else if (ferror(stream)) {
+        cli_fail("%s: cannot read: %s", name, strerror(errno));
+        free(text);
+        text = NULL;
+    }
+    return text;
+}
+
+char *cli_read_text(const char *path, size_t *length) {
+    if (strcmp(path, "-") == 0) {
+        return read_all(stdin, "standard input", length);
+    }
+    FILE *stream = fopen(path, "rbe");
+    if (stream == NULL) {
+        cli_fail("%s: cannot open: %s", path, strerror(errno));
+        return NULL;
+    }
+    char *text = read_all(stream, path, length);
+    fclose(stream);
+    return text;
+}
