@@ -12,6 +12,8 @@ static const cli_command commands[] = {
     {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
     {"train", "train a model on text, or go on with a run", cmd_train},
     {"gradcheck", "compare the gradients of one backward pass", cmd_gradcheck},
+    {"eval", "perplexity of a text, distance from a base model, logits", cmd_eval},
+    {"run", "generate text", cmd_run},
     {NULL, NULL, NULL},
 };
 
