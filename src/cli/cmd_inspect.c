@@ -1,7 +1,6 @@
 /* `dilmodeli inspect`: what is in a GGUF file, of any architecture and type. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -62,23 +61,11 @@ static void look(inspection *it, const char *path) {
 
 /* ---- JSON ---- */
 
-/* Whole strings where they are UTF-8, the printable part of them where not. */
-static json_t *json_text(dm_gguf_string string) {
-    json_t *text = json_stringn(string.bytes, (size_t)string.length);
-    char *clean = text == NULL ? malloc((size_t)string.length + 1) : NULL;
-    if (clean != NULL) {
-        dm_gguf_clean_text(string, clean, (size_t)string.length + 1);
-        text = json_string(clean);
-        free(clean);
-    }
-    return text;
-}
-
 /* Numbers, truths and strings as such; arrays, which may be long, as the text that people see. */
 static json_t *json_value(const dm_gguf *file, size_t index, const char *key, dm_gguf_kind kind) {
     dm_gguf_string string;
     if (kind == DM_GGUF_STRING && dm_gguf_get_string(file, key, &string) == DM_OK) {
-        return json_text(string);
+        return cli_json_text(string.bytes, (size_t)string.length);
     }
     char text[1024];
     dm_gguf_describe(file, index, text, sizeof text);
@@ -154,7 +141,7 @@ static void print_json(const inspection *it) {
         set_integer(object, "active_params", it->info.active_params);
         json_object_set_new(object, "shape", json_shape(&it->info));
     } else {
-        json_object_set_new(object, "problem", json_text((dm_gguf_string){it->problem, strlen(it->problem)}));
+        json_object_set_new(object, "problem", cli_json_text(it->problem, strlen(it->problem)));
     }
     json_object_set_new(object, "types", json_types(it));
     json_object_set_new(object, "metadata", json_metadata(it->file));

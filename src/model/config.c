@@ -329,7 +329,13 @@ static dm_status read_vocabulary(const reader *r, dm_config *c) {
         }
     }
     c->tied_output = dm_gguf_find_tensor(r->file, "output.weight") == NULL;
-    return expect_int(r, "vocab_size", c->vocab);
+    int32_t stated = c->vocab;
+    DM_TRY(read_int_or(r, "vocab_size", c->vocab, &stated));
+    if (stated != c->vocab) {
+        return dm_fail(DM_ERR_FORMAT, "%s: key '%s' is %" PRId32 ", but 'token_embd.weight' has %" PRId32 " rows",
+                       dm_gguf_path(r->file), key_of(r->arch, "vocab_size").text, stated, c->vocab);
+    }
+    return DM_OK;
 }
 
 static dm_status read_arch(const dm_gguf *file, dm_arch *out) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "model/gguf_internal.h"
 
 size_t dm_gguf_n_values(const dm_gguf *file) {
@@ -228,41 +229,21 @@ dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_stri
 
 /* ---- Text for people ---- */
 
-/* Bytes of the well-formed UTF-8 character at `s`, 0 for a malformed one (RFC 3629: no overlong forms, no surrogates). */
-static size_t character_length(const uint8_t *s, uint64_t left) {
-    size_t length = s[0] < 0x80                   ? 1
-                    : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-                    : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-                    : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
-                                                  : 0;
-    if (length == 0 || length > left) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool outside = (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90);
-    return overlong || outside ? 0 : length;
-}
-
-static bool is_control(const uint8_t *s, size_t length) {
-    return s[0] < 0x20 || s[0] == 0x7f || (length == 2 && s[0] == 0xc2 && s[1] < 0xa0);
+static bool is_control(uint32_t code) {
+    return code < 0x20 || (code >= 0x7f && code < 0xa0);
 }
 
 void dm_gguf_clean_text(dm_gguf_string string, char *text, size_t size) {
-    const uint8_t *s = (const uint8_t *)string.bytes;
     size_t used = 0;
     for (uint64_t i = 0; i < string.length;) {
-        size_t length = character_length(s + i, string.length - i);
-        bool usable = length != 0 && !is_control(s + i, length);
+        uint32_t code = 0;
+        size_t length = dm_utf8_decode(string.bytes + i, (size_t)(string.length - i), &code);
+        bool usable = length != 0 && !is_control(code);
         size_t add = usable ? length : 1;
         if (used + add >= size) {
             break;
         }
-        memcpy(text + used, usable ? (const char *)s + i : "?", add);
+        memcpy(text + used, usable ? string.bytes + i : "?", add);
         used += add;
         i += length != 0 ? length : 1;
     }
@@ -335,18 +316,6 @@ static void put_array(text_out *out, const gguf_value *value) {
     put(out, "]");
 }
 
-/* Cuts a character that the end of the buffer tore apart. */
-static void trim_torn_character(text_out *out) {
-    size_t start = out->used;
-    while (start > 0 && out->used - start < 4 && ((uint8_t)out->text[start - 1] & 0xc0) == 0x80) {
-        start--;
-    }
-    if (start > 0 && (uint8_t)out->text[start - 1] >= 0xc0 &&
-        character_length((const uint8_t *)out->text + start - 1, out->used - start + 1) == 0) {
-        out->text[start - 1] = '\0';
-    }
-}
-
 void dm_gguf_describe(const dm_gguf *file, size_t index, char *text, size_t size) {
     if (size == 0) {
         return;
@@ -361,5 +330,5 @@ void dm_gguf_describe(const dm_gguf *file, size_t index, char *text, size_t size
     } else {
         put_number(&out, load_number(value->kind, value->data));
     }
-    trim_torn_character(&out);
+    text[dm_utf8_valid_prefix(text, out.used)] = '\0'; /* the end of the buffer may have torn a character */
 }
