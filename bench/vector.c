@@ -67,13 +67,15 @@ int main(int argc, char **argv) {
         return 2;
     }
     size_t n = (size_t)wanted;
+    const size_t stride = 2 * n + 80; /* off the powers of two, which would put all rows into the same cache sets */
+    float *memory = malloc(MAX_ROWS * stride * sizeof *memory);
+    if (memory == NULL) {
+        fprintf(stderr, "dm-bench-vector: no memory for rows of %zu floats\n", n);
+        return 1;
+    }
     void *rows[MAX_ROWS];
-    for (int i = 0; i < MAX_ROWS; i++) {
-        rows[i] = malloc(2 * n * sizeof(float));
-        if (rows[i] == NULL) {
-            fprintf(stderr, "dm-bench-vector: no memory for rows of %zu floats\n", n);
-            return 1;
-        }
+    for (size_t i = 0; i < MAX_ROWS; i++) {
+        rows[i] = memory + i * stride;
     }
     const dm_vector_table *tables[4];
     size_t n_tables = dm_vector_tables(tables);
@@ -92,8 +94,6 @@ int main(int argc, char **argv) {
             bench(&operations[o], tables, n_tables, rows, n);
         }
     }
-    for (int i = 0; i < MAX_ROWS; i++) {
-        free(rows[i]);
-    }
+    free(memory);
     return 0;
 }

@@ -10,6 +10,7 @@
  *   v_sqrt(a)
  *   v_from_f16(halves)    halves to floats; v_to_f16(a): floats to halves, nearest even
  *   v_load_part(p, k)     optional: the first k < LANES floats at p, then zeros
+ *   v_widen(halves)       optional: uint16 to uint32; v_narrow(u): back, of values below 2^16
  *
  * A row is swept in whole vectors and one partial vector at its end, which
  * goes through the same arithmetic with zeros behind it and never touches
@@ -242,8 +243,13 @@ static void row_add(float *y, const float *a, const float *b, size_t n) {
 
 /* ---- Half precision ---- */
 
+#ifndef v_widen /* one instruction, but compilers make several of the general conversion */
+#define v_widen(halves) __builtin_convertvector(halves, vu)
+#define v_narrow(u) __builtin_convertvector(u, vh)
+#endif
+
 ALWAYS_INLINE vf from_bf16(vh halves) {
-    return (vf)(__builtin_convertvector(halves, vu) << 16);
+    return (vf)(v_widen(halves) << 16);
 }
 
 /* Floats with the lower 16 bits rounded away to nearest even; a NaN keeps its upper bits and turns quiet. */
@@ -255,7 +261,7 @@ ALWAYS_INLINE vu rounded_to_bf16(vf x) {
 }
 
 ALWAYS_INLINE vh to_bf16(vf x) {
-    return __builtin_convertvector(rounded_to_bf16(x) >> 16, vh);
+    return v_narrow(rounded_to_bf16(x) >> 16);
 }
 
 static float row_dot_f16(const uint16_t *w, const float *x, size_t n) {
