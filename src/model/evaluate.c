@@ -142,14 +142,20 @@ static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *b
     return e->logits == NULL || e->scores == NULL || (base != NULL && e->base_logits == NULL) ? DM_ERR_MEMORY : DM_OK;
 }
 
-static dm_status check(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, size_t n, int32_t context,
-                       int32_t overlap) {
+static dm_status check(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                       int32_t context, int32_t overlap) {
     if (n < 2) {
         return dm_fail(DM_ERR_ARGUMENT, "%zu tokens are too few to evaluate on; 2 or more are needed", n);
     }
     if (context < 1 || overlap < 0 || overlap >= context) {
         return dm_fail(DM_ERR_ARGUMENT, "windows of %d tokens of which %d overlap cannot be used; the overlap is the smaller one",
                        context, overlap);
+    }
+    for (size_t i = 0; i < n; i++) { /* before anything is computed */
+        if (ids[i] < 0 || ids[i] >= model->config.vocab) {
+            return dm_fail(DM_ERR_ARGUMENT, "token id %d (number %zu) is outside the vocabulary of %d", ids[i], i + 1,
+                           model->config.vocab);
+        }
     }
     if (base != NULL && base->config.vocab != model->config.vocab) {
         return dm_fail(DM_ERR_ARGUMENT, "the base model has a vocabulary of %d, this one of %d: they cannot be compared",
@@ -166,7 +172,7 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
                       const dm_evaluate_options *options, dm_evaluate_fn on_window, void *user, dm_evaluate_result *result) {
     *result = (dm_evaluate_result){0};
     int32_t context = options->context != 0 ? options->context : model->config.context;
-    DM_TRY(check(model, base, tokenizer, n, context, options->overlap));
+    DM_TRY(check(model, base, tokenizer, ids, n, context, options->overlap));
     if ((size_t)context > n) {
         context = (int32_t)n;
     }
