@@ -315,8 +315,7 @@ static void use_file(const dm_gguf *file) {
         dm_gguf_describe(file, i, text, sizeof text);
         assert_null(strchr(text, '\n'));
     }
-    static volatile uint64_t sink;
-    sink += sum_of_tensors(file);
+    assert_true(sum_of_tensors(file) < UINT64_MAX); /* reads every byte */
 }
 
 static void use_tokenizer(const dm_tokenizer *tokenizer) {
@@ -378,7 +377,7 @@ static void judge(size_t number, size_t size) {
 }
 
 static void damage_and_judge(size_t first_seed, size_t end_seed, size_t n_files) {
-    size_t room = 0;
+    size_t room = 64;
     for (size_t i = 0; i < n_seeds; i++) {
         room += seeds[i].size;
     }

@@ -1,5 +1,4 @@
 /* Writing GGUF version 3: metadata is gathered in memory, tensor data goes straight from its source to the file. */
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +16,8 @@ typedef struct planned_tensor {
     dm_gguf_source source; /* float32, converted on the way */
     void *user;
 } planned_tensor;
+
+#define BAD_NAME "cannot be named so, expected 1 to 255 printable ASCII characters"
 
 struct dm_gguf_writer {
     uint8_t *metadata; /* the keys as they will stand in the file */
@@ -53,17 +54,12 @@ void dm_gguf_writer_free(dm_gguf_writer *writer) {
     free(writer);
 }
 
-static void remember(dm_gguf_writer *writer, dm_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
-
-static void remember(dm_gguf_writer *writer, dm_status status, const char *format, ...) {
-    if (writer->status != DM_OK) {
-        return;
+/* "the key 'x' was added twice" */
+static void remember(dm_gguf_writer *writer, dm_status status, const char *what, const char *name, const char *problem) {
+    if (writer->status == DM_OK) {
+        writer->status = status;
+        snprintf(writer->message, sizeof writer->message, "the %s '%.80s' %s", what, name, problem);
     }
-    writer->status = status;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(writer->message, sizeof writer->message, format, arguments);
-    va_end(arguments);
 }
 
 /* ---- Metadata ---- */
@@ -117,12 +113,12 @@ static bool begin_value(dm_gguf_writer *writer, const char *key, dm_gguf_kind ki
         return false;
     }
     if (!usable_name(key)) {
-        remember(writer, DM_ERR_ARGUMENT, "'%.80s' cannot be a key: expected 1 to 255 printable ASCII characters", key);
+        remember(writer, DM_ERR_ARGUMENT, "key", key, BAD_NAME);
         return false;
     }
     for (uint64_t i = 0; i < writer->n_values; i++) {
         if (strcmp(writer->keys[i], key) == 0) {
-            remember(writer, DM_ERR_ARGUMENT, "the key '%.80s' was added twice", key);
+            remember(writer, DM_ERR_ARGUMENT, "key", key, "was added twice");
             return false;
         }
     }
@@ -131,7 +127,7 @@ static bool begin_value(dm_gguf_writer *writer, const char *key, dm_gguf_kind ki
     writer->keys = keys != NULL ? keys : writer->keys;
     if (copy == NULL || keys == NULL || !put_text(writer, key, strlen(key)) || !put_u32(writer, (uint32_t)kind)) {
         free(copy);
-        remember(writer, DM_ERR_MEMORY, "out of memory adding the key '%.80s'", key);
+        remember(writer, DM_ERR_MEMORY, "key", key, "found no memory");
         return false;
     }
     writer->keys[writer->n_values++] = copy;
@@ -140,7 +136,7 @@ static bool begin_value(dm_gguf_writer *writer, const char *key, dm_gguf_kind ki
 
 static void end_value(dm_gguf_writer *writer, const char *key, bool stored) {
     if (!stored) {
-        remember(writer, DM_ERR_MEMORY, "out of memory adding the key '%.80s'", key);
+        remember(writer, DM_ERR_MEMORY, "key", key, "found no memory");
     }
 }
 
@@ -180,7 +176,7 @@ void dm_gguf_add_string(dm_gguf_writer *writer, const char *key, const char *val
 void dm_gguf_add_array(dm_gguf_writer *writer, const char *key, dm_gguf_kind kind, const void *data, uint64_t count) {
     size_t bytes;
     if (dm_gguf_kind_size(kind) == 0 || !dm_mul_size((size_t)count, dm_gguf_kind_size(kind), &bytes)) {
-        remember(writer, DM_ERR_ARGUMENT, "the array '%.80s' has no elements of fixed size, or too many", key);
+        remember(writer, DM_ERR_ARGUMENT, "array", key, "has no elements of fixed size, or too many");
     } else if (begin_value(writer, key, DM_GGUF_ARRAY)) {
         end_value(writer, key, put_u32(writer, (uint32_t)kind) && put_u64(writer, count) && put_bytes(writer, data, bytes));
     }
@@ -230,20 +226,19 @@ static void add_planned(dm_gguf_writer *writer, const char *name, planned_tensor
         return;
     }
     if (!usable_name(name)) {
-        remember(writer, DM_ERR_ARGUMENT, "'%.80s' cannot be a tensor's name: expected 1 to 255 printable ASCII characters",
-                 name);
+        remember(writer, DM_ERR_ARGUMENT, "tensor", name, BAD_NAME);
         return;
     }
     if (tensor.n_dims <= DM_MAX_DIMS) {
         memcpy(tensor.dims, dims, tensor.n_dims * sizeof *dims);
     }
     if (tensor.n_dims > DM_MAX_DIMS || !measure(&tensor)) {
-        remember(writer, DM_ERR_ARGUMENT, "the tensor '%.80s' has a shape that its type cannot have", name);
+        remember(writer, DM_ERR_ARGUMENT, "tensor", name, "has a shape that its type cannot have");
         return;
     }
     for (size_t i = 0; i < writer->n_tensors; i++) {
         if (strcmp(writer->tensors[i].name, name) == 0) {
-            remember(writer, DM_ERR_ARGUMENT, "the tensor '%.80s' was added twice", name);
+            remember(writer, DM_ERR_ARGUMENT, "tensor", name, "was added twice");
             return;
         }
     }
@@ -252,7 +247,7 @@ static void add_planned(dm_gguf_writer *writer, const char *name, planned_tensor
     writer->tensors = tensors != NULL ? tensors : writer->tensors;
     if (tensor.name == NULL || tensors == NULL) {
         free(tensor.name);
-        remember(writer, DM_ERR_MEMORY, "out of memory adding the tensor '%.80s'", name);
+        remember(writer, DM_ERR_MEMORY, "tensor", name, "found no memory");
         return;
     }
     tensors[writer->n_tensors++] = tensor;
@@ -266,7 +261,7 @@ void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, 
 void dm_gguf_add_tensor_from(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
                              dm_gguf_source source, void *user) {
     if (type != DM_TYPE_F32 && type != DM_TYPE_F16 && type != DM_TYPE_BF16) {
-        remember(writer, DM_ERR_ARGUMENT, "the tensor '%.80s' can be converted to F32, F16 and BF16 only", name);
+        remember(writer, DM_ERR_ARGUMENT, "tensor", name, "can be converted to F32, F16 and BF16 only");
         return;
     }
     add_planned(writer, name, (planned_tensor){.type = type, .n_dims = n_dims, .source = source, .user = user}, dims);
