@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The commands new and inspect: what they print, what they return. Usage: cli_files.sh PROGRAM [EMULATOR...]
+set -euo pipefail
+program=("${@:2}" "$1")
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+
+dilmodeli() { "${program[@]}" "$@"; }
+fail() {
+    echo "FAILED: $1" >&2
+    exit 1
+}
+# expect WORD FILE: the file has the word
+expect() { grep -qF -- "$1" "$2" || { cat "$2"; fail "expected $1"; }; }
+# code N COMMAND...: the command returns N
+code() {
+    want=$1
+    shift
+    got=0
+    "$@" >out 2>err || got=$?
+    [ "$got" = "$want" ] || { cat out err; fail "$* returned $got, expected $want"; }
+}
+
+# One line was printed, and nothing on standard error.
+only_json() {
+    if [ "$(wc -l <out)" != 1 ] || [ -s err ]; then
+        fail "--json prints one line and nothing else"
+    fi
+}
+
+shape=(--layers 2 --dim 32 --heads 2 --experts 4 --top-k 2 --vocab 300)
+code 0 dilmodeli new a.gguf "${shape[@]}" --type f16 --seed 3 --json
+only_json
+expect '"params":' out
+expect '"active_params":' out
+code 0 dilmodeli new b.gguf "${shape[@]}" --type f16 --seed 3 --threads 1
+cmp a.gguf b.gguf || fail "the same seed makes the same file"
+code 0 dilmodeli new c.gguf "${shape[@]}" --type f16 --seed 4
+cmp -s a.gguf c.gguf && fail "another seed makes another file"
+
+code 0 dilmodeli inspect a.gguf --json
+only_json
+for word in '"arch":"qwen3moe"' '"tensors":[{"name":"token_embd.weight","type":"F16","dims":[32,300],"bytes":19200}' \
+    '"version":3' '"qwen3moe.expert_count":4' '"active_params":'; do
+    expect "$word" out
+done
+code 0 dilmodeli inspect a.gguf
+expect 'blk.1.ffn_down_exps.weight' out
+expect 'tokenizer.ggml.tokens' out
+code 0 dilmodeli inspect a.gguf --summary
+grep -q 'ffn_down_exps' out && fail "--summary lists no tensors"
+code 0 dilmodeli inspect --help
+
+# what goes wrong: one line, the right code, no file
+code 1 dilmodeli inspect nowhere.gguf
+[ "$(wc -l <err)" = 1 ] || fail "one line says what failed"
+expect 'nowhere.gguf' err
+head -c 500 a.gguf >cut.gguf
+code 1 dilmodeli inspect cut.gguf
+[ "$(wc -l <err)" = 1 ] || fail "one line says what failed"
+code 1 dilmodeli new d.gguf --arch gpt2 --experts 4
+code 1 dilmodeli new d.gguf --type q8_0
+code 2 dilmodeli new d.gguf --layers -1
+code 2 dilmodeli new d.gguf --shape nothing
+expect 'moe-22m' err
+code 2 dilmodeli new
+code 2 dilmodeli inspect a.gguf b.gguf
+[ ! -e d.gguf ] || fail "nothing is written on failure"
