@@ -125,8 +125,7 @@ dm_status dm_model_export(const char *path, const dm_parameters *p, const dm_tok
     add_bias(writer, p);
     for (size_t i = 0; i < p->count; i++) {
         const dm_tensor_spec *spec = &p->specs[i];
-        bool small = spec->n_dims == 1 || spec->role == DM_FFN_ROUTER;
-        dm_gguf_add_tensor_f32(writer, spec->name, small ? DM_TYPE_F32 : type, spec->dims, spec->n_dims,
+        dm_gguf_add_tensor_f32(writer, spec->name, dm_config_stored_type(spec, type), spec->dims, spec->n_dims,
                                p->weights + p->offsets[i]);
     }
     dm_status status = dm_gguf_writer_finish(writer, path);

@@ -21,7 +21,7 @@ dm_status dm_checkpoint_save(const char *path, const dm_parameters *parameters, 
 /* Refuses a file of another shape. */
 dm_status dm_checkpoint_load(const char *path, dm_parameters *parameters, dm_checkpoint *checkpoint);
 
-/* Writes the model as it stands for this and other programs: weights in `type` (vectors and the router always F32). */
+/* Writes the model as it stands for this and other programs: matrices in `type`. */
 dm_status dm_model_export(const char *path, const dm_parameters *parameters, const dm_tokenizer *tokenizer, dm_type type,
                           const char *name);
 

@@ -75,32 +75,6 @@ static dm_status open_tokenizer(trainer *t) {
     return status;
 }
 
-static dm_status shape_from_options(trainer *t) {
-    const dm_train_config *c = t->config;
-    dm_model_info info = {
-        .layers = (int32_t)c->layers,
-        .dim = (int32_t)c->dim,
-        .heads = (int32_t)c->heads,
-        .vocab = dm_tokenizer_vocab(t->tokenizer),
-        .context = (int32_t)c->context,
-    };
-    memcpy(info.architecture, c->arch, strnlen(c->arch, sizeof info.architecture - 1));
-    if (strcmp(c->arch, "gpt2") == 0) {
-        info.ffn_dim = (int32_t)c->ffn_dim;
-    } else {
-        info.kv_heads = (int32_t)c->kv_heads;
-        info.head_dim = (int32_t)c->head_dim;
-        info.experts = (int32_t)c->experts;
-        info.top_k = (int32_t)c->top_k;
-        info.expert_dim = (int32_t)c->expert_dim;
-    }
-    DM_TRY(dm_config_from_info(&info, info.vocab, c->tied_output, &t->shape));
-    if (t->shape.rope_base > 0.0f) {
-        t->shape.rope_base = (float)c->rope_base;
-    }
-    return dm_config_check(&t->shape);
-}
-
 /* A checkpoint's state, else the weights of --model, else fresh ones. */
 static dm_status fill_parameters(trainer *t) {
     const dm_train_config *c = t->config;
@@ -134,7 +108,8 @@ static dm_status fill_parameters(trainer *t) {
 
 static dm_status read_shape(trainer *t) {
     if (t->config->model == NULL) {
-        return shape_from_options(t);
+        dm_train_config_shape(t->config, dm_tokenizer_vocab(t->tokenizer), &t->shape);
+        return dm_config_check(&t->shape);
     }
     dm_gguf *file;
     DM_TRY(dm_gguf_open(t->config->model, &file));
