@@ -50,8 +50,8 @@ typedef struct dm_vector_table {
     void (*layernorm_backward)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float mean,
                                float r, size_t n);
 
-    /* x = exp(scale * x - shift) in place, returning the sum. shift is usually the maximum of scale * x, or a stored log-sum-exp.
-     */
+    /* x = exp(scale * x - shift) in place, returning the sum. shift is usually the maximum of scale * x, or a stored
+     * log-sum-exp. Within 1.2e-7 of the true value; where that is below 1.7e-38 it may become 0. */
     float (*exp_sum)(float *x, float scale, float shift, size_t n);
     /* x = softmax(x) in place; returns log(sum(exp(x))). n >= 1. */
     float (*softmax)(float *x, size_t n);
