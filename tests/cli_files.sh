@@ -1,33 +1,7 @@
 #!/usr/bin/env bash
 # The commands new and inspect: what they print, what they return. Usage: cli_files.sh PROGRAM [EMULATOR...]
 set -euo pipefail
-program=("${@:2}" "$1")
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-cd "$folder"
-
-dilmodeli() { "${program[@]}" "$@"; }
-fail() {
-    echo "FAILED: $1" >&2
-    exit 1
-}
-# expect WORD FILE: the file has the word
-expect() { grep -qF -- "$1" "$2" || { cat "$2"; fail "expected $1"; }; }
-# code N COMMAND...: the command returns N
-code() {
-    want=$1
-    shift
-    got=0
-    "$@" >out 2>err || got=$?
-    [ "$got" = "$want" ] || { cat out err; fail "$* returned $got, expected $want"; }
-}
-
-# One line was printed, and nothing on standard error.
-only_json() {
-    if [ "$(wc -l <out)" != 1 ] || [ -s err ]; then
-        fail "--json prints one line and nothing else"
-    fi
-}
+source "$(dirname "$0")/cli_common.sh"
 
 shape=(--layers 2 --dim 32 --heads 2 --experts 4 --top-k 2 --vocab 300)
 code 0 dilmodeli new a.gguf "${shape[@]}" --type f16 --seed 3 --json

@@ -9,6 +9,39 @@ enum { N = 300 }; /* more than one batch */
 static const char *const architectures[] = {"qwen3moe", "gpt2"};
 static const char *const types[] = {"f32", "f16", "bf16"};
 
+/* ---- Counting allocations: the linker sends the library's calls here ---- */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+static int allocations;
+
+void *__wrap_malloc(size_t size) {
+    allocations++;
+    return __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size) {
+    allocations++;
+    return __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size) {
+    allocations++;
+    return __real_realloc(old, size);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size) {
+    allocations++;
+    return __real_aligned_alloc(alignment, size);
+}
+
 static float *buffer(size_t n) {
     float *memory = malloc(n * sizeof *memory);
     assert_non_null(memory);
@@ -184,6 +217,31 @@ static void bad_feeds_leave_the_session_alone(void **state) {
     free(disturbed);
 }
 
+static void feeding_allocates_nothing(void **state) {
+    (void)state;
+    for (size_t a = 0; a < 2; a++) {
+        for (size_t t = 0; t < 3; t++) {
+            tiny_model tiny;
+            int32_t ids[N];
+            tiny_model_make(&tiny, architectures[a], types[t], 4);
+            tiny_model_ids(&tiny, ids, N);
+            float *logits = buffer((size_t)tiny.info.vocab);
+            allocations = 0;
+            dm_session *session = open_session(&tiny, N);
+            assert_true(allocations > 0);
+            allocations = 0;
+            assert_int_equal(dm_session_feed(session, ids, N - 20, false, logits), DM_OK);
+            for (int32_t i = N - 20; i < N; i++) {
+                assert_int_equal(dm_session_feed(session, ids + i, 1, false, logits), DM_OK);
+            }
+            assert_int_equal(allocations, 0);
+            dm_session_free(session);
+            tiny_model_remove(&tiny);
+            free(logits);
+        }
+    }
+}
+
 static void routing_is_counted(void **state) {
     (void)state;
     tiny_model tiny;
@@ -316,6 +374,7 @@ int main(void) {
         cmocka_unit_test(types_are_near),
         cmocka_unit_test(truncating_and_feeding_again_repeats_exactly),
         cmocka_unit_test(bad_feeds_leave_the_session_alone),
+        cmocka_unit_test(feeding_allocates_nothing),
         cmocka_unit_test(routing_is_counted),
         cmocka_unit_test(generation_ends),
         cmocka_unit_test(bad_prompts_are_refused),

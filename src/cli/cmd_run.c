@@ -270,6 +270,10 @@ static bool open_all(run *r, const char *path) {
         cli_fail_status();
         return false;
     }
+    dm_model_info info;
+    dm_model_get_info(r->model, &info);
+    int64_t room = (option.context > 0 ? option.context : info.context) + 1; /* a full context predicts one more */
+    option.n = option.n < room ? option.n : room;
     r->made = malloc(((size_t)option.n + 1) * sizeof *r->made);
     if (r->made == NULL) {
         cli_fail("out of memory for %lld tokens", (long long)option.n);

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The commands run and eval: what they print, what they return. Usage: cli_inference.sh PROGRAM [EMULATOR...]
+set -euo pipefail
+source "$(dirname "$0")/cli_common.sh"
+
+shape=(--layers 2 --dim 32 --heads 2 --context 64)
+dilmodeli new moe.gguf "${shape[@]}" --experts 4 --top-k 2 --type f16 --seed 3 >/dev/null
+dilmodeli new dense.gguf "${shape[@]}" --arch gpt2 --seed 4 >/dev/null
+printf 'A text of some length, to be predicted byte by byte.\nçok güzel\n' >text.txt
+
+for model in moe.gguf dense.gguf; do
+    code 0 dilmodeli run "$model" -p "Hello" -n 12 --temp 0 --json
+    only_json
+    for word in '"text":' '"tokens":' '"ids":[' '"prompt_tokens":5' '"prompt_tps":' '"decode_tps":' '"peak_rss_bytes":' \
+        '"routing":{' '"experts_per_token":'; do
+        expect "$word" out
+    done
+    cut -d: -f 2-4 out >first
+    code 0 dilmodeli run "$model" -p "Hello" -n 12 --temp 0 --json --seed 9 --threads 1
+    cut -d: -f 2-4 out | cmp -s - first || fail "greedy does not depend on the seed"
+done
+code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids
+mv out first
+code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids
+cmp -s out first || fail "the same seed draws the same tokens"
+code 0 dilmodeli tokenize moe.gguf -p "Hello"
+mv out ids.txt
+code 0 dilmodeli run moe.gguf --ids ids.txt -n 12 --seed 5 --print-ids
+cmp -s out first || fail "ids stand for their text"
+printf 'Hello' | dilmodeli run moe.gguf -n 12 --seed 5 --print-ids >out
+cmp -s out first || fail "the prompt may come from standard input"
+code 0 dilmodeli run moe.gguf -p "" -n 3 --json
+expect '"prompt_tokens":1' out
+code 0 dilmodeli run moe.gguf -p "Hello" -n 500 --json
+expect '"prompt_tokens":5' out # and the end of the context stops it
+
+code 0 dilmodeli eval moe.gguf --data text.txt --ctx 16 --json
+only_json
+for word in '"tokens":' '"nll":' '"perplexity":' '"bits_per_byte":' '"routing":{'; do
+    expect "$word" out
+done
+code 0 dilmodeli eval dense.gguf --data text.txt --base moe.gguf --limit 30 --json
+expect '"tokens":29' out
+expect '"kl_mean":' out
+expect '"top1_agreement":' out
+code 0 dilmodeli eval moe.gguf --data text.txt --overlap 8 --ctx 16
+expect 'perplexity' out
+code 0 dilmodeli eval moe.gguf --ids ids.txt --logits logits.npy --json
+expect '"tokens":5' out
+head -c 6 logits.npy | tail -c 5 | grep -q NUMPY || fail "logits come in NumPy's format"
+
+# what goes wrong: one line and the right code
+code 1 dilmodeli run nowhere.gguf -p x
+one_line
+expect 'nowhere.gguf' err
+code 1 dilmodeli run moe.gguf -p "$(printf 'a%.0s' {1..80})"
+one_line
+code 1 dilmodeli run dense.gguf -p x --ctx 65
+one_line
+code 1 dilmodeli run moe.gguf -p x --top-p 2
+one_line
+echo "1 2 999999" >bad.txt
+code 1 dilmodeli run moe.gguf --ids bad.txt
+one_line
+code 1 dilmodeli eval moe.gguf --ids bad.txt --logits bad.npy
+one_line
+[ ! -e bad.npy ] || fail "a failure leaves no file"
+code 1 dilmodeli eval moe.gguf --data nowhere.txt
+one_line
+: >empty.txt
+code 1 dilmodeli eval moe.gguf --data empty.txt
+one_line
+code 2 dilmodeli run moe.gguf -p x --ids ids.txt
+code 2 dilmodeli run moe.gguf -p x -n -3
+code 2 dilmodeli eval moe.gguf
+code 2 dilmodeli eval moe.gguf --data text.txt --ids ids.txt
+code 2 dilmodeli eval moe.gguf --data text.txt --logits x.npy
+code 0 dilmodeli run --help
+code 0 dilmodeli eval --help
