@@ -62,7 +62,7 @@ test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator
 bench: ## training speed beside PyTorch's on this machine
 	@scripts/deps build test bench
 	@$(MAKE) --no-print-directory all
-	@bench/train.sh $(BUILD)
+	@/usr/bin/python3 bench/train.py $(BUILD)
 
 .PHONY: format format-check
 format: ## bring all sources into the house style

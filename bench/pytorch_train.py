@@ -254,11 +254,10 @@ def main():
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         seconds.append(time.perf_counter() - start)
-    timed = seconds[args.warmup:]
+    rates = [BATCH * CONTEXT / s for s in seconds[args.warmup:]]
     print(json.dumps({
-        "tokens_per_s": BATCH * CONTEXT / statistics.median(timed),
-        "tokens_per_s_best": BATCH * CONTEXT / min(timed),
-        "steps": len(timed),
+        "tokens_per_s": statistics.median(rates),
+        "rates": rates,
         "loss": float(total),
         "params": sum(p.numel() for p in model.parameters()),
         "threads": torch.get_num_threads(),
