@@ -58,6 +58,11 @@ test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator
 	@ninja -C build-aarch64 -j $(JOBS)
 	@ctest --test-dir build-aarch64 -j $(JOBS) --output-on-failure
 
+.PHONY: peer
+peer: ## fetch llama.cpp, with which a test compares generated text
+	@scripts/deps peer
+	@cd tests/peer && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+
 .PHONY: bench
 bench: ## training speed beside PyTorch's on this machine
 	@scripts/deps build test bench

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A program outside the tree builds against the installed header and pkg-config file, with the shared and with the
+# The example builds outside the tree against the installed header and pkg-config file, with the shared and with the
 # static library, and runs. Usage: install.sh BUILD CC FLAGS [EMULATOR...]
 set -euo pipefail
+example=$(dirname "$0")/../examples/generate.c
 build=$1 cc=$2 flags=$3
 shift 3
 dir=$(mktemp -d)
@@ -13,22 +14,25 @@ pc=$(find "$dir/moved" -name dilmodeli.pc)
 export PKG_CONFIG_PATH=${pc%/*}
 lib=${PKG_CONFIG_PATH%/pkgconfig}
 
-cat >"$dir/user.c" <<'END'
-#include <dilmodeli.h>
-#include <stdio.h>
-
-int main(void) {
-    dm_model *model = NULL;
-    if (dm_model_open("/nowhere/model.gguf", &model) == DM_OK || model != NULL) {
-        return 1;
-    }
-    fprintf(stderr, "%s: %s\n", dm_version(), dm_error_message());
-    return dm_error_message()[0] == '\0';
+"$@" "$dir/moved/bin/dilmodeli" new "$dir/model.gguf" --layers 1 --dim 32 --heads 2 --kv-heads 1 --experts 2 --top-k 1 \
+    --expert-dim 16 --context 64 >/dev/null
+generates() { # PROGRAM: text from a model, and one line about a file that is none
+    "$@" "$dir/model.gguf" "abc" >"$dir/text"
+    [ -s "$dir/text" ]
+    if "$@" "$0" "abc" 2>"$dir/message"; then
+        echo "a file that is no model was accepted"
+        return 1
+    fi
+    grep -q "$0" "$dir/message"
 }
-END
-$cc $flags -std=c17 -Wall -Wextra -Werror "$dir/user.c" -o "$dir/shared" $(pkg-config --cflags --libs dilmodeli)
-LD_LIBRARY_PATH=$lib "$@" "$dir/shared"
+build_example() { # OUTPUT PKG-CONFIG-OPTIONS...
+    local out=$1
+    shift
+    # shellcheck disable=SC2046,SC2086
+    $cc $flags -std=c17 -Wall -Wextra -Werror "$example" -o "$out" $(pkg-config "$@" --cflags --libs dilmodeli)
+}
+build_example "$dir/shared"
+LD_LIBRARY_PATH=$lib generates "$@" "$dir/shared"
 rm "$lib"/libdilmodeli.so*
-$cc $flags -std=c17 "$dir/user.c" -o "$dir/static" $(pkg-config --static --cflags --libs dilmodeli)
-"$@" "$dir/static"
-"$@" "$dir/moved/bin/dilmodeli" --version
+build_example "$dir/static" --static
+generates "$@" "$dir/static"
