@@ -10,7 +10,6 @@ enum {
     FEW_TOKENS = 6,           /* up to here dot products win: the weights are read once either way */
     SCRATCH_FLOATS = 1 << 18, /* one block of widened rows, 1 MB: it stays in the second-level cache until it is used */
     ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
-    WORTH_SHARING = 1 << 15,  /* multiplications below which waking the other threads costs more than it saves */
 };
 
 static size_t element_size(dm_weight_type type) {
@@ -82,7 +81,7 @@ static void linear_few(const dm_linear_product *products, size_t count, const fl
         total += products[i].weight.rows;
     }
     size_t groups = (total + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-#pragma omp parallel if (total * products[0].weight.columns * m > WORTH_SHARING)
+#pragma omp parallel if (total * products[0].weight.columns * m > DM_WORTH_SHARING)
     {
         size_t n = (size_t)omp_get_num_threads();
         size_t thread = (size_t)omp_get_thread_num();
@@ -100,7 +99,7 @@ static void linear_few(const dm_linear_product *products, size_t count, const fl
 
 static void widen_rows(float *y, const dm_weight *weight, size_t first, size_t rows) {
     size_t groups = (rows + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-#pragma omp parallel for schedule(static) if (rows * weight->columns > WORTH_SHARING)
+#pragma omp parallel for schedule(static) if (rows * weight->columns > DM_WORTH_SHARING)
     for (size_t g = 0; g < groups; g++) {
         size_t row = g * ROWS_TOGETHER;
         size_t n = rows - row < ROWS_TOGETHER ? rows - row : ROWS_TOGETHER;

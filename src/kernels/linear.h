@@ -21,6 +21,9 @@ typedef struct dm_weight {
     size_t rows, columns;
 } dm_weight;
 
+/* Multiplications below which waking the other threads costs more than they save. */
+#define DM_WORTH_SHARING ((size_t)1 << 15)
+
 /* One layer of several that share their input. */
 typedef struct dm_linear_product {
     dm_weight weight;  /* [rows, columns] */

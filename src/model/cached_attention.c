@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/threads.h"
+#include "kernels/linear.h"
 #include "kernels/matmul.h"
 #include "kernels/vector.h"
 
@@ -132,7 +133,8 @@ dm_status dm_cached_attention_forward(const dm_cached_attention *attention, floa
     dm_failure failure = {DM_OK, ""};
     size_t blocks = (attention->n + TILE_QUERIES - 1) / TILE_QUERIES;
     size_t tasks = blocks * (size_t)attention->n_heads;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    size_t work = attention->n * (attention->start + attention->n) * (size_t)attention->n_heads * (size_t)attention->head_dim;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (work > DM_WORTH_SHARING)
     for (size_t task = 0; task < tasks; task++) {
         size_t first = (blocks - 1 - task / (size_t)attention->n_heads) * TILE_QUERIES; /* the longest first */
         size_t n = attention->n - first < TILE_QUERIES ? attention->n - first : TILE_QUERIES;

@@ -20,7 +20,7 @@ static dm_status route(dm_session *session, const dm_weights *weights, int32_t l
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;
 
     DM_TRY(dm_forward_linear(session, weights, DM_FFN_ROUTER, DM_ROLES, a->h, n, a->router));
-#pragma omp parallel for schedule(static) if (n > TOKENS_TOGETHER)
+#pragma omp parallel for schedule(static) if (n * experts > DM_WORTH_SHARING / 8)
     for (size_t t = 0; t < n; t += TOKENS_TOGETHER) {
         size_t m = n - t < TOKENS_TOGETHER ? n - t : TOKENS_TOGETHER;
         dm_router_route(&router, a->router + t * experts, m, a->experts + t * top_k, a->gates + t * top_k);
@@ -61,7 +61,7 @@ static void one_token(dm_session *session, const dm_weights *weights) {
     const dm_config *c = &session->model->config;
     size_t rows_in = (size_t)c->top_k * (size_t)c->expert_dim;
     size_t rows_out = (size_t)c->dim;
-#pragma omp parallel
+#pragma omp parallel if (rows_in * rows_out > DM_WORTH_SHARING)
     {
 #pragma omp for schedule(static)
         for (size_t row = 0; row < rows_in; row += ROWS_TOGETHER) {
@@ -94,7 +94,7 @@ static void group(dm_session *session, size_t n) {
     }
     memmove(a->starts + 1, a->starts, (size_t)c->n_experts * sizeof *a->starts); /* each start ended as the next one's */
     a->starts[0] = 0;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (choices * dim > DM_WORTH_SHARING)
     for (size_t i = 0; i < choices; i++) {
         memcpy(a->grouped + (size_t)a->slots[i] * dim, a->h + i / (size_t)c->top_k * dim, dim * sizeof *a->h);
     }
@@ -130,7 +130,7 @@ static void mix(dm_session *session, size_t n) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
     size_t dim = (size_t)c->dim;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n * (size_t)c->top_k * dim > DM_WORTH_SHARING)
     for (size_t t = 0; t < n; t++) {
         float *h = a->h + t * dim;
         memset(h, 0, dim * sizeof *h);
@@ -143,9 +143,11 @@ static void mix(dm_session *session, size_t n) {
 static dm_status many_tokens(dm_session *session, const dm_weights *weights, size_t n) {
     dm_activations *a = &session->scratch;
     dm_failure failure = {DM_OK, ""};
+    const dm_config *c = &session->model->config;
+    size_t work = n * (size_t)c->top_k * (size_t)c->expert_dim * (size_t)c->dim;
     group(session, n);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(dm_session_threads(session))
-    for (int32_t e = 0; e < session->model->config.n_experts; e++) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(dm_session_threads(session)) if (work > DM_WORTH_SHARING)
+    for (int32_t e = 0; e < c->n_experts; e++) {
         float *widened = a->widened + (size_t)omp_get_thread_num() * a->widened_size;
         dm_failure_note(&failure, run_expert(session, weights, e, widened));
     }
