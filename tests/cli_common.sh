@@ -3,7 +3,7 @@
 program=("${@:2}" "$1")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-cd "$folder"
+cd "$folder" || exit 1
 
 dilmodeli() { "${program[@]}" "$@"; }
 fail() {
