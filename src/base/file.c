@@ -92,10 +92,21 @@ static void sync_folder_of(const char *path) {
     }
 }
 
+/* Why an earlier write failed, which its caller left to the commit: what stood in the way, a full disk as a rule, still
+ * does. Only for a stream that is given up. */
+static int ask_again(FILE *stream) {
+    clearerr(stream);
+    errno = 0;
+    return fputc(0, stream) == EOF || fflush(stream) != 0 ? errno : 0;
+}
+
 dm_status dm_replace_commit(dm_replace *file) {
     errno = 0;
     bool written = fflush(file->stream) == 0 && !ferror(file->stream) && fsync(fileno(file->stream)) == 0;
     int reason = errno;
+    if (!written && reason == 0) {
+        reason = ask_again(file->stream);
+    }
     if (fclose(file->stream) != 0 && written) {
         written = false;
         reason = errno;

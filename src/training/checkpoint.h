@@ -12,7 +12,7 @@ typedef struct dm_checkpoint {
     uint64_t tokens; /* trained on */
     uint64_t seed;
     uint64_t corpus; /* fingerprint of what is trained on */
-    uint32_t owed;   /* 1: the validation due after `step` was interrupted */
+    uint32_t owed;   /* 1: what is due after `step`, a validation or a sample, was interrupted */
     double val_loss; /* latest validation, NaN before the first */
     double val_bpb;
 } dm_checkpoint;

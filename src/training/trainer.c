@@ -300,7 +300,8 @@ static dm_status record_step(trainer *t, double seconds) {
     return dm_run_folder_record(&t->folder, line);
 }
 
-static dm_status validate(trainer *t, bool all) {
+/* *line is what goes into the metrics. */
+static dm_status validate(trainer *t, bool all, json_t **line) {
     const dm_train_config *c = t->config;
     uint64_t *loads = dm_alloc((size_t)t->shape.n_layers * (size_t)(t->shape.n_experts + 1), sizeof *loads);
     if (loads == NULL) {
@@ -313,13 +314,12 @@ static dm_status validate(trainer *t, bool all) {
         t->at.val_loss = result.loss;
         t->at.val_bpb = result.bpb;
         t->valid_maxvio = result.maxvio;
-        json_t *line = json_pack("{s:I, s:I, s:f, s:f}", "step", (json_int_t)t->at.step, "val_tokens", (json_int_t)result.tokens,
-                                 "val_loss", result.loss, "val_bpb", result.bpb);
+        *line = json_pack("{s:I, s:I, s:f, s:f}", "step", (json_int_t)t->at.step, "val_tokens", (json_int_t)result.tokens,
+                          "val_loss", result.loss, "val_bpb", result.bpb);
         if (t->shape.n_experts > 0) {
-            json_object_set_new(line, "val_maxvio", json_real(result.maxvio));
-            json_object_set_new(line, "val_loads", loads_json(t, loads));
+            json_object_set_new(*line, "val_maxvio", json_real(result.maxvio));
+            json_object_set_new(*line, "val_loads", loads_json(t, loads));
         }
-        status = dm_run_folder_record(&t->folder, line);
     }
     dm_free(loads);
     return status;
@@ -330,8 +330,7 @@ static dm_status sample(trainer *t, char **text) {
     const char *prompt = c->sample_prompt != NULL ? c->sample_prompt : "";
     DM_TRY(dm_sample_text(&t->parameters, t->tokenizer, prompt, (int32_t)c->sample_tokens, dm_random_mix(c->seed ^ t->at.step),
                           text));
-    return dm_run_folder_record(&t->folder, json_pack("{s:I, s:o}", "step", (json_int_t)t->at.step, "sample",
-                                                      json_stringn_nocheck(*text, strlen(*text))));
+    return dm_interrupted() ? dm_fail(DM_ERR_INTERRUPTED, "interrupted while sampling") : DM_OK; /* the text may be cut short */
 }
 
 static void report(trainer *t, const char *text) {
@@ -377,47 +376,49 @@ static dm_status export_model(const trainer *t) {
     return status;
 }
 
-/* A step with all that follows from it. */
-static dm_status advance(trainer *t) {
+/* What is due after a step, or after the last one. Recorded whole or, when interrupted, not at all: then it is owed. */
+static dm_status watch(trainer *t) {
     const dm_train_config *c = t->config;
+    const bool last = (int64_t)t->at.step >= t->steps;
+    json_t *line = NULL;
+    char *text = NULL;
+    dm_status status = last || due(t, c->valid_every) ? validate(t, last, &line) : DM_OK;
+    if (status == DM_OK && due(t, c->sample_every)) {
+        status = sample(t, &text);
+    }
+    if (status == DM_OK && line != NULL) {
+        status = dm_run_folder_record(&t->folder, json_incref(line));
+    }
+    if (status == DM_OK && text != NULL) {
+        status = dm_run_folder_record(&t->folder, json_pack("{s:I, s:s}", "step", (json_int_t)t->at.step, "sample", text));
+    }
+    if (status == DM_OK) {
+        report(t, text);
+    }
+    json_decref(line);
+    free(text);
+    t->at.owed = status == DM_ERR_INTERRUPTED;
+    return status;
+}
+
+static dm_status advance(trainer *t) {
     double before = dm_seconds();
     DM_TRY(take_step(t));
     double seconds = dm_seconds() - before;
     t->busy_s += seconds;
     DM_TRY(record_step(t, seconds));
-    bool last = (int64_t)t->at.step >= t->steps;
-    if (due(t, c->valid_every) && !last) {
-        DM_TRY(validate(t, false));
-    }
-    char *text = NULL;
-    if (due(t, c->sample_every)) {
-        DM_TRY(sample(t, &text));
-    }
-    report(t, text);
-    free(text);
-    return due(t, c->save_every) && !last ? save(t) : DM_OK;
+    DM_TRY(watch(t));
+    return due(t, t->config->save_every) && (int64_t)t->at.step < t->steps ? save(t) : DM_OK;
 }
 
 static dm_status run(trainer *t, dm_train_result *result) {
     DM_TRY(set_up(t));
-    if (t->at.owed) {
-        DM_TRY(validate(t, false));
-        t->at.owed = 0;
+    dm_status status = t->at.owed ? watch(t) : DM_OK;
+    while (status == DM_OK && (int64_t)t->at.step < t->steps) {
+        status = dm_interrupted() ? DM_ERR_INTERRUPTED : advance(t);
     }
-    while ((int64_t)t->at.step < t->steps && !dm_interrupted()) {
-        dm_status status = advance(t);
-        if (status == DM_ERR_INTERRUPTED) {
-            t->at.owed = 1;
-            break;
-        }
-        DM_TRY(status);
-    }
-    result->interrupted = dm_interrupted();
-    if (!result->interrupted) {
-        dm_status status = validate(t, true);
-        result->interrupted = status == DM_ERR_INTERRUPTED;
-        DM_TRY(result->interrupted ? DM_OK : status);
-    }
+    result->interrupted = status == DM_ERR_INTERRUPTED;
+    DM_TRY(result->interrupted ? DM_OK : status);
     DM_TRY(save(t));
     DM_TRY(export_model(t));
     result->steps = (int64_t)t->at.step;
@@ -432,7 +433,8 @@ static dm_status run(trainer *t, dm_train_result *result) {
 
 dm_status dm_train(const dm_train_config *config, dm_train_fn on_step, void *user, dm_train_result *result) {
     *result = (dm_train_result){0};
-    trainer t = {.config = config, .on_step = on_step, .user = user, .batch_loss = NAN, .folder = {.lock = -1}};
+    trainer t = {
+        .config = config, .on_step = on_step, .user = user, .batch_loss = NAN, .valid_maxvio = NAN, .folder = {.lock = -1}};
     dm_status status = run(&t, result);
     tear_down(&t);
     return status;
