@@ -136,6 +136,24 @@ void dm_replace_abandon(dm_replace *file) {
     *file = (dm_replace){0};
 }
 
+static bool is_temporary(const char *name) {
+    const char *mark = strstr(name, ".tmp-");
+    return mark != NULL && mark[5] != '\0' && strspn(mark + 5, "0123456789") == strlen(mark + 5);
+}
+
+void dm_replace_sweep(const char *folder) {
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        return;
+    }
+    for (const struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+        if (is_temporary(entry->d_name)) {
+            unlinkat(dirfd(entries), entry->d_name, 0);
+        }
+    }
+    closedir(entries);
+}
+
 dm_status dm_make_directory(const char *path) {
     char part[PATH_MAX];
     size_t length = strlen(path);

@@ -29,6 +29,8 @@ dm_status dm_replace_open(const char *path, dm_replace *out);
  * file stands and the temporary one is gone. */
 dm_status dm_replace_commit(dm_replace *file);
 void dm_replace_abandon(dm_replace *file);
+/* Removes the temporary files that killed processes left in `folder`. Only for a folder that is locked against others. */
+void dm_replace_sweep(const char *folder);
 
 /* Creates a folder and its parents; one that exists is fine. */
 dm_status dm_make_directory(const char *path);

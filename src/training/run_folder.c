@@ -36,6 +36,7 @@ dm_status dm_run_folder_open(const dm_train_config *config, dm_run_folder *out) 
     dm_status status = dm_lock_file(lock, &out->lock);
     free(lock);
     DM_TRY(status);
+    dm_replace_sweep(config->out); /* a checkpoint is large, and a run may be killed often */
     status = write_config(out, config);
     if (status != DM_OK) {
         dm_run_folder_close(out);
