@@ -12,8 +12,8 @@ static int learn(const cli_list *data, int64_t vocab, const char *out) {
         return cli_fail_status();
     }
     if (cli_json()) {
-        cli_print_json(json_pack("{s:i, s:I, s:f, s:s}", "vocab", (int)result.vocab, "bytes", (json_int_t)result.bytes, "seconds",
-                                 result.seconds, "out", out));
+        cli_print_json(json_pack("{s:i, s:I, s:f, s:o}", "vocab", (int)result.vocab, "bytes", (json_int_t)result.bytes, "seconds",
+                                 result.seconds, "out", cli_json_text(out, strlen(out))));
     } else {
         printf("%s: %d tokens from %.1f MB of text in %.1f s\n", out, (int)result.vocab, 1e-6 * (double)result.bytes,
                result.seconds);

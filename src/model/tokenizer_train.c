@@ -219,7 +219,7 @@ static dm_status train(const dm_tokenizer_train_options *options, const dm_word_
     DM_TRY(learn(state, options->vocab - 1));
     int32_t vocab = dm_tokenizer_vocab(state->tokenizer);
     if (vocab < options->vocab) {
-        dm_log("the text is too small for more than %d tokens: no pair of them occurs twice in its words", vocab);
+        dm_log("the text gives no more than %d tokens: no pair of them occurs twice in its words", vocab);
     }
     return write_file(state->tokenizer, options->out);
 }
