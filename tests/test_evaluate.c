@@ -9,7 +9,7 @@ enum { N = 50 };
 static double log_softmax(const float *logits, int32_t vocab, int32_t id) {
     double peak = -INFINITY, total = 0.0;
     for (int32_t i = 0; i < vocab; i++) {
-        peak = fmax(peak, (double)logits[i]);
+        peak = logits[i] > peak ? logits[i] : peak;
     }
     for (int32_t i = 0; i < vocab; i++) {
         total += exp((double)logits[i] - peak);
