@@ -57,7 +57,8 @@ static int train(const run *r) {
         {"micro-batch", "3"},   {"steps", "96"},        {"warmup", "5"},      {"valid-every", "7"}, {"valid-tokens", "200"},
         {"sample-every", "11"}, {"sample-tokens", "6"}, {"save-every", "4"},
     };
-    signal(SIGINT, interrupt_run);
+    const struct sigaction action = {.sa_handler = interrupt_run};
+    sigaction(SIGINT, &action, NULL);
     dm_set_threads(r->threads);
     dm_train_config *config = dm_train_config_create();
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
@@ -307,12 +308,13 @@ static void test_full_disk_keeps_the_old_checkpoint(void **state) {
 static int write_text(void **state) {
     (void)state;
     static const char *const words[] = {"the ", "a ", "cat ", "sees ", "dog ", "and ", "runs. ", "\n", "house ", "in ", "of "};
+    const size_t n_words = sizeof words / sizeof *words;
     FILE *stream = fopen(test_path("text"), "w");
     if (stream == NULL) {
         return -1;
     }
     for (int i = 0; i < 6000; i++) {
-        fputs(words[(size_t)(next_share() * (double)(sizeof words / sizeof *words))], stream);
+        fputs(words[(size_t)(next_share() * (double)n_words)], stream);
         if (i % 60 == 59) {
             fputs("\n<|endoftext|>\n", stream);
         }

@@ -136,8 +136,8 @@ int cmd_train(int argc, char **argv) {
     dm_train_config *config = NULL;
     if (cli_parse(&usage, argc, argv, &n, &status)) {
         config = dm_train_config_create();
-        status = config != NULL ? apply_options(config) : cli_fail_status();
-        if (status == CLI_DONE) {
+        status = config == NULL ? cli_fail_status() : apply_options(config);
+        if (config != NULL && status == CLI_DONE) {
             status = train(config);
         }
     }
