@@ -389,23 +389,30 @@ static void test_giant_document(void **state) {
     free(text);
 }
 
+static dm_tokenizer *learn(const char *const *data, int32_t vocab) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/tokenizer.gguf", top);
+    const dm_tokenizer_train_options options = {data, 1, vocab, path};
+    dm_tokenizer_train_result result;
+    dm_tokenizer *tokenizer = NULL;
+    if (dm_tokenizer_train(&options, &result) != DM_OK || dm_tokenizer_open(path, &tokenizer) != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    unlink(path);
+    return tokenizer;
+}
+
 /* With merges the ids of a document that is cut are those of the whole. */
 static void test_cuts_leave_no_trace_in_the_ids(void **state) {
     (void)state;
-    dm_tokenizer *tokenizer;
-    const char *vocabulary = DM_SHARED_DIR "/models/ref-moe.gguf";
-    if (access(vocabulary, R_OK) != 0) {
-        print_message("%s is not there\n", vocabulary);
-        skip();
-    }
-    assert_int_equal(dm_tokenizer_open(vocabulary, &tokenizer), DM_OK);
-    size_t length = 1500000;
+    const size_t length = 1500000;
     char *text = make_text(length, 11);
     write_file(text_dir, "giant", text, length);
     char valid_path[128];
     snprintf(valid_path, sizeof valid_path, "%s/v", text_dir);
     write_text("v", "held out");
     const char *data[] = {text_dir}, *held[] = {valid_path};
+    dm_tokenizer *tokenizer = learn(data, 500);
     dm_tokens train, valid;
     assert_int_equal(dm_tokens_prepare(run_dir, data, 1, held, 1, tokenizer, &train, &valid), DM_OK);
     int32_t *whole, *ids = malloc(train.count * sizeof *ids);
@@ -536,6 +543,31 @@ static void test_any_change_is_refused(void **state) {
     assert_int_equal(dm_tokens_open("/nonexistent/file", bytes_only, &tokens), DM_ERR_IO);
 }
 
+/* The checksum is no secret: a file made with malice has the right one, and must not reach outside the vocabulary. */
+static void test_ids_outside_the_vocabulary_are_refused(void **state) {
+    (void)state;
+    write_text("a", "a little text\nand some more of it\n");
+    dm_tokens train, valid;
+    prepare(&train, &valid);
+    close_both(&train, &valid);
+    size_t length;
+    char *bytes = read_file(run_dir, "train.tokens", &length);
+    uint16_t id, wrong = (uint16_t)dm_tokenizer_vocab(bytes_only);
+    uint64_t checksum;
+    memcpy(&id, bytes + 64, sizeof id);
+    memcpy(&checksum, bytes + 48, sizeof checksum);
+    checksum += (uint64_t)(wrong - id) * 0x9e3779b97f4a7c15u;
+    memcpy(bytes + 64, &wrong, sizeof wrong);
+    memcpy(bytes + 48, &checksum, sizeof checksum);
+    write_file(run_dir, "changed", bytes, length);
+    free(bytes);
+    char path[128];
+    snprintf(path, sizeof path, "%s/changed", run_dir);
+    dm_tokens tokens;
+    assert_int_equal(dm_tokens_open(path, bytes_only, &tokens), DM_ERR_FORMAT);
+    assert_non_null(strstr(dm_error_message(), "holds token 257, outside the vocabulary of 257"));
+}
+
 /* ---- The order ---- */
 
 static void test_windows(void **state) {
@@ -604,6 +636,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_full_disk_leaves_nothing, clean, clean),
         cmocka_unit_test_setup_teardown(test_reuse, clean, clean),
         cmocka_unit_test_setup_teardown(test_any_change_is_refused, clean, clean),
+        cmocka_unit_test_setup_teardown(test_ids_outside_the_vocabulary_are_refused, clean, clean),
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_orders_differ),
     };

@@ -42,6 +42,15 @@ void dm_map_close(dm_map *map) {
     *map = (dm_map){0};
 }
 
+void dm_map_release(const dm_map *map, size_t start, size_t end) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    start = (start + page - 1) / page * page;
+    end = end / page * page;
+    if (start < end) {
+        madvise((void *)(uintptr_t)(map->data + start), end - start, MADV_DONTNEED);
+    }
+}
+
 static char *join(const char *folder, const char *separator, const char *name) {
     size_t size = strlen(folder) + strlen(separator) + strlen(name) + 1;
     char *text = malloc(size);

@@ -14,6 +14,9 @@ typedef struct dm_map {
 /* Maps a regular file whole. The caller unmaps it with dm_map_close(). */
 dm_status dm_map_open(const char *path, dm_map *out);
 void dm_map_close(dm_map *map);
+/* Gives back the memory that holds bytes [start, end), whole pages only; they can still be read. Keeps the resident set
+ * small while a file larger than memory passes by. */
+void dm_map_release(const dm_map *map, size_t start, size_t end);
 
 /* A file being written under a temporary name beside its final one. */
 typedef struct dm_replace {

@@ -4,9 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/hash.h"
 #include "model/tokenizer.h"
@@ -119,13 +117,10 @@ void dm_documents_close(dm_document_reader *reader) {
     dm_map_close(&reader->map);
 }
 
-/* Keeps the resident set small while a file larger than memory passes by. */
 static void release_pages(dm_document_reader *reader) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t end = reader->position / page * page;
-    if (end - reader->released >= RELEASE) {
-        madvise((void *)(uintptr_t)(reader->map.data + reader->released), end - reader->released, MADV_DONTNEED);
-        reader->released = end;
+    if (reader->position - reader->released >= RELEASE) {
+        dm_map_release(&reader->map, reader->released, reader->position);
+        reader->released = reader->position / RELEASE * RELEASE;
     }
 }
 

@@ -133,17 +133,23 @@ static dm_status check_header(const dm_map *map, const char *path, const dm_toke
     return DM_OK;
 }
 
+enum { CHECK = 16 << 20 }; /* ids checked before their memory is given back */
+
 /* Reads every id once, so that none can reach outside a table of the vocabulary's size later on. */
 static dm_status check_ids(const dm_tokens *tokens, const char *path, uint32_t vocab) {
     const uint8_t *ids = tokens->ids;
     const size_t width = tokens->wide ? 4 : 2;
     uint32_t largest = 0;
     uint64_t checksum = 0;
+    for (uint64_t first = 0; first < tokens->count; first += CHECK) {
+        const uint64_t end = tokens->count - first > CHECK ? first + CHECK : tokens->count;
 #pragma omp parallel for schedule(static) reduction(max : largest) reduction(+ : checksum)
-    for (uint64_t i = 0; i < tokens->count; i++) {
-        uint32_t id = (uint32_t)get(ids + i * width, width);
-        largest = id > largest ? id : largest;
-        checksum += check_id(i, id);
+        for (uint64_t i = first; i < end; i++) {
+            uint32_t id = (uint32_t)get(ids + i * width, width);
+            largest = id > largest ? id : largest;
+            checksum += check_id(i, id);
+        }
+        dm_map_release(&tokens->map, DM_TOKENS_HEADER + first * width, DM_TOKENS_HEADER + end * width);
     }
     if (tokens->count > 0 && largest >= vocab) {
         return dm_fail(DM_ERR_FORMAT, "%s: holds token %u, outside the vocabulary of %u", path, largest, vocab);
