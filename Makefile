@@ -61,7 +61,7 @@ test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator
 .PHONY: peer
 peer: ## fetch llama.cpp, with which a test compares generated text
 	@scripts/deps peer
-	@cd tests/peer && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 
 .PHONY: bench
 bench: ## training speed beside PyTorch's on this machine

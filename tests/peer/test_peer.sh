@@ -9,7 +9,7 @@ if ! command -v node >/dev/null; then
     exit 77
 fi
 if [ ! -d "$peer/node_modules/node-llama-cpp" ]; then
-    echo "skipped: the peer is not installed; run 'npm ci --ignore-scripts --omit=optional' in tests/peer"
+    echo "skipped: the peer is not installed; run 'make peer'"
     exit 77
 fi
 folder=$(mktemp -d)
