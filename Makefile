@@ -64,10 +64,15 @@ peer: ## fetch llama.cpp, with which a test compares generated text
 	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 
 .PHONY: bench
-bench: ## training speed beside PyTorch's on this machine
+bench: ## training beside PyTorch, memory, bfloat16's cost, encoding, row operations: about half an hour, machine idle
 	@scripts/deps build test bench
 	@$(MAKE) --no-print-directory all
+	@ninja -C $(BUILD) --quiet dm-bench-tokenizer dm-bench-vector dm-bench-peak
+	@bench/encoding $(BUILD)
+	@$(BUILD)/bench/dm-bench-vector
 	@/usr/bin/python3 bench/train.py $(BUILD)
+	@bench/memory $(BUILD)/dilmodeli
+	@bench/precision $(BUILD)/dilmodeli
 
 .PHONY: format format-check
 format: ## bring all sources into the house style
