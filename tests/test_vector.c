@@ -192,9 +192,9 @@ static const float specials[] = {0.0f,     -0.0f,   INFINITY, -INFINITY, NAN,   
                                  88.73f,   -86.0f,  -87.5f,   -88.0f,    -104.0f, -1000.0f,  13.0f,      -13.0f,      1.0f};
 enum { N_SPECIALS = sizeof specials / sizeof *specials };
 
-/* Of the same kind (NaN, infinite, finite) and, if finite, equal but for the flushing of results below 1e-37. */
+/* Of the same kind (NaN, infinite, finite) and, if finite, equal but for results below 1e-35. */
 static void expect_special(const char *isa, const char *what, float x, float got, float want) {
-    if (!close_to(got, want, 4e-7 * fabs((double)want) + 2e-37)) {
+    if (!close_to(got, want, 4e-7 * fabs((double)want) + 1e-35)) {
         fail_msg("%s, %s of %g: %g, expected %g", isa, what, (double)x, (double)got, (double)want);
     }
 }

@@ -411,14 +411,15 @@ static void row_gelu(float *y, const float *x, size_t n) {
     });
 }
 
-/* With s = (1 + tanh u) / 2: gelu'(x) = s + 2 x s (1 - s) u'. Past |x| = 13 that is 0 or 1 in float32; the limit keeps
- * infinities out of the products. */
+/* With e = exp(-2u) and s = (1 + tanh u) / 2 = 1 / (1 + e): gelu'(x) = s + 2 x s (1 - s) u', in which 1 - s = e s does not
+ * cancel. Past |x| = 13 that is 0 or 1 in float32; the limits keep infinities out of the products. */
 static void row_gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
     SWEEP(i, k, n, {
         vf xi = v_max(splat(-13.0f), v_min(splat(13.0f), load(x + i, k)));
-        vf s = over_one_plus_exp(splat(1.0f), gelu_inner(xi));
+        vf e = v_min(splat(1e38f), v_exp(gelu_inner(xi)));
+        vf s = 1.0f / (e + 1.0f);
         vf slope = v_fma(xi * xi, splat(6.0f * GELU_ROOT * GELU_CUBE), splat(2.0f * GELU_ROOT));
-        store(dx + i, load(dy + i, k) * v_fma(xi * s * (1.0f - s), slope, s), k);
+        store(dx + i, load(dy + i, k) * v_fma(xi * s * (e * s), slope, s), k);
     });
 }
 

@@ -269,13 +269,14 @@ static void gelu(float *y, const float *x, size_t n) {
     }
 }
 
-/* Past |x| = 13 the slope is 0 or 1 in float32; the limit keeps infinities out of the products. */
+/* In double: 1 - tanh^2 cancels. */
 static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        float z = x[i] > 13.0f ? 13.0f : x[i] < -13.0f ? -13.0f : x[i];
-        float t = tanhf(GELU_ROOT * (z + GELU_CUBE * z * z * z));
-        float du = GELU_ROOT * (1.0f + 3.0f * GELU_CUBE * z * z);
-        dx[i] = dy[i] * (0.5f * (1.0f + t) + 0.5f * z * (1.0f - t * t) * du);
+        double z = x[i];
+        double t = tanh((double)GELU_ROOT * (z + (double)GELU_CUBE * z * z * z));
+        double du = (double)GELU_ROOT * (1 + 3 * (double)GELU_CUBE * z * z);
+        double slope = fabs(t) < 1 ? 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * du : 0.5 * (1 + t);
+        dx[i] = (float)(dy[i] * slope);
     }
 }
 
