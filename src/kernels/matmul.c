@@ -8,22 +8,20 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernels/matmul_amx.h"
 #include "kernels/vector.h"
 
-enum { TILE = 256 };
+enum { TILE = 256, ROWS_TOGETHER = 32 };
 
-/* c[m, n] (+)= op(a) op(b) with op(a) [m, k], op(b) [k, n]; a_turned: a is stored [k, m]; b_turned: b is stored [n, k]. */
-typedef struct product {
-    dm_precision precision;
-    bool a_turned, b_turned, accumulate;
-    size_t m, n, k;
-    const float *a, *b;
-    float *c;
-    size_t lda, ldb, ldc;
-} product;
+typedef dm_amx_product product;
 
 size_t dm_matmul_stride(size_t n) {
     size_t stride = (n + 15) / 16 * 16;
@@ -141,28 +139,53 @@ static dm_status multiply_primitive(const product *p, dnnl_data_type_t type, voi
     return status == dnnl_success ? DM_OK : dnnl_failure(status, p);
 }
 
+/* What the machine offers: each a little more than the one before. */
+typedef enum bf16_support { BF16_UNKNOWN, BF16_EMULATED, BF16_DOTS, BF16_TILES } bf16_support;
+
 #if defined(__x86_64__)
-static bool machine_has_bf16(void) {
-    return __builtin_cpu_supports("avx512bf16");
+static bool machine_has_dots(void) {
+    unsigned a, b, c, d;
+    return strcmp(dm_isa(), "avx512") == 0 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) != 0 /* AVX512_BF16 */;
+}
+
+/* The processor has AMX-TILE and AMX-BF16, and the system lets this process use them. */
+static bool machine_has_tiles(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* Linux: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    unsigned a, b, c, d;
+    return machine_has_dots() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0 &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #else
-static bool machine_has_bf16(void) {
+static bool machine_has_dots(void) {
+    return false;
+}
+
+static bool machine_has_tiles(void) {
     return false;
 }
 #endif
 
-bool dm_matmul_bf16_native(void) {
-    static int known; /* 0: not asked, 1: yes, 2: no */
+static bool dnnl_has_bf16(void) {
+    const product probe = {.m = TILE, .n = TILE, .k = TILE, .ldc = TILE};
+    dnnl_memory_desc_t descs[3];
+    dnnl_primitive_t primitive = NULL;
+    bool found = matmul_primitive(&probe, dnnl_bf16, TILE, TILE, descs, &primitive) == dnnl_success;
+    dnnl_primitive_destroy(primitive);
+    return found;
+}
+
+static bf16_support bf16(void) {
+    static int known;
     int answer = __atomic_load_n(&known, __ATOMIC_RELAXED);
-    if (answer == 0) {
-        const product probe = {.precision = DM_PRECISION_BF16, .m = TILE, .n = TILE, .k = TILE, .ldc = TILE};
-        dnnl_memory_desc_t descs[3];
-        dnnl_primitive_t primitive = NULL;
-        answer = machine_has_bf16() && matmul_primitive(&probe, dnnl_bf16, TILE, TILE, descs, &primitive) == dnnl_success ? 1 : 2;
-        dnnl_primitive_destroy(primitive);
+    if (answer == BF16_UNKNOWN) {
+        answer = machine_has_tiles() ? BF16_TILES : machine_has_dots() && dnnl_has_bf16() ? BF16_DOTS : BF16_EMULATED;
         __atomic_store_n(&known, answer, __ATOMIC_RELAXED);
     }
-    return answer == 1;
+    return (bf16_support)answer;
+}
+
+bool dm_matmul_bf16_native(void) {
+    return bf16() != BF16_EMULATED;
 }
 
 static dm_status multiply_bf16(const product *p) {
@@ -173,7 +196,7 @@ static dm_status multiply_bf16(const product *p) {
     size_t b_columns = p->b_turned ? p->k : p->n;
     size_t lda = dm_matmul_stride(a_columns);
     size_t ldb = dm_matmul_stride(b_columns);
-    bool native = dm_matmul_bf16_native();
+    bool native = bf16() == BF16_DOTS;
     size_t width = native ? sizeof(uint16_t) : sizeof(float);
     char *a = scratch_bytes((a_rows * lda + b_rows * ldb) * width);
     if (a == NULL) {
@@ -204,27 +227,44 @@ static dm_status multiply_bf16(const product *p) {
 
 /* ---- Tiles and threads ---- */
 
-/* Rows [begin, end) of the result, tile by tile; the sum over k goes through the tiles in order. */
-static dm_status multiply_rows(const product *p, size_t begin, size_t end) {
-    for (size_t i = begin; i < end; i += TILE) {
+/* Rows of `p`, tile by tile; the sum over k goes through the tiles in order. */
+static dm_status multiply_tiles(dm_precision precision, const product *p) {
+    for (size_t i = 0; i < p->m; i += TILE) {
         for (size_t l = 0; l < p->k; l += 2 * TILE) {
             for (size_t j = 0; j < p->n; j += TILE) {
                 product tile = *p;
-                tile.m = end - i < TILE ? end - i : TILE;
+                tile.m = p->m - i < TILE ? p->m - i : TILE;
                 tile.n = p->n - j < TILE ? p->n - j : TILE;
                 tile.k = p->k - l < 2 * TILE ? p->k - l : 2 * TILE;
                 tile.a += p->a_turned ? l * p->lda + i : i * p->lda + l;
                 tile.b += p->b_turned ? j * p->ldb + l : l * p->ldb + j;
                 tile.c += i * p->ldc + j;
                 tile.accumulate = p->accumulate || l > 0;
-                DM_TRY(p->precision == DM_PRECISION_BF16 ? multiply_bf16(&tile) : multiply_f32(&tile));
+                DM_TRY(precision == DM_PRECISION_BF16 ? multiply_bf16(&tile) : multiply_f32(&tile));
             }
         }
     }
     return DM_OK;
 }
 
-static dm_status multiply(const product *p) {
+/* Rows [begin, end) of the result. */
+static dm_status multiply_rows(dm_precision precision, const product *p, size_t begin, size_t end) {
+    product part = *p;
+    part.m = end - begin;
+    part.a += p->a_turned ? begin : begin * p->lda;
+    part.c += begin * p->ldc;
+    if (precision == DM_PRECISION_F32 || bf16() != BF16_TILES) {
+        return multiply_tiles(precision, &part);
+    }
+    void *panels = scratch_bytes(dm_amx_scratch());
+    if (panels == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    dm_amx_multiply(&part, panels);
+    return DM_OK;
+}
+
+static dm_status multiply(dm_precision precision, const product *p) {
     if (p->m == 0 || p->n == 0) {
         return DM_OK;
     }
@@ -236,30 +276,30 @@ static dm_status multiply(const product *p) {
     }
     size_t threads = omp_in_parallel() ? 1 : (size_t)omp_get_max_threads();
     if (threads == 1) {
-        return multiply_rows(p, 0, p->m);
+        return multiply_rows(precision, p, 0, p->m);
     }
     dm_failure failure = {DM_OK, ""};
 #pragma omp parallel num_threads((int)threads)
     {
-        size_t share = (p->m + threads - 1) / threads;
+        size_t share = (p->m + threads * ROWS_TOGETHER - 1) / (threads * ROWS_TOGETHER) * ROWS_TOGETHER;
         size_t begin = share * (size_t)omp_get_thread_num();
         size_t end = begin + share < p->m ? begin + share : p->m;
-        dm_failure_note(&failure, begin < end ? multiply_rows(p, begin, end) : DM_OK);
+        dm_failure_note(&failure, begin < end ? multiply_rows(precision, p, begin, end) : DM_OK);
     }
     return dm_failure_raise(&failure);
 }
 
 dm_status dm_matmul_forward(dm_precision precision, float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
                             size_t m, size_t n, size_t k, bool accumulate) {
-    return multiply(&(product){precision, false, true, accumulate, m, n, k, x, w, y, ldx, ldw, ldy});
+    return multiply(precision, &(product){false, true, accumulate, m, n, k, x, w, y, ldx, ldw, ldy});
 }
 
 dm_status dm_matmul_input_gradient(dm_precision precision, float *dx, size_t lddx, const float *dy, size_t lddy, const float *w,
                                    size_t ldw, size_t m, size_t n, size_t k, bool accumulate) {
-    return multiply(&(product){precision, false, false, accumulate, m, k, n, dy, w, dx, lddy, ldw, lddx});
+    return multiply(precision, &(product){false, false, accumulate, m, k, n, dy, w, dx, lddy, ldw, lddx});
 }
 
 dm_status dm_matmul_weight_gradient(dm_precision precision, float *dw, size_t lddw, const float *dy, size_t lddy, const float *x,
                                     size_t ldx, size_t m, size_t n, size_t k, bool accumulate) {
-    return multiply(&(product){precision, true, false, accumulate, n, k, m, dy, x, dw, lddy, ldx, lddw});
+    return multiply(precision, &(product){true, false, accumulate, n, k, m, dy, x, dw, lddy, ldx, lddw});
 }

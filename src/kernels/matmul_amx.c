@@ -1,0 +1,254 @@
+/*
+ * Both operands are rounded to bfloat16 and packed into tiles of 16 x 64 bytes: a tile of `a` holds 16 rows of 32
+ * elements; one of `b` holds 16 pairs of elements, next to each other along k, of 16 columns. Four tiles of sums are then
+ * kept in registers while k runs. The packed panels stay in the second-level cache.
+ */
+#include "kernels/matmul_amx.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+enum {
+    SIDE = 16,         /* rows and columns of a tile of sums */
+    DEPTH = 32,        /* elements of k in a tile */
+    TILE_BYTES = 1024, /* of any tile */
+    BLOCK_M = 256,
+    BLOCK_N = 512,
+    BLOCK_K = 512,
+    A_BYTES = BLOCK_M * BLOCK_K * 2,
+    B_BYTES = BLOCK_N * BLOCK_K * 2,
+};
+
+size_t dm_amx_scratch(void) {
+    return (size_t)A_BYTES + (size_t)B_BYTES;
+}
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static size_t tiles(size_t n, size_t side) {
+    return (n + side - 1) / side;
+}
+
+/* ---- Packing ---- */
+
+static __mmask16 first(size_t n) {
+    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/* Register i = up to 32 elements of row i, rounded; zeros where the matrix ends. */
+static inline void load_rows(__m512i out[SIDE], const float *x, size_t ld, size_t rows, size_t columns) {
+    __mmask16 low = first(columns), high = first(columns > 16 ? columns - 16 : 0);
+    for (size_t i = 0; i < SIDE; i++) {
+        __m512 left = i < rows ? _mm512_maskz_loadu_ps(low, x + i * ld) : _mm512_setzero_ps();
+        __m512 right = i < rows ? _mm512_maskz_loadu_ps(high, x + i * ld + 16) : _mm512_setzero_ps();
+        out[i] = (__m512i)_mm512_cvtne2ps_pbh(right, left);
+    }
+}
+
+/* Register i = for up to 16 columns the pair of elements of rows 2 i and 2 i + 1, rounded. */
+static inline void load_pairs(__m512i out[SIDE], const float *x, size_t ld, size_t rows, size_t columns) {
+    const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
+                                           4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __mmask16 mask = first(columns);
+    for (size_t i = 0; i < SIDE; i++) {
+        __m512 even = 2 * i < rows ? _mm512_maskz_loadu_ps(mask, x + 2 * i * ld) : _mm512_setzero_ps();
+        __m512 odd = 2 * i + 1 < rows ? _mm512_maskz_loadu_ps(mask, x + (2 * i + 1) * ld) : _mm512_setzero_ps();
+        out[i] = _mm512_permutexvar_epi16(weave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+    }
+}
+
+/* The 16 x 16 words in `r` turned over. */
+static inline void transpose(__m512i r[SIDE]) {
+    __m512i s[SIDE];
+    for (int i = 0; i < SIDE; i += 2) {
+        s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < SIDE; i += 4) {
+        r[i] = _mm512_unpacklo_epi64(s[i], s[i + 2]);
+        r[i + 1] = _mm512_unpackhi_epi64(s[i], s[i + 2]);
+        r[i + 2] = _mm512_unpacklo_epi64(s[i + 1], s[i + 3]);
+        r[i + 3] = _mm512_unpackhi_epi64(s[i + 1], s[i + 3]);
+    }
+    for (int i = 0; i < 4; i++) {
+        s[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        s[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        s[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        s[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0xdd);
+    }
+}
+
+static inline void store_tile(uint8_t *tile, const __m512i r[SIDE]) {
+    for (int i = 0; i < SIDE; i++) {
+        _mm512_store_si512(tile + (size_t)i * 64, r[i]);
+    }
+}
+
+/* One of the operands: `across` counts rows of the result for a, columns for b. */
+typedef struct operand {
+    const float *data;
+    size_t ld;
+    bool along_k; /* consecutive in memory: elements along k, else elements across */
+    bool paired;  /* tiles as those of b */
+} operand;
+
+/* Tiles [across][k] of the part that begins at (`at`, `l`); tile rows past `across` are filled with zeros up to `padded`. */
+static void pack(uint8_t *out, const operand *x, size_t at, size_t across, size_t padded, size_t l, size_t depth) {
+    __m512i r[SIDE];
+    for (size_t i = 0; i < padded; i++) {
+        size_t wide = i * SIDE < across ? smaller(across - i * SIDE, SIDE) : 0;
+        for (size_t t = 0; t < depth; t += DEPTH, out += TILE_BYTES) {
+            size_t deep = smaller(depth - t, DEPTH);
+            size_t side = at + i * SIDE;
+            if (x->along_k) {
+                load_rows(r, x->data + side * x->ld + l + t, x->ld, wide, deep);
+            } else {
+                load_pairs(r, x->data + (l + t) * x->ld + side, x->ld, deep, wide);
+            }
+            if (x->along_k == x->paired) {
+                transpose(r);
+            }
+            store_tile(out, r);
+        }
+    }
+}
+
+/* ---- Multiplying ---- */
+
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+static void configure_tiles(void) {
+    struct tile_config config = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        config.row_bytes[i] = 64;
+        config.rows[i] = SIDE;
+    }
+    _tile_loadconfig(&config);
+}
+
+/* c[32, 32] = (add ? c : 0) + a b over `depth` tiles of k; the second tile rows of a and b follow the first ones. */
+static void multiply_32x32(float *c, size_t ldc, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
+    size_t stride = ldc * sizeof(float);
+    const uint8_t *a2 = a + depth * TILE_BYTES;
+    const uint8_t *b2 = b + depth * TILE_BYTES;
+    if (add) {
+        _tile_loadd(0, c, stride);
+        _tile_loadd(1, c + SIDE, stride);
+        _tile_loadd(2, c + SIDE * ldc, stride);
+        _tile_loadd(3, c + SIDE * ldc + SIDE, stride);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (size_t l = 0; l < depth * TILE_BYTES; l += TILE_BYTES) {
+        _tile_loadd(4, a + l, 64);
+        _tile_loadd(6, b + l, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b2 + l, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a2 + l, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, stride);
+    _tile_stored(1, c + SIDE, stride);
+    _tile_stored(2, c + SIDE * ldc, stride);
+    _tile_stored(3, c + SIDE * ldc + SIDE, stride);
+}
+
+/* The same for c[16, 32]. */
+static void multiply_16x32(float *c, size_t ldc, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
+    size_t stride = ldc * sizeof(float);
+    const uint8_t *b2 = b + depth * TILE_BYTES;
+    if (add) {
+        _tile_loadd(0, c, stride);
+        _tile_loadd(1, c + SIDE, stride);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+    }
+    for (size_t l = 0; l < depth * TILE_BYTES; l += TILE_BYTES) {
+        _tile_loadd(4, a + l, 64);
+        _tile_loadd(6, b + l, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b2 + l, 64);
+        _tile_dpbf16ps(1, 4, 7);
+    }
+    _tile_stored(0, c, stride);
+    _tile_stored(1, c + SIDE, stride);
+}
+
+/* Up to 32 x 32 elements of c; those at its edge go through a full block of their own. */
+static void multiply_block(float *c, size_t ldc, size_t m, size_t n, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
+    void (*multiply)(float *, size_t, const uint8_t *, const uint8_t *, size_t, bool) =
+        m > SIDE ? multiply_32x32 : multiply_16x32;
+    if (m % SIDE == 0 && n == 2 * SIDE) {
+        multiply(c, ldc, a, b, depth, add);
+        return;
+    }
+    float edge[2 * SIDE * 2 * SIDE];
+    for (size_t i = 0; i < m && add; i++) {
+        memcpy(edge + i * 2 * SIDE, c + i * ldc, n * sizeof *c);
+    }
+    multiply(edge, 2 * SIDE, a, b, depth, add);
+    for (size_t i = 0; i < m; i++) {
+        memcpy(c + i * ldc, edge + i * 2 * SIDE, n * sizeof *c);
+    }
+}
+
+/* A packed block of a [m, k] by a packed block of b [k, n]. */
+static void multiply_panels(float *c, size_t ldc, size_t m, size_t n, const uint8_t *a, const uint8_t *b, size_t depth,
+                            bool add) {
+    for (size_t i = 0; i < m; i += 2 * SIDE) {
+        for (size_t j = 0; j < n; j += 2 * SIDE) {
+            multiply_block(c + i * ldc + j, ldc, smaller(m - i, 2 * SIDE), smaller(n - j, 2 * SIDE),
+                           a + i / SIDE * depth * TILE_BYTES, b + j / SIDE * depth * TILE_BYTES, depth, add);
+        }
+    }
+}
+
+void dm_amx_multiply(const dm_amx_product *p, void *scratch) {
+    uint8_t *packed_a = scratch;
+    uint8_t *packed_b = packed_a + A_BYTES;
+    const operand a = {p->a, p->lda, !p->a_turned, false};
+    const operand b = {p->b, p->ldb, p->b_turned, true};
+    configure_tiles();
+    for (size_t l = 0; l < p->k; l += BLOCK_K) {
+        size_t k = smaller(p->k - l, BLOCK_K);
+        for (size_t j = 0; j < p->n; j += BLOCK_N) {
+            size_t n = smaller(p->n - j, BLOCK_N);
+            pack(packed_b, &b, j, n, tiles(n, 2 * SIDE) * 2, l, k);
+            for (size_t i = 0; i < p->m; i += BLOCK_M) {
+                size_t m = smaller(p->m - i, BLOCK_M);
+                pack(packed_a, &a, i, m, tiles(m, SIDE), l, k);
+                multiply_panels(p->c + i * p->ldc + j, p->ldc, m, n, packed_a, packed_b, tiles(k, DEPTH), p->accumulate || l > 0);
+            }
+        }
+    }
+    _tile_release();
+}
+#else
+size_t dm_amx_scratch(void) {
+    return 0;
+}
+
+void dm_amx_multiply(const dm_amx_product *product, void *scratch) {
+    (void)product;
+    (void)scratch;
+}
+#endif
