@@ -96,15 +96,17 @@ def measured_peak(args):
 
 def report(args, peaks, rates):
     peak = max(p["fp32_gflops"] for p in peaks)
+    bf16 = max(p["bf16_gflops"] or 0 for p in peaks)
     print(f"{args.threads} threads, {args.rounds} rounds of {args.steps} steps of {BATCH * CONTEXT} tokens, "
           f"{FLOPS_PER_TOKEN / 1e6:.1f} million operations per token")
-    print(f"peak of the machine: fp32 {peak} GFLOP/s, bf16 {peaks[0]['bf16_gflops'] or 'not in hardware'}")
-    print("                  tokens/s   (slowest, fastest)   GFLOP/s   of fp32 peak   times PyTorch tuned, plain")
+    print(f"peak of the machine: fp32 {peak} GFLOP/s, bf16 {bf16 or 'not in hardware'}")
+    print("                  tokens/s   (slowest, fastest)   GFLOP/s   of fp32 peak   of bf16 peak   times PyTorch tuned, plain")
     median = {name: statistics.median(values) for name, values in rates.items()}
     for name, value in median.items():
         gflops = value * FLOPS_PER_TOKEN / 1e9
         ratios = "  ".join(f"{value / median[peer]:.2f}" for peer in median if peer.startswith("PyTorch"))
-        print(f"{name:16s} {value:9.0f} {min(rates[name]):11.0f} {max(rates[name]):9.0f} {gflops:9.1f} {gflops / peak:14.0%}   {ratios}")
+        print(f"{name:16s} {value:9.0f} {min(rates[name]):11.0f} {max(rates[name]):9.0f} {gflops:9.1f} {gflops / peak:14.0%} "
+              f"{f'{gflops / bf16:.0%}' if bf16 and 'bf16' in name else '-':>14s}   {ratios}")
 
 
 main()

@@ -561,34 +561,52 @@ static void test_adamw_over_steps(void **state) {
 
 /* ---- Choice of the table ---- */
 
-/* Runs in a child, since the choice is made once: exit status 0 when dm_isa() is `want`. */
-static void expect_choice(const char *wish, const char *want) {
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        setenv("DILMODELI_ISA", wish, 1);
-        _exit(strcmp(dm_isa(), want) == 0 && strcmp(dm_vector()->isa, want) == 0 ? 0 : 1);
+static const char *const wishes[] = {"scalar", "avx2", "avx512", "neon", "z80", ""};
+enum { N_WISHES = sizeof wishes / sizeof *wishes };
+static char choices[N_WISHES][16]; /* dm_isa() under each wish */
+
+/* Asks in children, since a process chooses once, and before this one has chosen. */
+static void ask_children(void) {
+    for (int i = 0; i < N_WISHES; i++) {
+        int ends[2];
+        if (pipe(ends) != 0) {
+            continue;
+        }
+        pid_t child = fork();
+        if (child == 0) {
+            setenv("DILMODELI_ISA", wishes[i], 1);
+            const char *isa = dm_isa();
+            _exit(strcmp(isa, dm_vector()->isa) == 0 && write(ends[1], isa, strlen(isa)) > 0 ? 0 : 1);
+        }
+        int status = -1;
+        close(ends[1]);
+        if (waitpid(child, &status, 0) != child || status != 0 || read(ends[0], choices[i], sizeof choices[i] - 1) <= 0) {
+            choices[i][0] = '\0';
+        }
+        close(ends[0]);
     }
-    int status = -1;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void test_choice(void **state) {
     (void)state;
+    if (getenv("DILMODELI_ISA") != NULL) {
+        skip(); /* the tables at hand are then not all that the machine has */
+    }
     const dm_vector_table *found[4];
     size_t n = dm_vector_tables(found);
     assert_true(n >= 1);
     assert_string_equal(found[n - 1]->isa, "scalar");
-    for (size_t i = 0; i < n; i++) {
-        expect_choice(found[i]->isa, found[i]->isa);
+    for (int i = 0; i < N_WISHES; i++) {
+        const char *want = found[0]->isa; /* the best, where the wish cannot be met */
+        for (size_t t = 0; t < n; t++) {
+            want = strcmp(found[t]->isa, wishes[i]) == 0 ? wishes[i] : want;
+        }
+        assert_string_equal(choices[i], want);
     }
-    expect_choice("", found[0]->isa);
-    expect_choice("z80", found[0]->isa);
 }
 
 int main(void) {
+    ask_children();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_entries_agree_with_scalar),

@@ -8,15 +8,11 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/matmul_amx.h"
+#include "kernels/processor.h"
 #include "kernels/vector.h"
 
 enum { TILE = 256, ROWS_TOGETHER = 32 };
@@ -142,29 +138,6 @@ static dm_status multiply_primitive(const product *p, dnnl_data_type_t type, voi
 /* What the machine offers: each a little more than the one before. */
 typedef enum bf16_support { BF16_UNKNOWN, BF16_EMULATED, BF16_DOTS, BF16_TILES } bf16_support;
 
-#if defined(__x86_64__)
-static bool machine_has_dots(void) {
-    unsigned a, b, c, d;
-    return strcmp(dm_isa(), "avx512") == 0 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1) != 0 /* AVX512_BF16 */;
-}
-
-/* The processor has AMX-TILE and AMX-BF16, and the system lets this process use them. */
-static bool machine_has_tiles(void) {
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* Linux: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
-    unsigned a, b, c, d;
-    return machine_has_dots() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0 &&
-           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-#else
-static bool machine_has_dots(void) {
-    return false;
-}
-
-static bool machine_has_tiles(void) {
-    return false;
-}
-#endif
-
 static bool dnnl_has_bf16(void) {
     const product probe = {.m = TILE, .n = TILE, .k = TILE, .ldc = TILE};
     dnnl_memory_desc_t descs[3];
@@ -178,7 +151,10 @@ static bf16_support bf16(void) {
     static int known;
     int answer = __atomic_load_n(&known, __ATOMIC_RELAXED);
     if (answer == BF16_UNKNOWN) {
-        answer = machine_has_tiles() ? BF16_TILES : machine_has_dots() && dnnl_has_bf16() ? BF16_DOTS : BF16_EMULATED;
+        const dm_processor *processor = dm_processor_features();
+        answer = processor->avx512_bf16 && processor->amx_bf16 ? BF16_TILES
+                 : processor->avx512_bf16 && dnnl_has_bf16()   ? BF16_DOTS
+                                                               : BF16_EMULATED;
         __atomic_store_n(&known, answer, __ATOMIC_RELAXED);
     }
     return (bf16_support)answer;

@@ -124,20 +124,12 @@ static void pack(uint8_t *out, const operand *x, size_t at, size_t across, size_
 
 /* ---- Multiplying ---- */
 
-struct tile_config {
+/* All tiles of full size. Constant: to the compiler, loading it reads but its first bytes. */
+static const struct {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
-};
-
-static void configure_tiles(void) {
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = SIDE;
-    }
-    _tile_loadconfig(&config);
-}
+} full_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
 
 /* c[32, 32] = (add ? c : 0) + a b over `depth` tiles of k; the second tile rows of a and b follow the first ones. */
 static void multiply_32x32(float *c, size_t ldc, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
@@ -227,7 +219,7 @@ void dm_amx_multiply(const dm_amx_product *p, void *scratch) {
     uint8_t *packed_b = packed_a + A_BYTES;
     const operand a = {p->a, p->lda, !p->a_turned, false};
     const operand b = {p->b, p->ldb, p->b_turned, true};
-    configure_tiles();
+    _tile_loadconfig(&full_tiles);
     for (size_t l = 0; l < p->k; l += BLOCK_K) {
         size_t k = smaller(p->k - l, BLOCK_K);
         for (size_t j = 0; j < p->n; j += BLOCK_N) {
