@@ -268,7 +268,7 @@ static void test_open_refuses(void **state) {
     refuse(&dense, (fault){.wrong = "position_embd.weight"}, DM_ERR_FORMAT, "8 x 13, expected 8 x 12");
     refuse(&dense, (fault){.wrong = "blk.1.ffn_up.bias"}, DM_ERR_FORMAT, "33, expected 32");
     refuse(&moe, (fault){.typed = "blk.0.attn_q.weight", .type = DM_TYPE_I32}, DM_ERR_UNSUPPORTED,
-           "I32, expected F32, F16 or BF16");
+           "I32, expected one of F32, F16, Q4_0,");
     refuse(&moe, (fault){.typed = "output_norm.weight", .type = DM_TYPE_F16}, DM_ERR_UNSUPPORTED, "F16, expected F32");
     refuse(&moe, (fault){.surplus = "blk.0.attn_q.bias"}, DM_ERR_UNSUPPORTED, "'blk.0.attn_q.bias' is not part");
     refuse(&dense, (fault){.tokens = 19}, DM_ERR_FORMAT, "19 tokens");

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include <omp.h>
+#include <string.h>
 
 #include "base/threads.h"
 #include "kernels/matmul.h"
@@ -12,47 +13,54 @@ enum {
     ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
 };
 
-static size_t element_size(dm_weight_type type) {
-    return type == DM_WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t);
-}
-
 static const void *row_at(const dm_weight *weight, size_t row) {
-    return (const char *)weight->data + row * weight->columns * element_size(weight->type);
+    return (const char *)weight->data + row * dm_type_bytes(weight->type, weight->columns);
 }
 
 dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
     return (dm_weight){row_at(weight, first), weight->type, rows, weight->columns};
 }
 
+/* sums[t] = sum over i of W[row, i] x[t, i]: DM_MAX_BLOCK weights are decoded at a time, once for all m <= FEW_TOKENS. */
+static void dot_blocks(const dm_weight *weight, size_t row, const float *x, size_t ldx, size_t m, float *sums) {
+    const dm_vector_table *vector = dm_vector();
+    dm_decode_fn decode = dm_type_decoder(weight->type);
+    const char *blocks = row_at(weight, row);
+    float decoded[DM_MAX_BLOCK];
+    memset(sums, 0, m * sizeof *sums);
+    for (size_t i = 0; i < weight->columns; i += DM_MAX_BLOCK) {
+        size_t n = weight->columns - i < DM_MAX_BLOCK ? weight->columns - i : DM_MAX_BLOCK;
+        decode(decoded, blocks + dm_type_bytes(weight->type, i), n);
+        for (size_t t = 0; t < m; t++) {
+            sums[t] += vector->dot(decoded, x + t * ldx + i, n);
+        }
+    }
+}
+
+static bool is_blocks(dm_type type) {
+    return type != DM_TYPE_F32 && type != DM_TYPE_F16 && type != DM_TYPE_BF16;
+}
+
 float dm_weight_dot(const dm_weight *weight, size_t row, const float *x) {
     const dm_vector_table *vector = dm_vector();
     const void *w = row_at(weight, row);
+    float sum;
     switch (weight->type) {
-    case DM_WEIGHT_F16:
+    case DM_TYPE_F32:
+        return vector->dot(w, x, weight->columns);
+    case DM_TYPE_F16:
         return vector->dot_f16(w, x, weight->columns);
-    case DM_WEIGHT_BF16:
+    case DM_TYPE_BF16:
         return vector->dot_bf16(w, x, weight->columns);
-    case DM_WEIGHT_F32:
-        break;
+    default:
+        dot_blocks(weight, row, x, 0, 1, &sum);
+        return sum;
     }
-    return vector->dot(w, x, weight->columns);
 }
 
 /* y [rows, columns] = the whole matrix as float32 */
 static void widen(float *y, const dm_weight *weight) {
-    const dm_vector_table *vector = dm_vector();
-    size_t n = weight->rows * weight->columns;
-    switch (weight->type) {
-    case DM_WEIGHT_F16:
-        vector->f16_to_f32(y, weight->data, n);
-        break;
-    case DM_WEIGHT_BF16:
-        vector->bf16_to_f32(y, weight->data, n);
-        break;
-    case DM_WEIGHT_F32:
-        vector->scale(y, 1.0f, weight->data, n);
-        break;
-    }
+    dm_type_decoder(weight->type)(y, weight->data, weight->rows * weight->columns);
 }
 
 void dm_weight_row(float *y, const dm_weight *weight, size_t row) {
@@ -66,10 +74,16 @@ size_t dm_linear_scratch(size_t columns) {
 
 /* Rows begin .. end - 1 of one product, for all m tokens. */
 static void dot_rows(const dm_linear_product *product, const float *x, size_t ldx, size_t m, size_t begin, size_t end) {
+    bool blocks = is_blocks(product->weight.type);
     for (size_t row = begin; row < end; row++) {
         float bias = product->bias != NULL ? product->bias[row] : 0.0f;
+        float sums[FEW_TOKENS];
+        if (blocks) {
+            dot_blocks(&product->weight, row, x, ldx, m, sums);
+        }
         for (size_t t = 0; t < m; t++) {
-            product->y[t * product->ldy + row] = dm_weight_dot(&product->weight, row, x + t * ldx) + bias;
+            float sum = blocks ? sums[t] : dm_weight_dot(&product->weight, row, x + t * ldx);
+            product->y[t * product->ldy + row] = sum + bias;
         }
     }
 }
@@ -119,11 +133,11 @@ static void add_bias(const dm_linear_product *product, size_t m) {
 static dm_status linear_many(const dm_linear_product *product, const float *x, size_t ldx, size_t m, float *scratch) {
     const dm_weight *weight = &product->weight;
     size_t columns = weight->columns;
-    size_t block = weight->type == DM_WEIGHT_F32 ? weight->rows : dm_linear_scratch(columns) / columns;
+    size_t block = weight->type == DM_TYPE_F32 ? weight->rows : dm_linear_scratch(columns) / columns;
     for (size_t row = 0; row < weight->rows; row += block) {
         size_t rows = weight->rows - row < block ? weight->rows - row : block;
         const float *w = scratch;
-        if (weight->type == DM_WEIGHT_F32) {
+        if (weight->type == DM_TYPE_F32) {
             w = weight->data;
         } else {
             widen_rows(scratch, weight, row, rows);

@@ -1,23 +1,19 @@
 /*
  * Linear layers for inference, whose weights stay in the type that the file
- * stores: y = x W^T + bias. A few tokens are dot products that read each weight
- * once; many are float32 products over blocks of rows widened on the way.
+ * stores, any that can be decoded: y = x W^T + bias. A few tokens are dot
+ * products that read each weight once; many are float32 products over blocks of
+ * rows widened on the way.
  */
 #ifndef DM_KERNELS_LINEAR_H
 #define DM_KERNELS_LINEAR_H
 
 #include "base/status.h"
+#include "kernels/block_types.h"
 
-typedef enum dm_weight_type {
-    DM_WEIGHT_F32,
-    DM_WEIGHT_F16,
-    DM_WEIGHT_BF16,
-} dm_weight_type;
-
-/* A matrix W [rows, columns], rows contiguous. Memory is the owner's. */
+/* A matrix W [rows, columns] of a type that has a decoder; rows contiguous, each of whole blocks. Memory is the owner's. */
 typedef struct dm_weight {
     const void *data;
-    dm_weight_type type;
+    dm_type type;
     size_t rows, columns;
 } dm_weight;
 

@@ -4,21 +4,9 @@
  * kept in double, exponentials are libm's.
  */
 #include <math.h>
-#include <string.h>
 
+#include "kernels/half.h"
 #include "kernels/vector_tables.h"
-
-static float bits_to_f32(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static uint32_t f32_to_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 /* ---- Sums and sweeps ---- */
 
@@ -74,41 +62,8 @@ static void add(float *y, const float *a, const float *b, size_t n) {
 
 /* ---- Half precision ---- */
 
-static float f16_value(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16;
-    uint32_t exponent = (h >> 10) & 31;
-    uint32_t mantissa = h & 1023;
-    if (exponent == 31) {
-        uint32_t quiet = mantissa != 0 ? 0x400000 : 0;
-        return bits_to_f32(sign | 0x7f800000 | quiet | mantissa << 13);
-    }
-    if (exponent == 0) { /* zero or subnormal: mantissa units of 2^-24 */
-        float magnitude = (float)mantissa * 0x1p-24f;
-        return sign != 0 ? -magnitude : magnitude;
-    }
-    return bits_to_f32(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
-static uint16_t f16_bits(float x) {
-    uint32_t bits = f32_to_bits(x);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) {
-        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x1ff));
-    }
-    if (magnitude >= 0x477ff000) { /* 65520, halfway past the largest half, and above */
-        return sign | 0x7c00;
-    }
-    if (magnitude < 0x38800000) { /* below 2^-14: count units of 2^-24, rounded by the float unit itself */
-        float shifted = bits_to_f32(magnitude) + 0.5f;
-        return (uint16_t)(sign | (f32_to_bits(shifted) - f32_to_bits(0.5f)));
-    }
-    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-    return (uint16_t)(sign | (rounded - 0x38000000) >> 13);
-}
-
 static uint16_t bf16_bits(float x) {
-    uint32_t bits = f32_to_bits(x);
+    uint32_t bits = dm_f32_to_bits(x);
     if ((bits & 0x7fffffff) > 0x7f800000) {
         return (uint16_t)(bits >> 16 | 0x40);
     }
@@ -116,13 +71,13 @@ static uint16_t bf16_bits(float x) {
 }
 
 static float bf16_value(uint16_t h) {
-    return bits_to_f32((uint32_t)h << 16);
+    return dm_bits_to_f32((uint32_t)h << 16);
 }
 
 static float dot_f16(const uint16_t *w, const float *x, size_t n) {
     double total = 0;
     for (size_t i = 0; i < n; i++) {
-        total += (double)f16_value(w[i]) * x[i];
+        total += (double)dm_f16_value(w[i]) * x[i];
     }
     return (float)total;
 }
@@ -137,13 +92,13 @@ static float dot_bf16(const uint16_t *w, const float *x, size_t n) {
 
 static void f16_to_f32(float *y, const uint16_t *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        y[i] = f16_value(x[i]);
+        y[i] = dm_f16_value(x[i]);
     }
 }
 
 static void f32_to_f16(uint16_t *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        y[i] = f16_bits(x[i]);
+        y[i] = dm_f16_bits(x[i]);
     }
 }
 

@@ -7,36 +7,7 @@
 
 #include "base/file.h"
 #include "base/status.h"
-
-typedef enum dm_type {
-    DM_TYPE_F32 = 0,
-    DM_TYPE_F16 = 1,
-    DM_TYPE_Q4_0 = 2,
-    DM_TYPE_Q4_1 = 3,
-    DM_TYPE_Q5_0 = 6,
-    DM_TYPE_Q5_1 = 7,
-    DM_TYPE_Q8_0 = 8,
-    DM_TYPE_Q8_1 = 9,
-    DM_TYPE_Q2_K = 10,
-    DM_TYPE_Q3_K = 11,
-    DM_TYPE_Q4_K = 12,
-    DM_TYPE_Q5_K = 13,
-    DM_TYPE_Q6_K = 14,
-    DM_TYPE_Q8_K = 15,
-    DM_TYPE_IQ4_NL = 20,
-    DM_TYPE_IQ4_XS = 23,
-    DM_TYPE_I8 = 24,
-    DM_TYPE_I16 = 25,
-    DM_TYPE_I32 = 26,
-    DM_TYPE_I64 = 27,
-    DM_TYPE_F64 = 28,
-    DM_TYPE_BF16 = 30,
-} dm_type;
-
-/* Name ("F32", "Q4_K", ...), or NULL for a number that is no known type. */
-const char *dm_type_name(uint32_t type);
-/* Weights per block and bytes per block; false for an unknown type. */
-bool dm_type_block(uint32_t type, uint32_t *weights, uint32_t *bytes);
+#include "kernels/block_types.h"
 
 #define DM_MAX_DIMS 4
 

@@ -30,9 +30,9 @@ static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, 
         return dm_fail(DM_ERR_FORMAT, "%s: tensor '%s' is %s, expected %s", path, spec->name, is, should);
     }
     bool vector = spec->n_dims == 1; /* norms and biases, which every program keeps in float32 */
-    if (found->type != DM_TYPE_F32 && (vector || (found->type != DM_TYPE_F16 && found->type != DM_TYPE_BF16))) {
-        return dm_fail(DM_ERR_UNSUPPORTED, "%s: tensor '%s' is of type %s, expected %s", path, spec->name,
-                       dm_type_name((uint32_t)found->type), vector ? "F32" : "F32, F16 or BF16");
+    if (vector ? found->type != DM_TYPE_F32 : dm_type_decoder((uint32_t)found->type) == NULL) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "%s: tensor '%s' is of type %s, expected %s%s", path, spec->name,
+                       dm_type_name((uint32_t)found->type), vector ? "" : "one of ", vector ? "F32" : dm_type_names());
     }
     return DM_OK;
 }

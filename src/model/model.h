@@ -7,7 +7,7 @@
 
 typedef struct dm_tensor {
     const void *data; /* NULL: the model has none of this role */
-    dm_type type;     /* F32, F16 or BF16 */
+    dm_type type;     /* one that has a decoder; F32 for vectors */
     uint64_t dims[DM_MAX_DIMS];
 } dm_tensor;
 

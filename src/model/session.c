@@ -34,40 +34,20 @@ static void *want(dm_session *session, size_t count, size_t size) {
 
 /* ---- Weights ------------------------------------------------------------- */
 
-static bool weight_type(dm_type type, dm_weight_type *out) {
-    switch (type) {
-    case DM_TYPE_F32:
-        *out = DM_WEIGHT_F32;
-        return true;
-    case DM_TYPE_F16:
-        *out = DM_WEIGHT_F16;
-        return true;
-    case DM_TYPE_BF16:
-        *out = DM_WEIGHT_BF16;
-        return true;
-    default:
-        return false;
-    }
-}
-
-static dm_status read_weights(const dm_tensor *tensors, dm_weights *out) {
+static void read_weights(const dm_tensor *tensors, dm_weights *out) {
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_tensor *tensor = &tensors[role];
         if (tensor->data == NULL) {
             continue;
         }
-        dm_weight *weight = &out->matrices[role];
-        if (!weight_type(tensor->type, &weight->type)) {
-            const char *type = dm_type_name(tensor->type);
-            return dm_fail(DM_ERR_UNSUPPORTED, "weights of type %s cannot be run; F32, F16 and BF16 can",
-                           type ? type : "unknown");
-        }
-        weight->data = tensor->data;
-        weight->columns = tensor->dims[0];
-        weight->rows = tensor->dims[1] * tensor->dims[2] * tensor->dims[3];
+        out->matrices[role] = (dm_weight){
+            .data = tensor->data,
+            .type = tensor->type,
+            .rows = tensor->dims[1] * tensor->dims[2] * tensor->dims[3],
+            .columns = tensor->dims[0],
+        };
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
     }
-    return DM_OK;
 }
 
 static dm_status read_all_weights(dm_session *session) {
@@ -77,9 +57,9 @@ static dm_status read_all_weights(dm_session *session) {
     if (session->layers == NULL) {
         return DM_ERR_MEMORY;
     }
-    DM_TRY(read_weights(model->tensors, &session->global));
+    read_weights(model->tensors, &session->global);
     for (size_t l = 0; l < layers; l++) {
-        DM_TRY(read_weights(model->layers[l].tensors, &session->layers[l]));
+        read_weights(model->layers[l].tensors, &session->layers[l]);
     }
     return DM_OK;
 }

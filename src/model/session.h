@@ -28,7 +28,7 @@ typedef struct dm_activations {
     float *grouped;   /* [B * top_k, dim] expert inputs, then outputs */
     float *hidden;    /* [B * top_k, expert_dim] */
     float *up;        /* [B * top_k, expert_dim] */
-    float *widened;   /* [threads, widened_size] weights of half precision as float32 */
+    float *widened;   /* [threads, widened_size] weights as float32 */
     size_t widened_size;
     float *attention; /* [threads, dm_cached_attention_scratch()] */
 } dm_activations;
