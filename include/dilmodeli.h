@@ -71,7 +71,7 @@ DM_API void dm_set_log(dm_log_fn fn, void *user);
 typedef struct dm_model dm_model;
 
 typedef struct dm_model_info {
-    char architecture[32];  /* "qwen3moe", "gpt2" */
+    char architecture[32];  /* "llama", "qwen3moe", ... */
     char name[128];         /* general.name, or "" */
     uint64_t params;        /* number of weights */
     uint64_t active_params; /* weights that one token uses */
@@ -84,8 +84,10 @@ typedef struct dm_model_info {
     int32_t experts;    /* per layer, 0 for a dense model */
     int32_t top_k;      /* experts per token */
     int32_t expert_dim; /* width of one expert */
+    int32_t shared_dim; /* width of the expert that all tokens use, 0 if none */
     int32_t vocab;
     int32_t context; /* longest trained context, tokens */
+    int32_t window;  /* newest positions that a token sees, 0: all */
 } dm_model_info;
 
 /* Maps a GGUF model. On success *out is owned by the caller; close it with

@@ -84,20 +84,23 @@ static void compare(const char *model_path, const char *logits_path) {
     free(ids);
 }
 
-static void qwen3moe(void **state) {
-    (void)state;
-    compare(MODELS "qwen3moe-tiny.gguf", MODELS "qwen3moe-tiny.logits.npy");
-}
+#define FIXTURE(name)                                                                                                            \
+    static void name(void **state) {                                                                                             \
+        (void)state;                                                                                                             \
+        compare(MODELS #name "-tiny.gguf", MODELS #name "-tiny.logits.npy");                                                     \
+    }
 
-static void gpt2(void **state) {
-    (void)state;
-    compare(MODELS "gpt2-tiny.gguf", MODELS "gpt2-tiny.logits.npy");
-}
+FIXTURE(gpt2)
+FIXTURE(llama)
+FIXTURE(mixtral)
+FIXTURE(olmoe)
+FIXTURE(qwen2moe)
+FIXTURE(qwen3moe)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(qwen3moe),
-        cmocka_unit_test(gpt2),
+        cmocka_unit_test(gpt2),  cmocka_unit_test(llama),    cmocka_unit_test(mixtral),
+        cmocka_unit_test(olmoe), cmocka_unit_test(qwen2moe), cmocka_unit_test(qwen3moe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

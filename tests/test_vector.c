@@ -533,6 +533,26 @@ static void test_rope_turns_and_returns(void **state) {
     }
 }
 
+static void test_rope_pairs(void **state) {
+    (void)state;
+    enum { N = 38 };
+    float cosine[N], sine[N], x[N], kept[N];
+    for (int i = 0; i < N; i++) {
+        cosine[i] = (float)cos(0.37 * (i / 2));
+        sine[i] = (float)sin(0.37 * (i / 2)) * (i % 2 == 0 ? -1.0f : 1.0f);
+        kept[i] = normal();
+    }
+    for (size_t t = 0; t < n_tables; t++) {
+        memcpy(x, kept, sizeof x);
+        tables[t]->rope_pairs(x, cosine, sine, N);
+        for (int i = 0; i < N; i += 2) {
+            double a = kept[i], b = kept[i + 1], angle = 0.37 * (i / 2);
+            assert_true(close_to(x[i], a * cos(angle) - b * sin(angle), 1e-6));
+            assert_true(close_to(x[i + 1], b * cos(angle) + a * sin(angle), 1e-6));
+        }
+    }
+}
+
 static void test_adamw_over_steps(void **state) {
     (void)state;
     enum { N = 21, STEPS = 20 };
@@ -619,6 +639,7 @@ int main(void) {
         cmocka_unit_test(test_activation_accuracy),
         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_rope_turns_and_returns),
+        cmocka_unit_test(test_rope_pairs),
         cmocka_unit_test(test_adamw_over_steps),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);

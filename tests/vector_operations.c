@@ -45,6 +45,7 @@ CALL(gelu_backward, t->gelu_backward(F(0), F(1), F(2), n))
 CALL(gelu_backward_in_place, t->gelu_backward(F(0), F(0), F(1), n))
 CALL(rope, t->rope(F(0), F(1), F(2), 1.0f, n))
 CALL(rope_back, t->rope(F(0), F(1), F(2), -1.0f, n))
+CALL(rope_pairs, t->rope_pairs(F(0), F(1), F(2), 2 * n))
 CALL(softmax_backward, t->softmax_backward(F(0), F(1), F(2), c->a, c->b, n))
 CALL(softmax_backward_in_place, t->softmax_backward(F(0), F(1), F(0), c->a, c->b, n))
 CALL(adamw, dm_adamw step = {1e-2f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.3f, 0.2f, 0.7f}; t->adamw(F(0), F(1), F(2), F(3), &step, n))
@@ -85,6 +86,7 @@ const operation operations[] = {
     OPERATION(gelu_backward_in_place, "ff", 0, 1e-6),
     OPERATION(rope, "Fcs", 0, 4e-7),
     OPERATION(rope_back, "Fcs", 0, 4e-7),
+    OPERATION(rope_pairs, "FFF", 0, 1e-6),
     OPERATION(softmax_backward, "fff", 0, 4e-7),
     OPERATION(softmax_backward_in_place, "ff", 0, 4e-7),
     OPERATION(adamw, "ffpf", 0, 1e-6),

@@ -120,9 +120,11 @@ static json_t *json_shape(const dm_model_info *info) {
         const char *key;
         int32_t value;
     } fields[] = {
-        {"layers", info->layers},         {"dim", info->dim},         {"heads", info->heads},     {"kv_heads", info->kv_heads},
-        {"head_dim", info->head_dim},     {"ffn_dim", info->ffn_dim}, {"experts", info->experts}, {"top_k", info->top_k},
-        {"expert_dim", info->expert_dim}, {"vocab", info->vocab},     {"context", info->context},
+        {"layers", info->layers},     {"dim", info->dim},           {"heads", info->heads},
+        {"kv_heads", info->kv_heads}, {"head_dim", info->head_dim}, {"ffn_dim", info->ffn_dim},
+        {"experts", info->experts},   {"top_k", info->top_k},       {"expert_dim", info->expert_dim},
+        {"vocab", info->vocab},       {"context", info->context},   {"shared_dim", info->shared_dim},
+        {"window", info->window},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         set_integer(shape, fields[i].key, (uint64_t)fields[i].value);

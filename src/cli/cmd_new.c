@@ -47,7 +47,7 @@ static const named_shape shapes[] = {
     {"fine-12l",
      "12 layers, dim 768, 64 experts of 256, top 8 (0.56 B)",
      false,
-     {.architecture = "qwen3moe",
+     {.architecture = "llama",
       .layers = 12,
       .dim = 768,
       .heads = 12,
@@ -60,7 +60,7 @@ static const named_shape shapes[] = {
     {"olmoe-4l",
      "4 layers of OLMoE's shape: dim 2048, 64 experts of 1024, top 8 (1.9 B)",
      false,
-     {.architecture = "qwen3moe",
+     {.architecture = "llama",
       .layers = 4,
       .dim = 2048,
       .heads = 16,
@@ -68,7 +68,7 @@ static const named_shape shapes[] = {
       .experts = 64,
       .top_k = 8,
       .expert_dim = 1024,
-      .vocab = 50304,
+      .vocab = 50257,
       .context = 4096}},
 };
 
@@ -76,7 +76,7 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct choices {
     const char *shape, *arch, *tokenizer, *type, *name;
-    int64_t layers, dim, heads, kv_heads, head_dim, ffn_dim, experts, top_k, expert_dim, vocab, context, seed;
+    int64_t layers, dim, heads, kv_heads, head_dim, ffn_dim, experts, top_k, expert_dim, shared_dim, vocab, context, window, seed;
     bool tied_output;
 } choices;
 
@@ -128,7 +128,8 @@ static bool make_shape(const choices *c, dm_model_info *info, bool *tied_output)
            override("heads", c->heads, &info->heads) && override("kv-heads", c->kv_heads, &info->kv_heads) &&
            override("head-dim", c->head_dim, &info->head_dim) && override("ffn-dim", c->ffn_dim, &info->ffn_dim) &&
            override("experts", c->experts, &info->experts) && override("top-k", c->top_k, &info->top_k) &&
-           override("expert-dim", c->expert_dim, &info->expert_dim) && override("vocab", c->vocab, &info->vocab) &&
+           override("expert-dim", c->expert_dim, &info->expert_dim) && override("shared-dim", c->shared_dim, &info->shared_dim) &&
+           override("window", c->window, &info->window) && override("vocab", c->vocab, &info->vocab) &&
            override("context", c->context, &info->context);
 }
 
@@ -146,18 +147,21 @@ int cmd_new(int argc, char **argv) {
     choices c = {.type = "f32"};
     const cli_option options[] = {
         {"shape", 0, CLI_STRING, &c.shape, "NAME", "start from a named shape: gpt2-124m, moe-22m, moe-110m, fine-12l, olmoe-4l"},
-        {"arch", 0, CLI_STRING, &c.arch, "NAME", "qwen3moe (mixture of experts) or gpt2 (dense)"},
+        {"arch", 0, CLI_STRING, &c.arch, "NAME",
+         "llama (with experts: as Mixtral), qwen2, qwen2moe, qwen3, qwen3moe, olmoe or gpt2"},
         {"layers", 0, CLI_INT, &c.layers, "N", "layers; 0, here and below: the shape's or the architecture's"},
         {"dim", 0, CLI_INT, &c.dim, "N", "width of the residual stream"},
         {"heads", 0, CLI_INT, &c.heads, "N", "query heads"},
-        {"kv-heads", 0, CLI_INT, &c.kv_heads, "N", "key and value heads (qwen3moe)"},
+        {"kv-heads", 0, CLI_INT, &c.kv_heads, "N", "key and value heads, shared by groups of heads"},
         {"head-dim", 0, CLI_INT, &c.head_dim, "N", "width of a head"},
-        {"ffn-dim", 0, CLI_INT, &c.ffn_dim, "N", "feed-forward width (gpt2)"},
-        {"experts", 0, CLI_INT, &c.experts, "N", "experts per layer (qwen3moe)"},
-        {"top-k", 0, CLI_INT, &c.top_k, "N", "experts that one token uses (qwen3moe)"},
-        {"expert-dim", 0, CLI_INT, &c.expert_dim, "N", "width of an expert (qwen3moe)"},
+        {"ffn-dim", 0, CLI_INT, &c.ffn_dim, "N", "feed-forward width, where there are no experts"},
+        {"experts", 0, CLI_INT, &c.experts, "N", "experts per layer"},
+        {"top-k", 0, CLI_INT, &c.top_k, "N", "experts that one token uses"},
+        {"expert-dim", 0, CLI_INT, &c.expert_dim, "N", "width of an expert"},
+        {"shared-dim", 0, CLI_INT, &c.shared_dim, "N", "width of the expert that all tokens use (qwen2moe)"},
         {"vocab", 0, CLI_INT, &c.vocab, "N", "size of the vocabulary; without --tokenizer it is bytes and filling"},
         {"context", 0, CLI_INT, &c.context, "N", "longest context, tokens"},
+        {"window", 0, CLI_INT, &c.window, "N", "newest positions that a token sees; 0: all"},
         {"tied-output", 0, CLI_FLAG, &c.tied_output, NULL, "the output projection is the token embedding"},
         {"tokenizer", 0, CLI_STRING, &c.tokenizer, "GGUF", "take the vocabulary of this file"},
         {"type", 0, CLI_STRING, &c.type, "TYPE", "of the matrices: f32, f16 or bf16"},

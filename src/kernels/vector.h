@@ -69,6 +69,9 @@ typedef struct dm_vector_table {
      * x[i] = x[i] c - x[i+half] s; x[i+half] = x[i+half] c + x[i] s. cosine, sine: [half].
      * Turning back is the same with sine negated: pass sign = -1. */
     void (*rope)(float *x, const float *cosine, const float *sine, float sign, size_t half);
+    /* The same with neighbours paired (x[2i], x[2i + 1]), in place, n even: x[i] = x[i] c[i] + x[i ^ 1] s[i]. Cosines
+     * [n] stand twice, sines [n] negated for the first of a pair. */
+    void (*rope_pairs)(float *x, const float *cosine, const float *sine, size_t n);
 
     /* Softmax's backward inside attention: ds[i] = p[i] * (dp[i] - delta) * scale. In place on dp allowed. */
     void (*softmax_backward)(float *ds, const float *p, const float *dp, float delta, float scale, size_t n);

@@ -434,6 +434,24 @@ static void row_rope(float *x, const float *cosine, const float *sine, float sig
     });
 }
 
+/* Every number beside its pair's other one. */
+ALWAYS_INLINE vf swap_pairs(vf v) {
+#if LANES == 16
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+#elif LANES == 8
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+#else
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+#endif
+}
+
+static void row_rope_pairs(float *x, const float *cosine, const float *sine, size_t n) {
+    SWEEP(i, k, n, {
+        vf v = load(x + i, k);
+        store(x + i, v_fma(v, load(cosine + i, k), swap_pairs(v) * load(sine + i, k)), k);
+    });
+}
+
 static void row_softmax_backward(float *ds, const float *p, const float *dp, float delta, float factor, size_t n) {
     SWEEP(i, k, n, { store(ds + i, load(p + i, k) * factor * (load(dp + i, k) - delta), k); });
 }
@@ -480,6 +498,7 @@ const dm_vector_table DM_TABLE = {
     .gelu = row_gelu,
     .gelu_backward = row_gelu_backward,
     .rope = row_rope,
+    .rope_pairs = row_rope_pairs,
     .softmax_backward = row_softmax_backward,
     .adamw = row_adamw,
 };

@@ -245,6 +245,14 @@ static void rope(float *x, const float *cosine, const float *sine, float sign, s
     }
 }
 
+static void rope_pairs(float *x, const float *cosine, const float *sine, size_t n) {
+    for (size_t i = 0; i < n; i += 2) {
+        float a = x[i], b = x[i + 1];
+        x[i] = a * cosine[i] + b * sine[i];
+        x[i + 1] = b * cosine[i + 1] + a * sine[i + 1];
+    }
+}
+
 static void softmax_backward(float *ds, const float *p, const float *dp, float delta, float factor, size_t n) {
     for (size_t i = 0; i < n; i++) {
         ds[i] = p[i] * (dp[i] - delta) * factor;
@@ -288,6 +296,7 @@ const dm_vector_table dm_vector_scalar = {
     .gelu = gelu,
     .gelu_backward = gelu_backward,
     .rope = rope,
+    .rope_pairs = rope_pairs,
     .softmax_backward = softmax_backward,
     .adamw = adamw,
 };

@@ -29,15 +29,23 @@ typedef struct tile {
     size_t ldq, ld_out, ld_keys;
     size_t n, n_keys, width;
     size_t position;  /* of the first query */
+    size_t window;    /* a query sees itself and window - 1 positions before */
     size_t first_key; /* position of keys[0] */
     float *scores;    /* [n, TILE_KEYS] */
 } tile;
 
-/* How many of the tile's keys query i may see. */
-static size_t visible(const tile *t, size_t i) {
+/* Which of the tile's keys query i may see: from .. to - 1. */
+typedef struct span {
+    size_t from, to;
+} span;
+
+static span visible(const tile *t, size_t i) {
     size_t end = t->position + i + 1;
-    size_t seen = end > t->first_key ? end - t->first_key : 0;
-    return seen < t->n_keys ? seen : t->n_keys;
+    size_t begin = end > t->window ? end - t->window : 0;
+    span seen = {begin > t->first_key ? begin - t->first_key : 0, end > t->first_key ? end - t->first_key : 0};
+    seen.to = seen.to < t->n_keys ? seen.to : t->n_keys;
+    seen.from = seen.from < seen.to ? seen.from : seen.to;
+    return seen;
 }
 
 /* scores = q keys^T */
@@ -48,8 +56,8 @@ static dm_status score(const tile *t) {
     }
     const dm_vector_table *vector = dm_vector();
     for (size_t i = 0; i < t->n; i++) {
-        size_t seen = visible(t, i);
-        for (size_t j = 0; j < seen; j++) {
+        span seen = visible(t, i);
+        for (size_t j = seen.from; j < seen.to; j++) {
             t->scores[i * TILE_KEYS + j] = vector->dot(t->q + i * t->ldq, t->keys + j * t->ld_keys, t->width);
         }
     }
@@ -64,8 +72,8 @@ static dm_status add_values(const tile *t) {
     }
     const dm_vector_table *vector = dm_vector();
     for (size_t i = 0; i < t->n; i++) {
-        size_t seen = visible(t, i);
-        for (size_t j = 0; j < seen; j++) {
+        span seen = visible(t, i);
+        for (size_t j = seen.from; j < seen.to; j++) {
             vector->axpy(t->out + i * t->ld_out, t->scores[i * TILE_KEYS + j], t->values + j * t->ld_keys, t->width);
         }
     }
@@ -78,14 +86,16 @@ static void rescale(const tile *t, float *peaks, float *totals) {
     float scale = 1.0f / sqrtf((float)t->width);
     for (size_t i = 0; i < t->n; i++) {
         float *row = t->scores + i * TILE_KEYS;
-        size_t seen = visible(t, i);
-        memset(row + seen, 0, (t->n_keys - seen) * sizeof *row);
-        if (seen == 0) {
+        span seen = visible(t, i);
+        size_t n = seen.to - seen.from;
+        memset(row, 0, seen.from * sizeof *row);
+        memset(row + seen.to, 0, (t->n_keys - seen.to) * sizeof *row);
+        if (n == 0) {
             continue;
         }
-        float peak = fmaxf(peaks[i], scale * vector->max(row, seen));
+        float peak = fmaxf(peaks[i], scale * vector->max(row + seen.from, n));
         float shrink = expf(peaks[i] - peak);
-        totals[i] = shrink * totals[i] + vector->exp_sum(row, scale, peak, seen);
+        totals[i] = shrink * totals[i] + vector->exp_sum(row + seen.from, scale, peak, n);
         if (shrink != 1.0f) {
             vector->scale(t->out + i * t->ld_out, shrink, t->out + i * t->ld_out, t->width);
         }
@@ -106,6 +116,7 @@ static dm_status attend(const dm_cached_attention *a, int32_t head, size_t first
               .n = n,
               .width = width,
               .position = a->start + first,
+              .window = a->window != 0 ? a->window : SIZE_MAX,
               .scores = scratch};
     t.q = a->q + first * t.ldq + (size_t)head * width;
     t.out = a->out + first * t.ld_out + (size_t)head * width;
@@ -114,8 +125,9 @@ static dm_status attend(const dm_cached_attention *a, int32_t head, size_t first
         totals[i] = 0.0f;
         memset(t.out + i * t.ld_out, 0, width * sizeof *t.out);
     }
-    size_t end = t.position + n; /* the last query sees itself */
-    for (t.first_key = 0; t.first_key < end; t.first_key += TILE_KEYS) {
+    size_t end = t.position + n;                                              /* the last query sees itself */
+    size_t begin = t.position + 1 > t.window ? t.position + 1 - t.window : 0; /* what the first query sees first */
+    for (t.first_key = begin / TILE_KEYS * TILE_KEYS; t.first_key < end; t.first_key += TILE_KEYS) {
         t.n_keys = end - t.first_key < TILE_KEYS ? end - t.first_key : TILE_KEYS;
         t.keys = a->keys + t.first_key * t.ld_keys + kv_offset;
         t.values = a->values + t.first_key * t.ld_keys + kv_offset;

@@ -8,6 +8,7 @@
  * (Ainslie et al. 2023): head h reads kv head h / (n_heads / n_kv_heads). */
 typedef struct dm_cached_attention {
     int32_t n_heads, n_kv_heads, head_dim;
+    size_t window; /* newest positions that a query sees, its own included; 0: all */
     size_t start, n;
     const float *q; /* [n, n_heads * head_dim], ldq floats between rows */
     size_t ldq;

@@ -1,4 +1,7 @@
-/* The forward pass of one batch of tokens through a session. */
+/*
+ * The forward pass of one batch of tokens through a session. There is one for all architectures: what a layer computes
+ * follows from the tensors that it has (see arch.c) and from a few numbers of the config.
+ */
 #ifndef DM_MODEL_FORWARD_H
 #define DM_MODEL_FORWARD_H
 
@@ -13,27 +16,27 @@ typedef enum dm_logits_kind {
 /* Appends n <= session->batch checked ids that fit, and advances the session. */
 dm_status dm_forward(dm_session *session, const int32_t *ids, size_t n, dm_logits_kind kind, float *logits);
 
-/* ---- Pieces that the architectures share; x, h, ... are the session's scratch ---- */
+/* ---- A layer's blocks; x, h, ... are the session's scratch, n rows each ---- */
 
-/* All layers on scratch.x [n, dim], one file per architecture. */
-dm_status dm_forward_qwen3moe(dm_session *session, size_t n);
-dm_status dm_forward_gpt2(dm_session *session, size_t n);
+/* h = attention of layer l over h, whose keys and values are appended to the cache. */
+dm_status dm_forward_attention(dm_session *session, const dm_weights *weights, int32_t l, size_t n);
+/* h = dense feed-forward of h. */
+dm_status dm_forward_dense(dm_session *session, const dm_weights *weights, size_t n);
+/* h = mixture of experts of h, with the shared expert where there is one; counts the loads. */
+dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int32_t l, size_t n);
+/* shared = sigmoid of the shared expert's gate times what it makes of h. */
+dm_status dm_forward_shared(dm_session *session, const dm_weights *weights, size_t n);
 
-/* h = norm(x) with the weights of `role` (and the biases of `bias_role` where it is a LayerNorm), n rows from x. */
+/* ---- Pieces of them ---- */
+
+/* y = norm(x) of rows of the model's width, with the weights of `role` and, where there are biases of `bias_role`, as a
+ * LayerNorm. */
 void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
-                     size_t n);
-/* y [n, rows], rows of y contiguous. */
+                     size_t n, float *y);
+/* y [n, rows] = x W^T, rows of y contiguous, with the biases of `bias_role` where there are any. */
 dm_linear_product dm_forward_product(const dm_weights *weights, dm_role role, dm_role bias_role, float *y);
 /* One product; x [n, columns] contiguous. */
 dm_status dm_forward_linear(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
                             size_t n, float *y);
-/* x += h, n rows. */
-void dm_forward_residual(const dm_session *session, size_t n);
-/* attended = attention of layer l for the n new tokens, whose keys and values are in the cache already. */
-dm_status dm_forward_attention(const dm_session *session, int32_t l, size_t n, size_t ldq);
-/* Keys or values of layer l at the session's next position. */
-float *dm_forward_cache(const dm_session *session, float *cache, int32_t l, int32_t position);
-/* h = mixture of experts of h, n rows; counts the loads. */
-dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int32_t l, size_t n);
 
 #endif

@@ -17,6 +17,8 @@ static dm_status route(dm_session *session, const dm_weights *weights, int32_t l
     size_t top_k = (size_t)c->top_k;
     const float *bias = session->model->expert_bias;
     dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = c->n_experts, .top_k = c->top_k};
+    router.plain_gates = c->plain_gates;
+    router.scale = c->expert_scale;
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;
 
     DM_TRY(dm_forward_linear(session, weights, DM_FFN_ROUTER, DM_ROLES, a->h, n, a->router));
@@ -29,29 +31,45 @@ static dm_status route(dm_session *session, const dm_weights *weights, int32_t l
     return DM_OK;
 }
 
+/* One expert's matrix of a role. */
+static dm_weight expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e) {
+    const dm_config *c = &session->model->config;
+    size_t rows = (size_t)(role == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
+    return weights->apart[role] != NULL ? weights->apart[role][e]
+                                        : dm_weight_rows(&weights->matrices[role], (size_t)e * rows, rows);
+}
+
 /* ---- One token: matrix-vector products over the chosen experts ---- */
 
 /* hidden [top_k * expert_dim] = silu(gate h) * (up h), rows begin .. end - 1 of all chosen experts laid end to end. */
 static void expert_rows_in(dm_session *session, const dm_weights *weights, size_t begin, size_t end) {
     dm_activations *a = &session->scratch;
     size_t width = (size_t)session->model->config.expert_dim;
-    for (size_t i = begin; i < end; i++) {
-        size_t row = (size_t)a->experts[i / width] * width + i % width;
-        a->hidden[i] = dm_weight_dot(&weights->matrices[DM_FFN_GATE_EXPS], row, a->h);
-        a->up[i] = dm_weight_dot(&weights->matrices[DM_FFN_UP_EXPS], row, a->h);
+    for (size_t i = begin; i < end;) {
+        dm_weight gate = expert_matrix(session, weights, DM_FFN_GATE_EXPS, a->experts[i / width]);
+        dm_weight up = expert_matrix(session, weights, DM_FFN_UP_EXPS, a->experts[i / width]);
+        size_t stop = (i / width + 1) * width < end ? (i / width + 1) * width : end;
+        for (; i < stop; i++) {
+            a->hidden[i] = dm_weight_dot(&gate, i % width, a->h);
+            a->up[i] = dm_weight_dot(&up, i % width, a->h);
+        }
     }
     dm_vector()->swiglu(a->hidden + begin, a->hidden + begin, a->up + begin, end - begin);
 }
 
-/* grouped [dim] = sum over the chosen of gate * down hidden, rows begin .. end - 1 */
+/* h [dim] = sum over the chosen of gate * down hidden, rows begin .. end - 1 */
 static void expert_rows_out(dm_session *session, const dm_weights *weights, size_t begin, size_t end) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
+    size_t top_k = (size_t)c->top_k;
+    dm_weight down[DM_ROUTER_MAX_TOP_K];
+    for (size_t j = 0; j < top_k; j++) {
+        down[j] = expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[j]);
+    }
     for (size_t row = begin; row < end; row++) {
         float sum = 0.0f;
-        for (size_t j = 0; j < (size_t)c->top_k; j++) {
-            size_t at = (size_t)a->experts[j] * (size_t)c->dim + row;
-            sum += a->gates[j] * dm_weight_dot(&weights->matrices[DM_FFN_DOWN_EXPS], at, a->hidden + j * (size_t)c->expert_dim);
+        for (size_t j = 0; j < top_k; j++) {
+            sum += a->gates[j] * dm_weight_dot(&down[j], row, a->hidden + j * (size_t)c->expert_dim);
         }
         a->h[row] = sum;
     }
@@ -115,10 +133,10 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
     float *hidden = a->hidden + first * width;
     float *up = a->up + first * width;
     const dm_linear_product in[] = {
-        {dm_weight_rows(&weights->matrices[DM_FFN_GATE_EXPS], (size_t)e * width, width), NULL, hidden, width},
-        {dm_weight_rows(&weights->matrices[DM_FFN_UP_EXPS], (size_t)e * width, width), NULL, up, width},
+        {expert_matrix(session, weights, DM_FFN_GATE_EXPS, e), NULL, hidden, width},
+        {expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
-    const dm_linear_product out = {dm_weight_rows(&weights->matrices[DM_FFN_DOWN_EXPS], (size_t)e * dim, dim), NULL, x, dim};
+    const dm_linear_product out = {expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
     DM_TRY(dm_linear(in, 2, x, dim, m, widened));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
     return dm_linear(&out, 1, hidden, width, m, widened);
@@ -156,10 +174,18 @@ static dm_status many_tokens(dm_session *session, const dm_weights *weights, siz
 }
 
 dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int32_t l, size_t n) {
+    const dm_config *c = &session->model->config;
     DM_TRY(route(session, weights, l, n));
+    if (c->shared_dim > 0) {
+        DM_TRY(dm_forward_shared(session, weights, n)); /* before h, its input too, becomes the experts' result */
+    }
     if (n == 1) {
         one_token(session, weights);
-        return DM_OK;
+    } else {
+        DM_TRY(many_tokens(session, weights, n));
     }
-    return many_tokens(session, weights, n);
+    if (c->shared_dim > 0) {
+        dm_vector()->add(session->scratch.h, session->scratch.h, session->scratch.shared, n * (size_t)c->dim);
+    }
+    return DM_OK;
 }

@@ -13,6 +13,10 @@ static bool is_bias(dm_role role) {
     case DM_ATTN_QKV_B:
     case DM_ATTN_OUTPUT_B:
     case DM_FFN_NORM_B:
+    case DM_ATTN_Q_B:
+    case DM_ATTN_K_B:
+    case DM_ATTN_V_B:
+    case DM_FFN_GATE_B:
     case DM_FFN_UP_B:
     case DM_FFN_DOWN_B:
         return true;
@@ -22,7 +26,7 @@ static bool is_bias(dm_role role) {
 }
 
 static bool writes_residual(dm_role role) {
-    return role == DM_ATTN_OUTPUT || role == DM_FFN_DOWN || role == DM_FFN_DOWN_EXPS;
+    return role == DM_ATTN_OUTPUT || role == DM_FFN_DOWN || role == DM_FFN_DOWN_EXPS || role == DM_FFN_DOWN_SHEXP;
 }
 
 static uint64_t tensor_seed(const dm_tensor_spec *spec, uint64_t seed) {
@@ -58,7 +62,7 @@ static void draw(uint64_t seed, uint64_t block, size_t from, size_t to, float de
 }
 
 void dm_init_piece(const dm_config *config, const dm_tensor_spec *spec, uint64_t seed, uint64_t first, size_t n, float *out) {
-    if (spec->n_dims == 1) {
+    if (spec->n_dims == 1 && spec->role != DM_FFN_ROUTER_SHEXP) {
         for (size_t i = 0; i < n; i++) {
             out[i] = is_bias(spec->role) ? 0.0f : 1.0f;
         }

@@ -37,25 +37,45 @@ static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, 
     return DM_OK;
 }
 
+/* A layer's three kinds of expert matrices, where each expert is a tensor, share one table. */
+static bool allocate_experts(dm_model *model) {
+    static const dm_role roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
+    const dm_config *c = &model->config;
+    if ((dm_config_parts(c) & DM_PART_APART) == 0) {
+        return true;
+    }
+    size_t per_role = (size_t)c->n_experts;
+    model->experts = calloc((size_t)c->n_layers * 3 * per_role, sizeof *model->experts);
+    for (size_t i = 0; i < (size_t)c->n_layers * 3 && model->experts != NULL; i++) {
+        model->layers[i / 3].tensors[roles[i % 3]].experts = model->experts + i * per_role;
+    }
+    return model->experts != NULL;
+}
+
 static dm_status allocate(const dm_config *config, dm_model **out) {
     dm_model *model = calloc(1, sizeof *model);
-    dm_layer *layers = calloc((size_t)config->n_layers, sizeof *layers);
-    if (model == NULL || layers == NULL) {
-        free(model);
-        free(layers);
+    if (model != NULL) {
+        model->config = *config;
+        model->layers = calloc((size_t)config->n_layers, sizeof *model->layers);
+    }
+    if (model == NULL || model->layers == NULL || !allocate_experts(model)) {
+        dm_model_close(model);
         return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", config->n_layers);
     }
-    model->config = *config;
-    model->layers = layers;
     *out = model;
     return DM_OK;
 }
 
 static void place(dm_model *model, const dm_tensor_spec *spec, dm_type type, const void *data) {
     dm_tensor *tensor = spec->layer < 0 ? &model->tensors[spec->role] : &model->layers[spec->layer].tensors[spec->role];
-    tensor->data = data;
-    tensor->type = type;
-    memcpy(tensor->dims, spec->dims, sizeof tensor->dims);
+    if (tensor->experts != NULL) {
+        tensor->experts[spec->expert] = (dm_expert_tensor){data, type};
+    }
+    if (spec->expert <= 0) {
+        tensor->data = data;
+        tensor->type = type;
+        memcpy(tensor->dims, spec->dims, sizeof tensor->dims);
+    }
 }
 
 static void tie_output(dm_model *model) {
@@ -210,6 +230,7 @@ void dm_model_close(dm_model *model) {
     }
     dm_gguf_close(model->file);
     dm_free(model->expert_bias);
+    free(model->experts);
     free(model->layers);
     free(model);
 }

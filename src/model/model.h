@@ -5,10 +5,17 @@
 #include "model/config.h"
 #include "model/tokenizer.h"
 
+/* One of a layer's experts that is a tensor of its own. */
+typedef struct dm_expert_tensor {
+    const void *data;
+    dm_type type;
+} dm_expert_tensor;
+
 typedef struct dm_tensor {
     const void *data; /* NULL: the model has none of this role */
     dm_type type;     /* one that has a decoder; F32 for vectors */
     uint64_t dims[DM_MAX_DIMS];
+    dm_expert_tensor *experts; /* [n_experts] where they lie apart: data, type and dims above are then the first one's */
 } dm_tensor;
 
 typedef struct dm_layer {
@@ -19,6 +26,7 @@ struct dm_model {
     dm_config config;
     dm_tensor tensors[DM_ROLES]; /* those outside the layers; DM_OUTPUT is token_embd when tied */
     dm_layer *layers;            /* [n_layers] */
+    dm_expert_tensor *experts;   /* [n_layers, 3, n_experts] what the layers' tensors point to, or NULL */
     float *expert_bias;          /* [n_layers, n_experts] added to router logits for the choice only, or NULL */
     dm_gguf *file;               /* NULL for a model made from memory */
     char name[128];

@@ -1,6 +1,5 @@
 #include "model/session.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -34,32 +33,42 @@ static void *want(dm_session *session, size_t count, size_t size) {
 
 /* ---- Weights ------------------------------------------------------------- */
 
-static void read_weights(const dm_tensor *tensors, dm_weights *out) {
+static dm_weight read_weight(const void *data, dm_type type, const uint64_t *dims) {
+    return (dm_weight){.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0]};
+}
+
+/* `apart` has room for the matrices of experts that lie apart; the rest of it is returned. */
+static dm_weight *read_weights(const dm_tensor *tensors, size_t n_experts, dm_weight *apart, dm_weights *out) {
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_tensor *tensor = &tensors[role];
         if (tensor->data == NULL) {
             continue;
         }
-        out->matrices[role] = (dm_weight){
-            .data = tensor->data,
-            .type = tensor->type,
-            .rows = tensor->dims[1] * tensor->dims[2] * tensor->dims[3],
-            .columns = tensor->dims[0],
-        };
+        out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims);
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
+        if (tensor->experts == NULL) {
+            continue;
+        }
+        out->apart[role] = apart;
+        for (size_t e = 0; e < n_experts; e++) {
+            *apart++ = read_weight(tensor->experts[e].data, tensor->experts[e].type, tensor->dims);
+        }
     }
+    return apart;
 }
 
 static dm_status read_all_weights(dm_session *session) {
     const dm_model *model = session->model;
     size_t layers = (size_t)model->config.n_layers;
+    size_t experts = (size_t)model->config.n_experts;
     session->layers = want(session, layers, sizeof *session->layers);
-    if (session->layers == NULL) {
+    dm_weight *apart = want(session, model->experts != NULL ? 3 * layers * experts : 0, sizeof *apart);
+    if (session->out_of_memory) {
         return DM_ERR_MEMORY;
     }
-    read_weights(model->tensors, &session->global);
+    read_weights(model->tensors, 0, NULL, &session->global);
     for (size_t l = 0; l < layers; l++) {
-        read_weights(model->layers[l].tensors, &session->layers[l]);
+        apart = read_weights(model->layers[l].tensors, experts, apart, &session->layers[l]);
     }
     return DM_OK;
 }
@@ -67,7 +76,7 @@ static dm_status read_all_weights(dm_session *session) {
 static size_t widest_row(const dm_session *session) {
     const dm_config *c = &session->model->config;
     size_t widest = (size_t)c->dim;
-    const int32_t others[] = {c->n_heads * c->head_dim, c->ffn_dim, c->expert_dim};
+    const int32_t others[] = {c->n_heads * c->head_dim, c->ffn_dim, c->expert_dim, c->shared_dim};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         widest = (size_t)others[i] > widest ? (size_t)others[i] : widest;
     }
@@ -91,34 +100,56 @@ static void make_expert_scratch(dm_session *session) {
     a->up = want(session, choices * (size_t)c->expert_dim, sizeof *a->up);
 }
 
+static void make_attention_scratch(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    dm_activations *a = &session->scratch;
+    size_t batch = (size_t)session->batch;
+    size_t heads = (size_t)c->n_heads * (size_t)c->head_dim;
+    bool fused = (dm_config_parts(c) & DM_PART_FUSED_QKV) != 0;
+    size_t kv = fused ? 0 : (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    a->q = want(session, batch * (fused ? 3 * heads : heads), sizeof *a->q);
+    a->k = want(session, batch * kv, sizeof *a->k);
+    a->v = want(session, batch * kv, sizeof *a->v);
+    a->attended = want(session, batch * heads, sizeof *a->attended);
+    a->attention = want(session, (size_t)session->threads * dm_cached_attention_scratch(), sizeof *a->attention);
+}
+
 static void make_scratch(dm_session *session) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
     size_t batch = (size_t)session->batch;
-    size_t threads = (size_t)session->threads;
-    size_t heads = (size_t)c->n_heads * (size_t)c->head_dim;
-    size_t half = (size_t)c->head_dim / 2;
+    size_t ffn = (size_t)(c->n_experts > 0 ? c->shared_dim : c->ffn_dim);
+    bool gated = (dm_config_parts(c) & DM_PART_GATED) != 0;
     a->x = want(session, batch * (size_t)c->dim, sizeof *a->x);
     a->h = want(session, batch * (size_t)c->dim, sizeof *a->h);
-    a->q = want(session, batch * (c->arch == DM_ARCH_GPT2 ? 3 * heads : heads), sizeof *a->q);
-    a->attended = want(session, batch * heads, sizeof *a->attended);
-    a->ffn = want(session, batch * (size_t)c->ffn_dim, sizeof *a->ffn);
+    a->ffn = want(session, batch * ffn, sizeof *a->ffn);
+    a->ffn_up = want(session, gated ? batch * ffn : 0, sizeof *a->ffn_up);
+    a->shared = want(session, c->shared_dim > 0 ? batch * (size_t)c->dim : 0, sizeof *a->shared);
     a->widened_size = dm_linear_scratch(widest_row(session));
-    a->widened = want(session, threads * a->widened_size, sizeof *a->widened);
-    a->attention = want(session, threads * dm_cached_attention_scratch(), sizeof *a->attention);
+    a->widened = want(session, (size_t)session->threads * a->widened_size, sizeof *a->widened);
     session->ids = want(session, (size_t)session->context, sizeof *session->ids);
     session->logits = want(session, (size_t)c->vocab, sizeof *session->logits);
+    make_attention_scratch(session);
     if (c->n_experts > 0) {
         make_expert_scratch(session);
     }
-    if (c->rope_base > 0.0f) {
-        a->cosine = want(session, batch * half, sizeof *a->cosine);
-        a->sine = want(session, batch * half, sizeof *a->sine);
-        session->frequencies = want(session, half, sizeof *session->frequencies);
-        for (size_t i = 0; i < half && session->frequencies != NULL; i++) {
-            session->frequencies[i] = pow((double)c->rope_base, -(double)i / (double)half);
-        }
+}
+
+static dm_status make_rope(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    size_t half = (size_t)dm_config_rope_dims(c) / 2;
+    double *frequencies = want(session, half, sizeof *frequencies);
+    if (half == 0 || frequencies == NULL) {
+        return DM_OK; /* a lack of memory is remembered */
     }
+    dm_status status = dm_rope_init(c, session->global.vectors[DM_ROPE_FACTORS], frequencies, &session->rope);
+    if (status != DM_OK) {
+        const dm_gguf *file = session->model->file;
+        return file != NULL ? dm_fail_in(status, dm_gguf_path(file)) : status;
+    }
+    session->scratch.turns =
+        want(session, (size_t)session->batch * dm_rope_table_size(&session->rope), sizeof *session->scratch.turns);
+    return DM_OK;
 }
 
 /* calloc, as the system hands out zero pages only as positions fill them: a long context costs nothing while unused. */
@@ -142,6 +173,7 @@ static dm_status build(dm_session *session) {
     DM_TRY(read_all_weights(session));
     DM_TRY(make_cache(session));
     make_scratch(session);
+    DM_TRY(make_rope(session));
     return session->out_of_memory ? DM_ERR_MEMORY : DM_OK;
 }
 

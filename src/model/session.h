@@ -4,22 +4,27 @@
 
 #include "kernels/linear.h"
 #include "model/model.h"
+#include "model/rope.h"
 
 /* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
 typedef struct dm_weights {
-    dm_weight matrices[DM_ROLES];   /* data NULL: the model has none */
-    const float *vectors[DM_ROLES]; /* NULL: no such, or not of float32 */
+    dm_weight matrices[DM_ROLES];     /* data NULL: the model has none */
+    const float *vectors[DM_ROLES];   /* NULL: no such, or not of float32 */
+    const dm_weight *apart[DM_ROLES]; /* [n_experts] where each expert is a tensor of its own, else NULL */
 } dm_weights;
 
 /* Scratch for one batch of B = session->batch tokens; only what the architecture uses is there. */
 typedef struct dm_activations {
     float *x;         /* [B, dim] residual stream */
     float *h;         /* [B, dim] input or result of a sublayer */
-    float *q;         /* [B, n_heads * head_dim]; gpt2: [B, 3 dim], q k v */
+    float *q;         /* [B, n_heads * head_dim]; fused: [B, 3 dim], q k v */
+    float *k;         /* [B, n_kv_heads * head_dim], unless fused */
+    float *v;         /* [B, n_kv_heads * head_dim], unless fused */
     float *attended;  /* [B, n_heads * head_dim] */
-    float *cosine;    /* [B, head_dim / 2] rotary angles of the batch's positions */
-    float *sine;      /* [B, head_dim / 2] */
-    float *ffn;       /* [B, ffn_dim], gpt2 */
+    float *turns;     /* [B, dm_rope_table_size()] rotary tables of the batch's positions */
+    float *ffn;       /* [B, ffn_dim or shared_dim] */
+    float *ffn_up;    /* the same, where gated */
+    float *shared;    /* [B, dim] result of the shared expert */
     float *router;    /* [B, n_experts] logits, then probabilities */
     int32_t *experts; /* [B, top_k] */
     float *gates;     /* [B, top_k] */
@@ -43,13 +48,13 @@ struct dm_session {
     dm_weights global;  /* those outside the layers */
     dm_weights *layers; /* [n_layers] */
 
-    float *keys;         /* [n_layers, context, n_kv_heads * head_dim], pages touched as they fill */
-    float *values;       /* the same shape */
-    int32_t *ids;        /* [context] what was fed */
-    float *logits;       /* [vocab] of the last position, for generation */
-    double *frequencies; /* [head_dim / 2] rotary, radians per position */
-    uint64_t *loads;     /* [n_layers, n_experts] tokens sent to each expert */
-    uint64_t routed;     /* tokens that went through the routers */
+    float *keys;   /* [n_layers, context, n_kv_heads * head_dim], pages touched as they fill */
+    float *values; /* the same shape */
+    int32_t *ids;  /* [context] what was fed */
+    float *logits; /* [vocab] of the last position, for generation */
+    dm_rope rope;
+    uint64_t *loads; /* [n_layers, n_experts] tokens sent to each expert */
+    uint64_t routed; /* tokens that went through the routers */
     dm_activations scratch;
 
     void *owned[32]; /* what of the above the session allocated, for freeing */

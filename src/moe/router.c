@@ -42,7 +42,8 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
             total += p[chosen[j]];
         }
         for (int32_t j = 0; j < router->top_k; j++) {
-            gate[j] = p[chosen[j]] / total;
+            gate[j] = p[chosen[j]] / (router->plain_gates ? 1.0f : total);
+            gate[j] *= router->scale != 0.0f ? router->scale : 1.0f;
         }
     }
 }

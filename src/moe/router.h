@@ -2,11 +2,12 @@
 #ifndef DM_MOE_ROUTER_H
 #define DM_MOE_ROUTER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* A policy decides the choice for a batch of tokens. The gate weights never depend on the policy: they are the
- * softmax over all experts, renormalised over the chosen ones. */
+ * softmax over all experts, as a rule renormalised over the chosen ones. */
 typedef enum dm_router_policy {
     DM_ROUTER_MODEL, /* the model's own top-k of logits + bias, ties to the lower expert */
     DM_ROUTER_FIXED, /* the experts that are given: the loss as a smooth function of the weights, for finite differences */
@@ -20,11 +21,14 @@ typedef struct dm_router {
     int32_t n_experts;
     int32_t top_k;
     const float *bias; /* [n_experts] added for the choice only, or NULL */
+    bool plain_gates;  /* not renormalised */
+    float scale;       /* multiplies the gates; 0: 1 */
 } dm_router;
 
 /* A NaN logit is never preferred, and the choice always holds top_k experts.
  * logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first (with DM_ROUTER_FIXED
- * read instead); gates [n, top_k] their weights, summing to 1. Single-threaded: callers split tokens. */
+ * read instead); gates [n, top_k] their weights, summing to 1 unless the fields above say otherwise. Single-threaded: callers
+ * split tokens. */
 void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *experts, float *gates);
 
 /* Adds each expert's number of users to loads[n_experts]. */

@@ -25,8 +25,24 @@ static dm_status lay_out(dm_parameters *p) {
     return DM_OK;
 }
 
+/* What the backward pass is written for. */
+static dm_status check_trainable(const dm_config *c) {
+    if (c->arch != DM_ARCH_QWEN3MOE && c->arch != DM_ARCH_GPT2) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "models of the architecture %s can be run, but not trained; qwen3moe and gpt2 can",
+                       dm_arch_name(c->arch));
+    }
+    bool scaled = c->rope_scaling.kind != DM_SCALING_NONE || c->rope_scaling.attention != 0.0f;
+    if (scaled || c->rope_dims != 0 || c->window != 0 || c->plain_gates || c->expert_scale != 0.0f) {
+        return dm_fail(DM_ERR_UNSUPPORTED,
+                       "models with scaled or partial rotary positions, a sliding window or gates that are not "
+                       "renormalised can be run, but not trained");
+    }
+    return DM_OK;
+}
+
 dm_status dm_parameters_create(const dm_config *config, dm_parameter_use use, dm_parameters *out) {
     *out = (dm_parameters){.config = *config};
+    DM_TRY(check_trainable(config));
     dm_status status = dm_config_tensors(config, &out->specs, &out->count);
     if (status == DM_OK) {
         status = lay_out(out);

@@ -1,0 +1,60 @@
+/* Dense feed-forward blocks: SwiGLU (Shazeer 2020) or GELU, and the expert that every token shares. */
+#include <math.h>
+
+#include "kernels/vector.h"
+#include "model/forward.h"
+
+/* The tensors of one block. */
+typedef struct block {
+    dm_role gate, gate_bias, up, up_bias, down, down_bias;
+} block;
+
+/* y = down(silu(gate(h)) * up(h)) */
+static dm_status gated(dm_session *session, const dm_weights *weights, const block *with, size_t n, float *y) {
+    const dm_activations *a = &session->scratch;
+    const dm_linear_product in[] = {
+        dm_forward_product(weights, with->gate, with->gate_bias, a->ffn),
+        dm_forward_product(weights, with->up, with->up_bias, a->ffn_up),
+    };
+    size_t width = in[0].weight.rows;
+    DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, n, a->widened));
+#pragma omp parallel for schedule(static) if (n > 8)
+    for (size_t t = 0; t < n; t++) {
+        dm_vector()->swiglu(a->ffn + t * width, a->ffn + t * width, a->ffn_up + t * width, width);
+    }
+    return dm_forward_linear(session, weights, with->down, with->down_bias, a->ffn, n, y);
+}
+
+/* h = down(gelu(up(h))) */
+static dm_status plain(dm_session *session, const dm_weights *weights, size_t n) {
+    const dm_activations *a = &session->scratch;
+    size_t width = (size_t)session->model->config.ffn_dim;
+    DM_TRY(dm_forward_linear(session, weights, DM_FFN_UP, DM_FFN_UP_B, a->h, n, a->ffn));
+#pragma omp parallel for schedule(static) if (n > 8)
+    for (size_t t = 0; t < n; t++) {
+        dm_vector()->gelu(a->ffn + t * width, a->ffn + t * width, width);
+    }
+    return dm_forward_linear(session, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, n, a->h);
+}
+
+dm_status dm_forward_dense(dm_session *session, const dm_weights *weights, size_t n) {
+    static const block dense = {DM_FFN_GATE, DM_FFN_GATE_B, DM_FFN_UP, DM_FFN_UP_B, DM_FFN_DOWN, DM_FFN_DOWN_B};
+    if (weights->matrices[DM_FFN_GATE].data == NULL) {
+        return plain(session, weights, n);
+    }
+    return gated(session, weights, &dense, n, session->scratch.h);
+}
+
+dm_status dm_forward_shared(dm_session *session, const dm_weights *weights, size_t n) {
+    static const block shared = {DM_FFN_GATE_SHEXP, DM_ROLES, DM_FFN_UP_SHEXP, DM_ROLES, DM_FFN_DOWN_SHEXP, DM_ROLES};
+    const dm_vector_table *vector = dm_vector();
+    const dm_activations *a = &session->scratch;
+    const float *gate = weights->vectors[DM_FFN_ROUTER_SHEXP];
+    size_t dim = (size_t)session->model->config.dim;
+    DM_TRY(gated(session, weights, &shared, n, a->shared));
+    for (size_t t = 0; t < n; t++) {
+        float share = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
+        vector->scale(a->shared + t * dim, share, a->shared + t * dim, dim);
+    }
+    return DM_OK;
+}

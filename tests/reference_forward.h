@@ -1,0 +1,27 @@
+/*
+ * A forward pass as the papers write it, in double and without any cleverness, to compare the library with. It shares
+ * nothing with it but the description of the shape.
+ */
+#ifndef DM_TESTS_REFERENCE_FORWARD_H
+#define DM_TESTS_REFERENCE_FORWARD_H
+
+#include "model/config.h"
+
+/* The weights of a model in memory: weights[i], float32, belongs to specs[i]. */
+typedef struct reference_model {
+    dm_config config;
+    dm_tensor_spec *specs;
+    float **weights;
+    size_t count;
+} reference_model;
+
+/* All weights random, norms and biases too, of sizes that make every part matter. Freed with reference_free(). */
+void reference_make(reference_model *model, const dm_config *config, uint64_t seed);
+void reference_free(reference_model *model);
+/* Writes it as a GGUF file; a failure ends the process. */
+void reference_write(const reference_model *model, const char *path);
+
+/* Logits [rows, vocab] of the last `rows` of n tokens. */
+void reference_forward(const reference_model *model, const int32_t *ids, int32_t n, int32_t rows, double *logits);
+
+#endif

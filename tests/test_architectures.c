@@ -1,0 +1,364 @@
+/* Every architecture, with what its files may ask for, against a plain forward pass in double. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "dilmodeli.h"
+#include "reference_forward.h"
+#include "test_files.h"
+
+#define FILE_NAME "model.gguf"
+
+enum { VOCAB = 50, CONTEXT = 64, TOKENS = 40 };
+
+/* Grouped heads of a width of their own, everything odd that may be. */
+static dm_config shape_of(dm_arch arch) {
+    return (dm_config){.arch = arch,
+                       .n_layers = 2,
+                       .dim = 36,
+                       .n_heads = 6,
+                       .n_kv_heads = 2,
+                       .head_dim = 10,
+                       .ffn_dim = 44,
+                       .vocab = VOCAB,
+                       .context = CONTEXT,
+                       .norm_eps = 1e-5f,
+                       .rope_base = 10000.0f};
+}
+
+static dm_config expert_shape_of(dm_arch arch) {
+    dm_config c = shape_of(arch);
+    c.ffn_dim = 0;
+    c.n_experts = 7;
+    c.top_k = 3;
+    c.expert_dim = 22;
+    c.shared_dim = arch == DM_ARCH_QWEN2MOE ? 30 : 0;
+    c.plain_gates = arch == DM_ARCH_OLMOE || arch == DM_ARCH_QWEN2MOE;
+    return c;
+}
+
+static void make_ids(int32_t *ids, int32_t n) {
+    uint32_t state = 99;
+    for (int32_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        ids[i] = (int32_t)((state >> 8) % VOCAB);
+    }
+}
+
+static dm_model *open_file(const char *path) {
+    dm_model *model = NULL;
+    if (dm_model_open(path, &model) != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    return model;
+}
+
+/* Logits [n, vocab] of ids fed in pieces of `step`. */
+static void run(const dm_model *model, const int32_t *ids, int32_t n, int32_t step, float *logits) {
+    dm_session *session = NULL;
+    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    for (int32_t first = 0; first < n; first += step) {
+        int32_t m = n - first < step ? n - first : step;
+        assert_int_equal(dm_session_feed(session, ids + first, m, true, logits + (size_t)first * VOCAB), DM_OK);
+    }
+    dm_session_free(session);
+}
+
+static double largest_difference(const float *a, const double *b, size_t n) {
+    double largest = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double difference = fabs((double)a[i] - b[i]);
+        largest = difference > largest || isnan(difference) ? difference : largest;
+    }
+    return largest;
+}
+
+/* Through a file, so that what is written is what is read. */
+static void check(const char *name, const dm_config *config) {
+    static const int32_t steps[] = {TOKENS, 9, 1};
+    static double expected[TOKENS * VOCAB];
+    static float logits[TOKENS * VOCAB];
+    int32_t ids[TOKENS];
+    reference_model reference;
+    reference_make(&reference, config, 7);
+    reference_write(&reference, test_path(FILE_NAME));
+    make_ids(ids, TOKENS);
+    reference_forward(&reference, ids, TOKENS, TOKENS, expected);
+    dm_model *model = open_file(test_path(FILE_NAME));
+    for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
+        run(model, ids, TOKENS, steps[s], logits);
+        double difference = largest_difference(logits, expected, TOKENS * VOCAB);
+        print_message("%s by %d: %.2e\n", name, steps[s], difference);
+        assert_true(difference < 1e-4);
+    }
+    dm_model_close(model);
+    reference_free(&reference);
+}
+
+/* ---- Architectures ---- */
+
+static void plain_architectures(void **state) {
+    (void)state;
+    static const dm_arch dense[] = {DM_ARCH_LLAMA, DM_ARCH_QWEN2, DM_ARCH_QWEN3};
+    static const dm_arch mixtures[] = {DM_ARCH_LLAMA, DM_ARCH_OLMOE, DM_ARCH_QWEN2MOE, DM_ARCH_QWEN3MOE};
+    for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) {
+        dm_config c = shape_of(dense[i]);
+        check(dm_arch_name(dense[i]), &c);
+    }
+    for (size_t i = 0; i < sizeof mixtures / sizeof *mixtures; i++) {
+        dm_config c = expert_shape_of(mixtures[i]);
+        check(dm_arch_name(mixtures[i]), &c);
+    }
+    dm_config gpt2 = shape_of(DM_ARCH_GPT2);
+    gpt2.head_dim = 6;
+    gpt2.n_kv_heads = 6;
+    gpt2.rope_base = 0.0f;
+    check("gpt2", &gpt2);
+}
+
+static void tied_outputs_and_biases(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    c.tied_output = true;
+    check("tied", &c);
+    c.extra = DM_PART_QKV_BIAS | DM_PART_OUTPUT_BIAS | DM_PART_FFN_BIAS;
+    check("tied, with biases", &c);
+}
+
+static void gates_as_the_file_says(void **state) {
+    (void)state;
+    dm_config c = expert_shape_of(DM_ARCH_OLMOE);
+    c.plain_gates = false;
+    c.expert_scale = 1.7f;
+    check("olmoe, renormalised and scaled", &c);
+    c = expert_shape_of(DM_ARCH_QWEN3MOE);
+    c.plain_gates = true;
+    check("qwen3moe, gates as they are", &c);
+}
+
+static void experts_apart(void **state) {
+    (void)state;
+    dm_config c = expert_shape_of(DM_ARCH_LLAMA);
+    c.extra = DM_PART_APART;
+    check("experts apart", &c);
+}
+
+/* ---- Positions ---- */
+
+static void scaled_positions(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    c.head_dim = 16;
+    c.rope_dims = 10;
+    check("partial", &c);
+    c.extra = DM_PART_ROPE_FACTORS;
+    check("partial, with factors", &c);
+    c.extra = 0;
+    c.rope_dims = 0;
+    c.rope_scaling = (dm_rope_scaling){.kind = DM_SCALING_LINEAR, .factor = 4.0f, .attention = 1.3f};
+    check("linear", &c);
+    c = shape_of(DM_ARCH_QWEN2);
+    c.head_dim = 32;
+    c.rope_scaling =
+        (dm_rope_scaling){.kind = DM_SCALING_YARN, .factor = 8.0f, .original_context = 24, .beta_fast = 4.0f, .beta_slow = 1.0f};
+    check("yarn", &c);
+    c.arch = DM_ARCH_LLAMA;
+    c.rope_scaling.attention = 0.8f;
+    check("yarn with an attention factor", &c);
+}
+
+static void sliding_windows(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    static const int32_t windows[] = {1, 7, 39, 40};
+    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
+        c.window = windows[i];
+        check("window", &c);
+    }
+}
+
+/* The last tokens of a sequence that is longer than the tiles, and than any context of old. */
+static void check_long(const dm_config *config, int32_t n) {
+    enum { LOOK = 5 };
+    static double expected[LOOK * VOCAB];
+    static float logits[LOOK * VOCAB];
+    reference_model reference;
+    reference_make(&reference, config, 8);
+    reference_write(&reference, test_path(FILE_NAME));
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    make_ids(ids, n);
+    reference_forward(&reference, ids, n, LOOK, expected);
+    dm_model *model = open_file(test_path(FILE_NAME));
+    dm_session *session = NULL;
+    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    for (int one = 0; one < 2; one++) { /* the last in a batch, then one by one */
+        dm_session_truncate(session, n - LOOK);
+        if (one == 0) {
+            assert_int_equal(dm_session_feed(session, ids, n - LOOK, false, NULL), DM_OK);
+        }
+        for (int32_t t = 0; t < LOOK; t += one != 0 ? 1 : LOOK) {
+            assert_int_equal(dm_session_feed(session, ids + n - LOOK + t, one != 0 ? 1 : LOOK, true, logits + t * VOCAB), DM_OK);
+        }
+        double difference = largest_difference(logits, expected, LOOK * VOCAB);
+        print_message("%d positions, window %d: %.2e\n", n, config->window, difference);
+        assert_true(difference < 1e-4);
+    }
+    dm_session_free(session);
+    dm_model_close(model);
+    free(ids);
+    reference_free(&reference);
+}
+
+static void long_sequences(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    int32_t n = DM_EMULATED ? 1200 : 4300;
+    c.context = n;
+    c.n_layers = 1;
+    c.n_heads = 4;
+    check_long(&c, n);
+    c.window = DM_EMULATED ? 700 : 2100;
+    check_long(&c, n);
+}
+
+/* ---- What a file may say ---- */
+
+typedef void (*saying)(dm_gguf_writer *writer);
+
+/* A fine model with one key more; refused with a message that names it, unless `word` is NULL. */
+static void with_key(const dm_config *config, saying add, dm_status expected, const char *word) {
+    reference_model m;
+    reference_make(&m, config, 1);
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    dm_config_write(&m.config, writer);
+    add(writer);
+    for (size_t i = 0; i < m.count; i++) {
+        dm_gguf_add_tensor(writer, m.specs[i].name, DM_TYPE_F32, m.specs[i].dims, m.specs[i].n_dims, m.weights[i]);
+    }
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path(FILE_NAME)), DM_OK);
+    dm_gguf_writer_free(writer);
+    dm_model *model = NULL;
+    assert_int_equal(dm_model_open(test_path(FILE_NAME), &model), expected);
+    if (expected != DM_OK && strstr(dm_error_message(), word) == NULL) {
+        fail_msg("expected '%s' in: %s", word, dm_error_message());
+    }
+    dm_model_close(model);
+    reference_free(&m);
+}
+
+static void add_longrope(dm_gguf_writer *writer) {
+    dm_gguf_add_string(writer, "llama.rope.scaling.type", "longrope");
+}
+
+static void add_softcap(dm_gguf_writer *writer) {
+    dm_gguf_add_f32(writer, "llama.attn_logit_softcapping", 50.0f);
+}
+
+static void add_sigmoid(dm_gguf_writer *writer) {
+    dm_gguf_add_u32(writer, "llama.expert_gating_func", 2);
+}
+
+static void add_pattern(dm_gguf_writer *writer) {
+    dm_gguf_add_u32(writer, "llama.attention.sliding_window_pattern", 6);
+}
+
+static void add_noncausal(dm_gguf_writer *writer) {
+    dm_gguf_add_bool(writer, "llama.attention.causal", false);
+}
+
+static void add_wild_factor(dm_gguf_writer *writer) {
+    dm_gguf_add_f32(writer, "llama.rope.scaling.factor", NAN);
+}
+
+static void add_neutral(dm_gguf_writer *writer) {
+    dm_gguf_add_string(writer, "llama.rope.scaling.type", "none");
+    dm_gguf_add_f32(writer, "llama.rope.scaling.factor", 8.0f);
+    dm_gguf_add_f32(writer, "llama.logit_scale", 1.0f);
+    dm_gguf_add_bool(writer, "llama.attention.causal", true);
+}
+
+static void unsupported_is_named(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA), m = expert_shape_of(DM_ARCH_LLAMA);
+    with_key(&c, add_longrope, DM_ERR_UNSUPPORTED, "'longrope'");
+    with_key(&c, add_softcap, DM_ERR_UNSUPPORTED, "llama.attn_logit_softcapping");
+    with_key(&m, add_sigmoid, DM_ERR_UNSUPPORTED, "llama.expert_gating_func");
+    with_key(&c, add_pattern, DM_ERR_UNSUPPORTED, "llama.attention.sliding_window_pattern");
+    with_key(&c, add_noncausal, DM_ERR_UNSUPPORTED, "llama.attention.causal");
+    with_key(&c, add_wild_factor, DM_ERR_FORMAT, "factor of the rotary scaling");
+    with_key(&c, add_neutral, DM_OK, NULL);
+}
+
+/* A file of 2023: the factor under its older name and no type. */
+static void add_scale_linear(dm_gguf_writer *writer) {
+    dm_gguf_add_f32(writer, "llama.rope.scale_linear", 4.0f);
+}
+
+static void older_linear_scaling(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    with_key(&c, add_scale_linear, DM_OK, NULL);
+    dm_gguf *file = NULL;
+    assert_int_equal(dm_gguf_open(test_path(FILE_NAME), &file), DM_OK);
+    assert_int_equal(dm_config_read(file, &c), DM_OK);
+    assert_int_equal(c.rope_scaling.kind, DM_SCALING_LINEAR);
+    assert_true(c.rope_scaling.factor == 4.0f);
+    dm_gguf_close(file);
+}
+
+/* Factors are the file's, and a zero among them would make every number after it nonsense. */
+static void broken_factors(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    c.extra = DM_PART_ROPE_FACTORS;
+    reference_model m;
+    reference_make(&m, &c, 1);
+    for (size_t i = 0; i < m.count; i++) {
+        if (m.specs[i].role == DM_ROPE_FACTORS) {
+            m.weights[i][1] = 0.0f;
+        }
+    }
+    reference_write(&m, test_path(FILE_NAME));
+    reference_free(&m);
+    dm_model *model = open_file(test_path(FILE_NAME));
+    dm_session *session = NULL;
+    assert_int_equal(dm_session_create(model, 0, &session), DM_ERR_FORMAT);
+    assert_non_null(strstr(dm_error_message(), "rope_freqs.weight"));
+    dm_model_close(model);
+}
+
+static void version_2_is_read(void **state) {
+    (void)state;
+    dm_config c = shape_of(DM_ARCH_QWEN3);
+    reference_model m;
+    reference_make(&m, &c, 1);
+    reference_write(&m, test_path(FILE_NAME));
+    reference_free(&m);
+    FILE *stream = fopen(test_path(FILE_NAME), "r+b");
+    assert_non_null(stream);
+    assert_int_equal(fseek(stream, 4, SEEK_SET), 0);
+    assert_int_equal(fputc(2, stream), 2);
+    fclose(stream);
+    dm_model_close(open_file(test_path(FILE_NAME)));
+}
+
+static int clean_up(void **state) {
+    (void)state;
+    test_remove((const char *const[]){FILE_NAME, NULL});
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_architectures),    cmocka_unit_test(tied_outputs_and_biases),
+        cmocka_unit_test(gates_as_the_file_says), cmocka_unit_test(experts_apart),
+        cmocka_unit_test(scaled_positions),       cmocka_unit_test(sliding_windows),
+        cmocka_unit_test(long_sequences),         cmocka_unit_test(unsupported_is_named),
+        cmocka_unit_test(older_linear_scaling),   cmocka_unit_test(broken_factors),
+        cmocka_unit_test(version_2_is_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, clean_up);
+}
