@@ -207,10 +207,8 @@ static void attend(const dm_config *c, const double *q, const double *k, const d
 static void attention(const reference_model *m, int32_t l, double *x, int32_t n, int32_t first) {
     const dm_config *c = &m->config;
     size_t nq = (size_t)c->n_heads * (size_t)c->head_dim, nk = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    double *q = malloc((size_t)n * nq * sizeof *q), *k = malloc((size_t)n * nk * sizeof *k),
-           *v = malloc((size_t)n * nk * sizeof *v);
-    double *h = malloc((size_t)c->dim * sizeof *h), *out = malloc(nq * sizeof *out),
-           *weights = malloc((size_t)n * sizeof *weights);
+    double *q = calloc((size_t)n * nq, sizeof *q), *k = calloc((size_t)n * nk, sizeof *k), *v = calloc((size_t)n * nk, sizeof *v);
+    double *h = calloc((size_t)c->dim, sizeof *h), *out = calloc(nq, sizeof *out), *weights = calloc((size_t)n, sizeof *weights);
     for (int32_t t = 0; t < n; t++) {
         norm(h, x + t * c->dim, find(m, DM_ATTN_NORM, l, -1), find(m, DM_ATTN_NORM_B, l, -1), (double)c->norm_eps, c->dim);
         queries_keys_values(m, l, h, t, q + (size_t)t * nq, k + (size_t)t * nk, v + (size_t)t * nk);
@@ -237,7 +235,7 @@ static void attention(const reference_model *m, int32_t l, double *x, int32_t n,
 /* y += share * down(act(gate x) * up x) */
 static void feed_forward(double *y, double share, const float *gate, const float *gate_b, const float *up, const float *up_b,
                          const float *down, const float *down_b, const double *x, int32_t width, int32_t dim) {
-    double *g = malloc((size_t)width * sizeof *g), *u = malloc((size_t)width * sizeof *u), *d = malloc((size_t)dim * sizeof *d);
+    double *g = calloc((size_t)width, sizeof *g), *u = calloc((size_t)width, sizeof *u), *d = calloc((size_t)dim, sizeof *d);
     product(u, up, up_b, x, width, dim);
     if (gate != NULL) {
         product(g, gate, gate_b, x, width, dim);
@@ -262,7 +260,7 @@ static const float *expert(const reference_model *m, dm_role role, int32_t l, in
 
 static void experts(const reference_model *m, int32_t l, const double *x, double *y) {
     const dm_config *c = &m->config;
-    double *p = malloc((size_t)c->n_experts * sizeof *p), total = 0.0, chosen = 0.0;
+    double *p = calloc((size_t)c->n_experts, sizeof *p), total = 0.0, chosen = 0.0;
     bool *taken = calloc((size_t)c->n_experts, sizeof *taken);
     product(p, find(m, DM_FFN_ROUTER, l, -1), NULL, x, c->n_experts, c->dim);
     for (int32_t e = 0; e < c->n_experts; e++) {
@@ -296,7 +294,7 @@ static void experts(const reference_model *m, int32_t l, const double *x, double
 
 void reference_forward(const reference_model *m, const int32_t *ids, int32_t n, int32_t rows, double *logits) {
     const dm_config *c = &m->config;
-    double *x = malloc((size_t)n * (size_t)c->dim * sizeof *x), *h = malloc((size_t)c->dim * sizeof *h);
+    double *x = calloc((size_t)n * (size_t)c->dim, sizeof *x), *h = calloc((size_t)c->dim, sizeof *h);
     const float *positions = find(m, DM_POSITION_EMBD, -1, -1), *embeddings = find(m, DM_TOKEN_EMBD, -1, -1);
     for (int32_t t = 0; t < n; t++) {
         for (int32_t i = 0; i < c->dim; i++) {

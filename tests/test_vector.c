@@ -537,16 +537,18 @@ static void test_rope_pairs(void **state) {
     (void)state;
     enum { N = 38 };
     float cosine[N], sine[N], x[N], kept[N];
-    for (int i = 0; i < N; i++) {
-        cosine[i] = (float)cos(0.37 * (i / 2));
-        sine[i] = (float)sin(0.37 * (i / 2)) * (i % 2 == 0 ? -1.0f : 1.0f);
+    for (int i = 0; i < N; i += 2) {
+        cosine[i] = cosine[i + 1] = (float)cos(0.37 * i);
+        sine[i + 1] = (float)sin(0.37 * i);
+        sine[i] = -sine[i + 1];
         kept[i] = normal();
+        kept[i + 1] = normal();
     }
     for (size_t t = 0; t < n_tables; t++) {
         memcpy(x, kept, sizeof x);
         tables[t]->rope_pairs(x, cosine, sine, N);
         for (int i = 0; i < N; i += 2) {
-            double a = kept[i], b = kept[i + 1], angle = 0.37 * (i / 2);
+            double a = kept[i], b = kept[i + 1], angle = 0.37 * i;
             assert_true(close_to(x[i], a * cos(angle) - b * sin(angle), 1e-6));
             assert_true(close_to(x[i + 1], b * cos(angle) + a * sin(angle), 1e-6));
         }

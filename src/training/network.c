@@ -399,7 +399,10 @@ static dm_experts experts_of(const dm_network *net, const layer_weights *w, size
     return (dm_experts){
         .dim = (size_t)c->dim,
         .expert_dim = (size_t)c->expert_dim,
-        .router = {net->policy, c->n_experts, c->top_k, net->parameters->expert_bias + l * (size_t)c->n_experts},
+        .router = {.policy = net->policy,
+                   .n_experts = c->n_experts,
+                   .top_k = c->top_k,
+                   .bias = net->parameters->expert_bias + l * (size_t)c->n_experts},
         .precision = net->precision,
         .router_weight = w->router,
         .gate = w->gate_exps,
