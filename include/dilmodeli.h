@@ -90,8 +90,8 @@ typedef struct dm_model_info {
     int32_t window;  /* newest positions that a token sees, 0: all */
 } dm_model_info;
 
-/* Maps a GGUF model. On success *out is owned by the caller; close it with
- * dm_model_close(). On failure *out is NULL. */
+/* Maps a GGUF model; of one that is split over several files, any of them opens all. On success *out is owned by the caller;
+ * close it with dm_model_close(). On failure *out is NULL. */
 DM_API dm_status dm_model_open(const char *path, dm_model **out);
 DM_API void dm_model_close(dm_model *model);
 DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);

@@ -345,9 +345,77 @@ static void version_2_is_read(void **state) {
     dm_model_close(open_file(test_path(FILE_NAME)));
 }
 
+/* ---- Split files ---- */
+
+#define PART_1 "split-00001-of-00003.gguf"
+#define PART_2 "split-00002-of-00003.gguf"
+#define PART_3 "split-00003-of-00003.gguf"
+static const char *const parts[] = {PART_1, PART_2, PART_3};
+
+/* Part number `part` of 3 as file `name`: metadata in the first, every third tensor in each. */
+static void write_part(const reference_model *m, const char *name, uint32_t part, uint32_t tensors) {
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    if (part == 0) {
+        dm_config_write(&m->config, writer);
+    }
+    dm_gguf_add_u32(writer, "split.no", part);
+    dm_gguf_add_u32(writer, "split.count", 3);
+    dm_gguf_add_u32(writer, "split.tensors.count", tensors);
+    for (size_t i = part; i < m->count; i += 3) {
+        dm_gguf_add_tensor(writer, m->specs[i].name, DM_TYPE_F32, m->specs[i].dims, m->specs[i].n_dims, m->weights[i]);
+    }
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path(name)), DM_OK);
+    dm_gguf_writer_free(writer);
+}
+
+static void refuse_part(const char *name, dm_status expected, const char *word) {
+    dm_model *model = NULL;
+    assert_int_equal(dm_model_open(test_path(name), &model), expected);
+    if (strstr(dm_error_message(), word) == NULL) {
+        fail_msg("expected '%s' in: %s", word, dm_error_message());
+    }
+}
+
+static void split_files(void **state) {
+    (void)state;
+    dm_config c = expert_shape_of(DM_ARCH_QWEN3MOE);
+    reference_model m;
+    reference_make(&m, &c, 7);
+    reference_write(&m, test_path(FILE_NAME));
+    for (uint32_t i = 0; i < 3; i++) {
+        write_part(&m, parts[i], i, (uint32_t)m.count);
+    }
+    static float whole[TOKENS * VOCAB], split[TOKENS * VOCAB];
+    int32_t ids[TOKENS];
+    make_ids(ids, TOKENS);
+    dm_model *model = open_file(test_path(FILE_NAME));
+    run(model, ids, TOKENS, TOKENS, whole);
+    dm_model_close(model);
+    for (int i = 0; i < 3; i++) { /* whichever is named */
+        model = open_file(test_path(parts[i]));
+        run(model, ids, TOKENS, TOKENS, split);
+        assert_memory_equal(split, whole, sizeof whole);
+        dm_model_close(model);
+    }
+    write_part(&m, PART_1, 0, (uint32_t)m.count + 1);
+    refuse_part(PART_1, DM_ERR_FORMAT, "tensors, expected");
+    write_part(&m, PART_1, 0, (uint32_t)m.count);
+    write_part(&m, PART_3, 1, (uint32_t)m.count);
+    refuse_part(PART_1, DM_ERR_FORMAT, "says to be part 2 of 3");
+    refuse_part(PART_3, DM_ERR_FORMAT, "expected a name that ends in -00002-of-00003.gguf");
+    write_part(&m, PART_3, 3, (uint32_t)m.count);
+    refuse_part(PART_3, DM_ERR_FORMAT, "part 4 of 3");
+    unlink(test_path(PART_3));
+    refuse_part(PART_1, DM_ERR_IO, "part 3 of 3");
+    refuse_part(PART_2, DM_ERR_IO, PART_3);
+    write_part(&m, FILE_NAME, 0, (uint32_t)m.count);
+    refuse_part(FILE_NAME, DM_ERR_FORMAT, "-00001-of-00003.gguf");
+    reference_free(&m);
+}
+
 static int clean_up(void **state) {
     (void)state;
-    test_remove((const char *const[]){FILE_NAME, NULL});
+    test_remove((const char *const[]){FILE_NAME, PART_1, PART_2, PART_3, NULL});
     return 0;
 }
 
@@ -358,7 +426,7 @@ int main(void) {
         cmocka_unit_test(scaled_positions),       cmocka_unit_test(sliding_windows),
         cmocka_unit_test(long_sequences),         cmocka_unit_test(unsupported_is_named),
         cmocka_unit_test(older_linear_scaling),   cmocka_unit_test(broken_factors),
-        cmocka_unit_test(version_2_is_read),
+        cmocka_unit_test(version_2_is_read),      cmocka_unit_test(split_files),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

@@ -53,11 +53,13 @@ typedef struct dm_gguf dm_gguf;
 /* Opens and checks the whole header: every count, length, offset and size lies
  * within the file, names are unique, tensors do not overlap the header. The
  * message of a failure starts with the path. Allocates no more than a small
- * multiple of the header's own size. */
+ * multiple of the header's own size. A file that is part of a split model
+ * (name-00001-of-00003.gguf) opens with all its parts, as one file with the
+ * first one's metadata and path. */
 dm_status dm_gguf_open(const char *path, dm_gguf **out);
 void dm_gguf_close(dm_gguf *file);
 const char *dm_gguf_path(const dm_gguf *file);
-uint64_t dm_gguf_size(const dm_gguf *file); /* bytes of the file */
+uint64_t dm_gguf_size(const dm_gguf *file); /* bytes of the file, or of all parts */
 uint32_t dm_gguf_version(const dm_gguf *file);
 
 size_t dm_gguf_n_tensors(const dm_gguf *file);

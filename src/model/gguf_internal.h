@@ -32,8 +32,15 @@ struct dm_gguf {
     dm_gguf_tensor *tensors; /* their names owned */
     size_t n_tensors;
     gguf_index value_index, tensor_index;
+    dm_gguf **parts; /* of a split model: the files after the first, whose tensors are among `tensors` */
+    size_t n_parts;
     uint64_t hash_seed; /* differs from file to file, so that no file can be made of colliding names */
 };
+
+/* dm_gguf_open() of one file, whatever it says of others. */
+dm_status dm_gguf_open_part(const char *path, dm_gguf **out);
+/* Makes the index of tensors anew; DM_ERR_FORMAT when one is there twice. */
+dm_status dm_gguf_index_tensors(dm_gguf *file);
 
 /* NULL if there is none of that key. */
 const gguf_value *dm_gguf_find_value(const dm_gguf *file, const char *key);

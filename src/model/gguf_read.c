@@ -360,6 +360,12 @@ static dm_status build_index(dm_gguf *file, gguf_index *index, name_of at, size_
     return DM_OK;
 }
 
+dm_status dm_gguf_index_tensors(dm_gguf *file) {
+    free(file->tensor_index.slots);
+    file->tensor_index.slots = NULL;
+    return build_index(file, &file->tensor_index, tensor_name, file->n_tensors, "tensor");
+}
+
 const gguf_value *dm_gguf_find_value(const dm_gguf *file, const char *key) {
     uint32_t slot = *find_slot(file, &file->value_index, value_name, key);
     return slot != 0 ? &file->values[slot - 1] : NULL;
@@ -400,11 +406,11 @@ static dm_status read_header(dm_gguf *file) {
     DM_TRY(read_values(&c, file));
     DM_TRY(build_index(file, &file->value_index, value_name, file->n_values, "key"));
     DM_TRY(read_tensors(&c, file));
-    DM_TRY(build_index(file, &file->tensor_index, tensor_name, file->n_tensors, "tensor"));
+    DM_TRY(dm_gguf_index_tensors(file));
     return place_tensors(&c, file);
 }
 
-dm_status dm_gguf_open(const char *path, dm_gguf **out) {
+dm_status dm_gguf_open_part(const char *path, dm_gguf **out) {
     *out = NULL;
     dm_gguf *file = calloc(1, sizeof *file);
     char *copy = strdup(path);
@@ -433,6 +439,10 @@ void dm_gguf_close(dm_gguf *file) {
     if (file == NULL) {
         return;
     }
+    for (size_t i = 0; i < file->n_parts; i++) {
+        dm_gguf_close(file->parts[i]);
+    }
+    free(file->parts);
     for (size_t i = 0; i < file->n_values; i++) {
         free(file->values[i].key);
     }
@@ -453,7 +463,11 @@ const char *dm_gguf_path(const dm_gguf *file) {
 }
 
 uint64_t dm_gguf_size(const dm_gguf *file) {
-    return file->map.size;
+    uint64_t bytes = file->map.size;
+    for (size_t i = 0; i < file->n_parts; i++) {
+        bytes += file->parts[i]->map.size;
+    }
+    return bytes;
 }
 
 uint32_t dm_gguf_version(const dm_gguf *file) {
