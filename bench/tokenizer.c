@@ -30,7 +30,7 @@ static dm_status measure(const dm_tokenizer *tokenizer, const dm_map *text, bool
         }
         const int32_t *ids;
         double start = thread_seconds();
-        status = dm_encoder_run(encoder, (const char *)text->data, text->size, &ids, tokens);
+        status = dm_encoder_run(encoder, (const char *)text->data, text->size, 0, &ids, tokens);
         double seconds = thread_seconds() - start;
         *best = seconds < *best && (!warm || pass > 0) ? seconds : *best;
     }

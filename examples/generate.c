@@ -20,7 +20,7 @@ static dm_status generate(const char *path, const char *text) {
     size_t count = 0;
     dm_status status = dm_tokenizer_open(path, &tokenizer);
     if (status == DM_OK) {
-        status = dm_tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &count);
+        status = dm_tokenizer_encode(tokenizer, text, strlen(text), DM_ENCODE_BOS, &ids, &count);
     }
     if (status == DM_OK) {
         status = dm_model_open(path, &model);

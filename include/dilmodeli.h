@@ -115,11 +115,28 @@ DM_API int32_t dm_tokenizer_vocab(const dm_tokenizer *tokenizer);
 DM_API int32_t dm_tokenizer_bos(const dm_tokenizer *tokenizer);
 DM_API int32_t dm_tokenizer_eos(const dm_tokenizer *tokenizer);
 
-/* Encodes `length` bytes of any content. *ids (malloc, *count entries) is the
- * caller's to free(). With `special`, the texts of control tokens such as
- * <|endoftext|> become those tokens; otherwise they are ordinary text. */
-DM_API dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special, int32_t **ids,
-                                     size_t *count);
+/* True for every token that ends a text or a turn of a conversation: the end-of-text token and its kin such as
+ * <|im_end|>. Generation stops there. */
+DM_API bool dm_tokenizer_is_end(const dm_tokenizer *tokenizer, int32_t id);
+
+/* What dm_tokenizer_encode() does beside turning plain text into tokens; any of these together. */
+enum {
+    DM_ENCODE_SPECIAL = 1, /* the texts of control tokens such as <|endoftext|> become those tokens; else they are text */
+    DM_ENCODE_BOS = 2,     /* a beginning-of-text token first, where the vocabulary asks for one and the text has none */
+    DM_ENCODE_EOS = 4,     /* an end-of-text token last, where the vocabulary asks for one */
+    DM_ENCODE_GOES_ON = 8  /* the text follows other text: vocabularies that put a space before a text put none */
+};
+
+/* Encodes `length` bytes of any content. *ids (malloc, *count entries) is the caller's to free(). DM_ERR_UNSUPPORTED for
+ * a byte that the vocabulary has no token for; most have one for each. */
+DM_API dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, unsigned flags,
+                                     int32_t **ids, size_t *count);
+
+/* The text of `n` tokens, exactly what was encoded. *text (malloc, NUL after its *length bytes) is the caller's to free().
+ * With `special`, control tokens appear as their texts; else they leave no trace. DM_ERR_ARGUMENT for an id outside the
+ * vocabulary. */
+DM_API dm_status dm_tokenizer_decode(const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, char **text,
+                                     size_t *length);
 
 /* Bytes of one token; not NUL-terminated, owned by the tokenizer. *length is 0
  * for control tokens and NULL is returned for ids outside the vocabulary. */
@@ -224,6 +241,7 @@ typedef struct dm_evaluate_result {
 typedef void (*dm_evaluate_fn)(void *user, uint64_t done, uint64_t total, double nll);
 
 /* How well `model` predicts ids[1..n-1], each from those before it in its window; every token is predicted exactly once.
+ * Where the vocabulary of `tokenizer` asks for a beginning-of-text token, it stands in for the first of each later window.
  * `base`, unless NULL, is a model with the same vocabulary to compare with. `tokenizer`, unless NULL, tells how many
  * bytes a token stands for. n is 2 or more. */
 DM_API dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, const int32_t *ids,

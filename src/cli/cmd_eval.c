@@ -67,7 +67,7 @@ static bool read_data(evaluation *e) {
     if (option.limit > 0 && (uint64_t)option.limit < length) {
         length = (size_t)option.limit;
     }
-    bool done = dm_tokenizer_encode(e->tokenizer, text, length, false, &e->ids, &e->n) == DM_OK;
+    bool done = dm_tokenizer_encode(e->tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_EOS, &e->ids, &e->n) == DM_OK;
     free(text);
     if (!done) {
         cli_fail_status();

@@ -253,7 +253,8 @@ static bool encode_prompt(run *r) {
         }
     }
     const char *text = read != NULL ? read : option.prompt;
-    dm_status status = dm_tokenizer_encode(r->tokenizer, text, length, false, &r->prompt, &r->n_prompt);
+    dm_status status =
+        dm_tokenizer_encode(r->tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_SPECIAL, &r->prompt, &r->n_prompt);
     free(read);
     if (status != DM_OK) {
         cli_fail_status();

@@ -19,10 +19,10 @@ static int print_ids(const int32_t *ids, size_t n) {
     return CLI_DONE;
 }
 
-static int encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special) {
+static int encode(const dm_tokenizer *tokenizer, const char *text, size_t length, unsigned flags) {
     int32_t *ids;
     size_t n;
-    if (dm_tokenizer_encode(tokenizer, text, length, special, &ids, &n) != DM_OK) {
+    if (dm_tokenizer_encode(tokenizer, text, length, flags, &ids, &n) != DM_OK) {
         return cli_fail_status();
     }
     int status = print_ids(ids, n);
@@ -30,37 +30,21 @@ static int encode(const dm_tokenizer *tokenizer, const char *text, size_t length
     return status;
 }
 
-static int encode_file(const dm_tokenizer *tokenizer, const char *path, bool special) {
+static int encode_file(const dm_tokenizer *tokenizer, const char *path, unsigned flags) {
     dm_map map;
     if (dm_map_open(path, &map) != DM_OK) {
         return cli_fail_status();
     }
-    int status = encode(tokenizer, (const char *)map.data, map.size, special);
+    int status = encode(tokenizer, (const char *)map.data, map.size, flags);
     dm_map_close(&map);
     return status;
 }
 
-/* Control tokens have no bytes of their own and leave no trace in the text. */
-static int print_text(const dm_tokenizer *tokenizer, const int32_t *ids, size_t n) {
-    char *text = NULL;
-    size_t length = 0;
-    FILE *stream = open_memstream(&text, &length);
-    if (stream == NULL) {
-        return cli_fail("out of memory for the text of %zu tokens", n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        size_t piece;
-        const char *bytes = dm_tokenizer_bytes(tokenizer, ids[i], &piece);
-        if (bytes == NULL) {
-            fclose(stream);
-            free(text);
-            return cli_fail("token %d is outside the vocabulary of %d", (int)ids[i], (int)dm_tokenizer_vocab(tokenizer));
-        }
-        fwrite(bytes, 1, piece, stream);
-    }
-    if (fclose(stream) != 0) {
-        free(text);
-        return cli_fail("out of memory for the text of %zu tokens", n);
+static int print_text(const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special) {
+    char *text;
+    size_t length;
+    if (dm_tokenizer_decode(tokenizer, ids, n, special, &text, &length) != DM_OK) {
+        return cli_fail_status();
     }
     if (cli_json()) {
         cli_print_json(json_pack("{s:o, s:o}", "ids", cli_json_ids(ids, n), "text", cli_json_text(text, length)));
@@ -74,28 +58,30 @@ static int print_text(const dm_tokenizer *tokenizer, const int32_t *ids, size_t 
     return CLI_DONE;
 }
 
-static int decode(const dm_tokenizer *tokenizer, const char *numbers) {
+static int decode(const dm_tokenizer *tokenizer, const char *numbers, bool special) {
     int32_t *ids;
     size_t n;
     if (!cli_parse_ids(numbers, &ids, &n)) {
         return CLI_FAILED;
     }
-    int status = print_text(tokenizer, ids, n);
+    int status = print_text(tokenizer, ids, n, special);
     free(ids);
     return status;
 }
 
 int cmd_tokenize(int argc, char **argv) {
     const char *prompt = NULL, *file = NULL, *numbers = NULL;
-    bool special = false;
+    bool special = false, bare = false;
     const cli_option options[] = {
         {"prompt", 'p', CLI_STRING, &prompt, "TEXT", "text to encode"},
         {"file", 'f', CLI_STRING, &file, "FILE", "file to encode"},
         {"ids", 0, CLI_STRING, &numbers, "\"N N ...\"", "ids to turn back into text"},
-        {"special", 0, CLI_FLAG, &special, NULL, "words of control tokens such as <|endoftext|> become those tokens"},
+        {"special", 0, CLI_FLAG, &special, NULL,
+         "texts of control tokens such as <|endoftext|> stand for those tokens, both ways"},
+        {"no-bos", 0, CLI_FLAG, &bare, NULL, "without the tokens that the model wants at the ends of a text"},
     };
     const cli_usage usage = {
-        .synopsis = "dilmodeli tokenize MODEL (-p TEXT | --file FILE | --ids \"N N ...\") [--special]",
+        .synopsis = "dilmodeli tokenize MODEL (-p TEXT | --file FILE | --ids \"N N ...\") [--special] [--no-bos]",
         .summary = "Prints the token ids of a text, or the text of token ids, in the vocabulary of a GGUF file.",
         .example = "  dilmodeli tokenize model.gguf -p \"Hello world\"\n  dilmodeli tokenize model.gguf --ids \"15496 995\"",
         .options = options,
@@ -114,12 +100,13 @@ int cmd_tokenize(int argc, char **argv) {
     if (dm_tokenizer_open(argv[0], &tokenizer) != DM_OK) {
         return cli_fail_status();
     }
+    unsigned flags = (special ? DM_ENCODE_SPECIAL : 0) | (bare ? 0 : DM_ENCODE_BOS | DM_ENCODE_EOS);
     if (prompt != NULL) {
-        status = encode(tokenizer, prompt, strlen(prompt), special);
+        status = encode(tokenizer, prompt, strlen(prompt), flags);
     } else if (file != NULL) {
-        status = encode_file(tokenizer, file, special);
+        status = encode_file(tokenizer, file, flags);
     } else {
-        status = decode(tokenizer, numbers);
+        status = decode(tokenizer, numbers, special);
     }
     dm_tokenizer_close(tokenizer);
     return status;

@@ -13,6 +13,7 @@ typedef struct evaluation {
     const dm_tokenizer *tokenizer;
     const int32_t *ids;
     size_t n;
+    int32_t bos; /* what a window of a text starts with, -1: nothing of its own */
     size_t vocab;
     size_t chunk;           /* tokens whose logits are held at a time */
     float *logits;          /* [chunk, vocab] */
@@ -61,11 +62,22 @@ static void score_position(const evaluation *e, size_t row, int32_t target, doub
     }
 }
 
+/* Feeds m tokens of the text. A window that does not begin the text has its first token replaced by the one that begins a
+ * text, where the vocabulary asks for that: models that know it lean on it. */
+static dm_status feed(const evaluation *e, dm_session *session, size_t first, size_t m, float *logits) {
+    bool window_starts = first > 0 && dm_session_length(session) == 0;
+    if (!window_starts || e->bos < 0) {
+        return dm_session_feed(session, e->ids + first, (int32_t)m, true, logits);
+    }
+    DM_TRY(dm_session_feed(session, &e->bos, 1, true, logits));
+    return m > 1 ? dm_session_feed(session, e->ids + first + 1, (int32_t)m - 1, true, logits + e->vocab) : DM_OK;
+}
+
 /* Feeds ids first .. first + m - 1 and scores what they say about their successors `from` .. first + m. */
 static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m, size_t from) {
-    DM_TRY(dm_session_feed(e->session, e->ids + first, (int32_t)m, true, e->logits));
+    DM_TRY(feed(e, e->session, first, m, e->logits));
     if (e->base != NULL) {
-        DM_TRY(dm_session_feed(e->base, e->ids + first, (int32_t)m, true, e->base_logits));
+        DM_TRY(feed(e, e->base, first, m, e->base_logits));
     }
     size_t skip = from > first + 1 ? from - first - 1 : 0;
 #pragma omp parallel for schedule(static)
@@ -177,7 +189,10 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
         context = (int32_t)n;
     }
     int32_t overlap = options->overlap < context ? options->overlap : 0;
-    evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .result = result};
+    evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .bos = -1, .result = result};
+    if (tokenizer != NULL && dm_tokenizer_adds_bos(tokenizer)) {
+        e.bos = dm_tokenizer_bos(tokenizer);
+    }
     dm_status status = prepare(&e, model, base, context);
     if (status == DM_OK) {
         status = evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);

@@ -98,12 +98,11 @@ static dm_status check(const dm_session *session, const int32_t *prompt, size_t 
 /* Draws and feeds until something ends it. */
 static dm_status decode(dm_session *session, dm_sampler *sampler, int32_t n, streamer *stream, int32_t *ids,
                         dm_generate_result *result) {
-    int32_t eos = session->tokenizer != NULL ? dm_tokenizer_eos(session->tokenizer) : -1;
     double start = dm_seconds();
     while (result->tokens < n) {
         int32_t id;
         DM_TRY(dm_sampler_next(sampler, session->logits, session->ids, session->length, &id));
-        if (id == eos) {
+        if (session->tokenizer != NULL && dm_tokenizer_is_end(session->tokenizer, id)) {
             break;
         }
         if (ids != NULL) {

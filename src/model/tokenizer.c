@@ -26,15 +26,64 @@ int32_t dm_tokenizer_eos(const dm_tokenizer *tokenizer) {
     return tokenizer->eos;
 }
 
-dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, bool special, int32_t **ids,
+bool dm_tokenizer_adds_bos(const dm_tokenizer *tokenizer) {
+    return tokenizer->add_bos;
+}
+
+dm_status dm_tokenizer_encode(const dm_tokenizer *tokenizer, const char *text, size_t length, unsigned flags, int32_t **ids,
                               size_t *count) {
     *ids = NULL;
     *count = 0;
     dm_encoder *encoder;
     DM_TRY(dm_encoder_create(tokenizer, &encoder));
-    dm_status status = dm_encoder_take(encoder, text, length, special, ids, count);
+    dm_status status = dm_encoder_take(encoder, text, length, flags, NULL, 0, ids, count);
     dm_encoder_free(encoder);
     return status;
+}
+
+/* What a token adds to a text. *fresh tells whether the text begins here or a special token stood before: there the space is
+ * the tokenizer's own. */
+static const char *piece_of(const dm_tokenizer *tokenizer, int32_t id, bool special, bool *fresh, size_t *length) {
+    uint8_t type = tokenizer->types[id];
+    bool control = type == DM_TOKEN_CONTROL || type == DM_TOKEN_UNKNOWN;
+    const char *bytes =
+        control && special ? dm_strings_at(&tokenizer->texts, (uint32_t)id, length) : dm_tokenizer_bytes(tokenizer, id, length);
+    bool own_space = *fresh && tokenizer->space_prefix && *length > 0 && bytes[0] == ' ' && !control && type != DM_TOKEN_USER;
+    *length -= own_space;
+    *fresh = control || type == DM_TOKEN_USER;
+    return bytes + own_space;
+}
+
+dm_status dm_tokenizer_decode(const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, bool special, char **text,
+                              size_t *length) {
+    *text = NULL;
+    *length = 0;
+    char *out = NULL;
+    size_t room = 0, used = 0;
+    dm_status status = dm_reserve(&out, &room, 1, 1);
+    bool fresh = true;
+    for (size_t i = 0; i < n && status == DM_OK; i++) {
+        if (ids[i] < 0 || ids[i] >= dm_tokenizer_vocab(tokenizer)) {
+            status = dm_fail(DM_ERR_ARGUMENT, "token %d is outside the vocabulary of %d", (int)ids[i],
+                             (int)dm_tokenizer_vocab(tokenizer));
+            break;
+        }
+        size_t piece;
+        const char *bytes = piece_of(tokenizer, ids[i], special, &fresh, &piece);
+        status = dm_reserve(&out, &room, used + piece + 1, 1);
+        if (status == DM_OK) {
+            memcpy(out + used, bytes, piece);
+            used += piece;
+        }
+    }
+    if (status != DM_OK) {
+        free(out);
+        return status;
+    }
+    out[used] = '\0';
+    *text = out;
+    *length = used;
+    return DM_OK;
 }
 
 const char *dm_tokenizer_bytes(const dm_tokenizer *tokenizer, int32_t id, size_t *length) {
@@ -52,6 +101,12 @@ uint64_t dm_tokenizer_fingerprint(const dm_tokenizer *tokenizer) {
     hash = dm_hash_bytes(texts->starts, ((size_t)texts->count + 1) * sizeof *texts->starts, hash);
     hash = dm_hash_bytes(tokenizer->types, texts->count, hash);
     hash = dm_hash_bytes(tokenizer->merges, tokenizer->n_merges * sizeof *tokenizer->merges, hash);
+    if (tokenizer->kind == DM_TOKENIZER_PIECES) {
+        hash = dm_hash_bytes(tokenizer->scores, texts->count * sizeof *tokenizer->scores, hash);
+        hash = dm_hash_mix(hash, tokenizer->space_prefix);
+    } else if (strcmp(tokenizer->pre, "gpt-2") != 0) {
+        hash = dm_hash_bytes(tokenizer->pre, strlen(tokenizer->pre), hash);
+    }
     return dm_hash_mix(hash, dm_pair(tokenizer->bos, tokenizer->eos));
 }
 

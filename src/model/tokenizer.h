@@ -1,4 +1,4 @@
-/* Byte-level BPE with GPT-2's splitting pattern: text to ids and back, exact for any bytes. */
+/* Vocabularies of byte-level BPE and of SentencePiece's BPE: text to ids and back, exact for any bytes. */
 #ifndef DM_MODEL_TOKENIZER_H
 #define DM_MODEL_TOKENIZER_H
 
@@ -15,16 +15,20 @@ dm_status dm_tokenizer_bytes_padded(int32_t vocab, dm_tokenizer **out);
 /* Adds the vocabulary's tokenizer.* keys, as read by other GGUF programs. */
 void dm_tokenizer_write(const dm_tokenizer *tokenizer, dm_gguf_writer *writer);
 
-/* Changes when any token, merge or special id does. */
+/* Changes when any token, merge, score or special id does, or how words are cut. */
 uint64_t dm_tokenizer_fingerprint(const dm_tokenizer *tokenizer);
+
+/* True where DM_ENCODE_BOS puts a token before a text. */
+bool dm_tokenizer_adds_bos(const dm_tokenizer *tokenizer);
 
 /* A reusable encoder for one thread: appends to `ids`, growing it, so that encoding a stream allocates nothing once
  * warm. The tokenizer must outlive it. */
 typedef struct dm_encoder dm_encoder;
 dm_status dm_encoder_create(const dm_tokenizer *tokenizer, dm_encoder **out);
 void dm_encoder_free(dm_encoder *encoder);
-/* Encodes one text as ordinary text (no special tokens). *ids stays owned by the encoder and valid until the next call. */
-dm_status dm_encoder_run(dm_encoder *encoder, const char *text, size_t length, const int32_t **ids, size_t *count);
+/* Encodes one text with any of DM_ENCODE_*. *ids stays owned by the encoder and valid until the next call. */
+dm_status dm_encoder_run(dm_encoder *encoder, const char *text, size_t length, unsigned flags, const int32_t **ids,
+                         size_t *count);
 
 /* Text written in files to mark the end of a document; also the end-of-text token's text. */
 #define DM_END_OF_TEXT "<|endoftext|>"

@@ -13,28 +13,54 @@ static int shown(dm_gguf_string string) {
     return string.length < 64 ? (int)string.length : 64;
 }
 
-static dm_status check_kind(const dm_gguf *file) {
+static dm_status refuse_rules(const char *path, dm_gguf_string pre) {
+    char known[700];
+    dm_pretokenizer_list(known, sizeof known);
+    return dm_fail(DM_ERR_UNSUPPORTED, "%s: its tokenizer cuts words by the rules '%.*s'; known are %s", path, shown(pre),
+                   pre.bytes, known);
+}
+
+/* How words are cut: as the file says, or as files of its architecture mean that say nothing. */
+static dm_status read_rules(const dm_gguf *file, dm_tokenizer *tokenizer) {
     const char *path = dm_gguf_path(file);
-    dm_gguf_string model, pre;
-    DM_TRY(dm_gguf_get_string(file, "tokenizer.ggml.model", &model));
-    if (!is(model, "gpt2")) {
-        return dm_fail(DM_ERR_UNSUPPORTED, "%s: its tokenizer is of kind '%.*s'; this version reads 'gpt2' (byte-level BPE)",
-                       path, shown(model), model.bytes);
-    }
-    bool named = dm_gguf_has(file, "tokenizer.ggml.pre");
-    if (named) {
-        DM_TRY(dm_gguf_get_string(file, "tokenizer.ggml.pre", &pre));
-        if (is(pre, "gpt-2")) {
-            return DM_OK;
+    dm_gguf_string name;
+    if (dm_gguf_has(file, "tokenizer.ggml.pre")) {
+        DM_TRY(dm_gguf_get_string(file, "tokenizer.ggml.pre", &name));
+        tokenizer->rules = dm_pretokenizer_find(name.bytes, name.length);
+        if (tokenizer->rules == NULL || name.length >= sizeof tokenizer->pre) {
+            return refuse_rules(path, name);
         }
-        if (!is(pre, "default")) {
-            return dm_fail(DM_ERR_UNSUPPORTED,
-                           "%s: its tokenizer splits words by the rules of '%.*s'; this version knows 'gpt-2'", path, shown(pre),
-                           pre.bytes);
+    } else {
+        dm_gguf_string architecture = {"", 0};
+        if (dm_gguf_has(file, "general.architecture")) {
+            DM_TRY(dm_gguf_get_string(file, "general.architecture", &architecture));
         }
+        tokenizer->rules = dm_pretokenizer_guess(architecture.bytes, architecture.length);
+        size_t length;
+        name.bytes = dm_pretokenizer_name(tokenizer->rules, &length);
+        name.length = length;
+        dm_log("%s: tokenizer.ggml.pre is missing; words are cut by the rules '%.*s'", path, shown(name), name.bytes);
     }
-    dm_log("%s: tokenizer.ggml.pre is %s; GPT-2's splitting rules are used", path, named ? "'default'" : "missing");
+    memcpy(tokenizer->pre, name.bytes, name.length);
+    tokenizer->pre[name.length] = '\0';
+    tokenizer->add_bos = tokenizer->rules->add_bos;
     return DM_OK;
+}
+
+static dm_status read_kind(const dm_gguf *file, dm_tokenizer *tokenizer) {
+    dm_gguf_string model;
+    DM_TRY(dm_gguf_get_string(file, "tokenizer.ggml.model", &model));
+    if (is(model, "gpt2")) {
+        return read_rules(file, tokenizer);
+    }
+    if (!is(model, "llama")) {
+        return dm_fail(DM_ERR_UNSUPPORTED,
+                       "%s: its tokenizer is of kind '%.*s'; known are 'gpt2' (byte-level BPE) and 'llama' (SentencePiece BPE)",
+                       dm_gguf_path(file), shown(model), model.bytes);
+    }
+    tokenizer->kind = DM_TOKENIZER_PIECES;
+    tokenizer->add_bos = true;
+    return dm_gguf_get_bool_or(file, "tokenizer.ggml.add_space_prefix", true, &tokenizer->space_prefix);
 }
 
 /* Types of all tokens; NULL where the file gives none. `unsigned` integers appear in files as well as the usual signed ones. */
@@ -75,6 +101,22 @@ static dm_status read_tokens(const dm_gguf *file, const dm_gguf_string *tokens, 
     return DM_OK;
 }
 
+static dm_status read_scores(const dm_gguf *file, uint64_t vocab, dm_tokenizer *tokenizer) {
+    const char *key = "tokenizer.ggml.scores";
+    const void *data;
+    uint64_t count;
+    DM_TRY(dm_gguf_get_array(file, key, DM_GGUF_F32, &data, &count));
+    if (count != vocab) {
+        return dm_fail(DM_ERR_FORMAT, "%s has %" PRIu64 " entries for %" PRIu64 " tokens", key, count, vocab);
+    }
+    tokenizer->scores = calloc(vocab + 1, sizeof *tokenizer->scores);
+    if (tokenizer->scores == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory for the scores of %" PRIu64 " tokens", vocab);
+    }
+    memcpy(tokenizer->scores, data, vocab * sizeof *tokenizer->scores);
+    return DM_OK;
+}
+
 static dm_status read_merges(const dm_gguf_string *merges, uint64_t count, dm_tokenizer *tokenizer) {
     for (uint64_t i = 0; i < count; i++) {
         const char *text = merges[i].bytes;
@@ -100,13 +142,13 @@ static dm_status read_merges(const dm_gguf_string *merges, uint64_t count, dm_to
     return DM_OK;
 }
 
-/* A special token's id; one outside the vocabulary counts as none, as elsewhere. */
+/* A special token's id, if the file names one; one outside the vocabulary counts as none, as elsewhere. */
 static dm_status read_id(const dm_gguf *file, const char *key, const dm_tokenizer *tokenizer, int32_t *id) {
     uint32_t value;
-    *id = -1;
     if (!dm_gguf_has(file, key)) {
         return DM_OK;
     }
+    *id = -1;
     DM_TRY(dm_gguf_get_u32(file, key, &value));
     if (value < tokenizer->texts.count) {
         *id = (int32_t)value;
@@ -116,53 +158,89 @@ static dm_status read_id(const dm_gguf *file, const char *key, const dm_tokenize
     return DM_OK;
 }
 
+/* A flag that asks for a token at one end of a text; without the token it asks for nothing. */
+static dm_status read_flag(const dm_gguf *file, const char *key, int32_t id, bool *flag) {
+    DM_TRY(dm_gguf_get_bool_or(file, key, *flag, flag));
+    if (*flag && id < 0) {
+        dm_log("%s: %s has no token to add; ignored", dm_gguf_path(file), key);
+        *flag = false;
+    }
+    return DM_OK;
+}
+
 static dm_status read_special(const dm_gguf *file, dm_tokenizer *tokenizer) {
+    if (tokenizer->kind == DM_TOKENIZER_PIECES && tokenizer->texts.count > 2) { /* SentencePiece's own, where nothing is said */
+        tokenizer->unknown = 0;
+        tokenizer->bos = 1;
+        tokenizer->eos = 2;
+    }
     DM_TRY(read_id(file, "tokenizer.ggml.bos_token_id", tokenizer, &tokenizer->bos));
     DM_TRY(read_id(file, "tokenizer.ggml.eos_token_id", tokenizer, &tokenizer->eos));
+    DM_TRY(read_id(file, "tokenizer.ggml.eot_token_id", tokenizer, &tokenizer->eot));
+    DM_TRY(read_id(file, "tokenizer.ggml.eom_token_id", tokenizer, &tokenizer->eom));
+    DM_TRY(read_id(file, "tokenizer.ggml.unknown_token_id", tokenizer, &tokenizer->unknown));
     if (tokenizer->eos < 0) {
         uint32_t id = dm_strings_find(&tokenizer->texts, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT));
         tokenizer->eos = id == DM_TABLE_NONE ? -1 : (int32_t)id;
     }
-    return dm_gguf_get_bool_or(file, "tokenizer.ggml.add_bos_token", false, &tokenizer->add_bos);
+    DM_TRY(read_flag(file, "tokenizer.ggml.add_bos_token", tokenizer->bos, &tokenizer->add_bos));
+    return read_flag(file, "tokenizer.ggml.add_eos_token", tokenizer->eos, &tokenizer->add_eos);
 }
 
-/* With tokens and merges at hand. */
-static dm_status assemble(const dm_gguf *file, const dm_gguf_string *tokens, uint64_t n_tokens, const dm_gguf_string *merges,
-                          uint64_t n_merges, dm_tokenizer *tokenizer) {
-    DM_TRY(read_tokens(file, tokens, n_tokens, tokenizer));
-    DM_TRY(read_merges(merges, n_merges, tokenizer));
+/* The template of conversations. A file says nothing of Phi-3's habit but by its name. */
+static dm_status read_manners(const dm_gguf *file, dm_tokenizer *tokenizer) {
+    dm_gguf_string text;
+    if (dm_gguf_has(file, "tokenizer.chat_template")) {
+        DM_TRY(dm_gguf_get_string(file, "tokenizer.chat_template", &text));
+        tokenizer->chat_template = strndup(text.bytes, text.length);
+        if (tokenizer->chat_template == NULL) {
+            return dm_fail(DM_ERR_MEMORY, "out of memory for the chat template");
+        }
+    }
+    if (dm_gguf_has(file, "general.name")) {
+        char name[128];
+        DM_TRY(dm_gguf_get_string(file, "general.name", &text));
+        dm_gguf_clean_text(text, name, sizeof name);
+        tokenizer->strips_right = strcasestr(name, "phi-3") != NULL || strcasestr(name, "phi3") != NULL;
+    }
+    return DM_OK;
+}
+
+static dm_status read_tokenizer(const dm_gguf *file, dm_tokenizer *tokenizer) {
+    DM_TRY(read_kind(file, tokenizer));
+    dm_gguf_string *strings;
+    uint64_t count, n_merges;
+    DM_TRY(dm_gguf_get_strings(file, "tokenizer.ggml.tokens", &strings, &count));
+    dm_status status = read_tokens(file, strings, count, tokenizer);
+    free(strings);
+    DM_TRY(status);
+    if (tokenizer->kind == DM_TOKENIZER_BPE) {
+        DM_TRY(dm_gguf_get_strings(file, "tokenizer.ggml.merges", &strings, &n_merges));
+        status = read_merges(strings, n_merges, tokenizer);
+        free(strings);
+        DM_TRY(status);
+    } else {
+        DM_TRY(read_scores(file, count, tokenizer));
+    }
     DM_TRY(read_special(file, tokenizer));
+    DM_TRY(read_manners(file, tokenizer));
     return dm_vocabulary_finish(tokenizer);
 }
 
 dm_status dm_tokenizer_read(const dm_gguf *file, dm_tokenizer **out) {
     *out = NULL;
-    DM_TRY(check_kind(file));
-    dm_gguf_string *tokens = NULL, *merges = NULL;
-    uint64_t n_tokens, n_merges;
-    dm_tokenizer *tokenizer = NULL;
-    dm_status status = dm_gguf_get_strings(file, "tokenizer.ggml.tokens", &tokens, &n_tokens);
+    dm_tokenizer *tokenizer;
+    dm_status status = dm_vocabulary_create(&tokenizer);
     if (status == DM_OK) {
-        status = dm_gguf_get_strings(file, "tokenizer.ggml.merges", &merges, &n_merges);
+        status = read_tokenizer(file, tokenizer);
     }
     if (status == DM_OK) {
-        status = dm_vocabulary_create(&tokenizer);
+        *out = tokenizer;
+        return DM_OK;
     }
-    if (status == DM_OK) {
-        status = assemble(file, tokens, n_tokens, merges, n_merges, tokenizer);
-        if (status != DM_OK) {
-            dm_tokenizer_close(tokenizer);
-            tokenizer = NULL;
-            const char *path = dm_gguf_path(file);
-            if (strncmp(dm_error_message(), path, strlen(path)) != 0) {
-                dm_fail_in(status, path);
-            }
-        }
-    }
-    free(tokens);
-    free(merges);
-    *out = tokenizer;
-    return status;
+    dm_tokenizer_close(tokenizer);
+    const char *path = dm_gguf_path(file);
+    return strncmp(dm_error_message(), path, strlen(path)) != 0 ? dm_fail_in(status, path) : status;
 }
 
 /* ---- Writing ---- */
@@ -206,16 +284,33 @@ static void write_tokens(const dm_tokenizer *tokenizer, dm_gguf_writer *writer) 
     free(types);
 }
 
+static void write_id(dm_gguf_writer *writer, const char *key, int32_t id) {
+    if (id >= 0) {
+        dm_gguf_add_u32(writer, key, (uint32_t)id);
+    }
+}
+
 void dm_tokenizer_write(const dm_tokenizer *tokenizer, dm_gguf_writer *writer) {
-    dm_gguf_add_string(writer, "tokenizer.ggml.model", "gpt2");
-    dm_gguf_add_string(writer, "tokenizer.ggml.pre", "gpt-2");
+    bool bpe = tokenizer->kind == DM_TOKENIZER_BPE;
+    dm_gguf_add_string(writer, "tokenizer.ggml.model", bpe ? "gpt2" : "llama");
+    dm_gguf_add_string(writer, "tokenizer.ggml.pre", bpe ? tokenizer->pre : "default");
     write_tokens(tokenizer, writer);
-    write_merges(tokenizer, writer);
-    if (tokenizer->bos >= 0) {
-        dm_gguf_add_u32(writer, "tokenizer.ggml.bos_token_id", (uint32_t)tokenizer->bos);
+    if (bpe) {
+        write_merges(tokenizer, writer);
+    } else {
+        dm_gguf_add_array(writer, "tokenizer.ggml.scores", DM_GGUF_F32, tokenizer->scores, tokenizer->texts.count);
+        dm_gguf_add_bool(writer, "tokenizer.ggml.add_space_prefix", tokenizer->space_prefix);
     }
-    if (tokenizer->eos >= 0) {
-        dm_gguf_add_u32(writer, "tokenizer.ggml.eos_token_id", (uint32_t)tokenizer->eos);
-    }
+    write_id(writer, "tokenizer.ggml.bos_token_id", tokenizer->bos);
+    write_id(writer, "tokenizer.ggml.eos_token_id", tokenizer->eos);
+    write_id(writer, "tokenizer.ggml.eot_token_id", tokenizer->eot);
+    write_id(writer, "tokenizer.ggml.eom_token_id", tokenizer->eom);
+    write_id(writer, "tokenizer.ggml.unknown_token_id", tokenizer->unknown);
     dm_gguf_add_bool(writer, "tokenizer.ggml.add_bos_token", tokenizer->add_bos);
+    if (tokenizer->add_eos) {
+        dm_gguf_add_bool(writer, "tokenizer.ggml.add_eos_token", true);
+    }
+    if (tokenizer->chat_template != NULL) {
+        dm_gguf_add_string(writer, "tokenizer.chat_template", tokenizer->chat_template);
+    }
 }

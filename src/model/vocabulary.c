@@ -10,7 +10,10 @@ dm_status dm_vocabulary_create(dm_tokenizer **out) {
     if (*out == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory for a vocabulary");
     }
-    (*out)->bos = (*out)->eos = -1;
+    dm_tokenizer *tokenizer = *out;
+    tokenizer->bos = tokenizer->eos = tokenizer->eot = tokenizer->eom = tokenizer->unknown = -1;
+    tokenizer->rules = dm_pretokenizer_find("gpt-2", 5);
+    memcpy(tokenizer->pre, "gpt-2", 6);
     return DM_OK;
 }
 
@@ -24,7 +27,12 @@ void dm_tokenizer_close(dm_tokenizer *tokenizer) {
     free(tokenizer->bytes);
     free(tokenizer->byte_start);
     free(tokenizer->merges);
-    free(tokenizer->special);
+    free(tokenizer->special.ids);
+    free(tokenizer->ends.ids);
+    free(tokenizer->chat_template);
+    free(tokenizer->scores);
+    dm_strings_free(&tokenizer->pieces);
+    free(tokenizer->piece_ids);
     free(tokenizer);
 }
 
@@ -101,9 +109,50 @@ dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t rig
 
 /* ---- What follows from the tokens ---- */
 
-/* Words of plain text are kept as they are written: in tokens found as a whole, and where a character names no byte. */
-static bool is_plain(dm_token_type type) {
-    return type == DM_TOKEN_CONTROL || type == DM_TOKEN_USER || type == DM_TOKEN_UNKNOWN;
+/* SentencePiece's space, U+2581. */
+static const char escape[3] = "\xe2\x96\x81";
+
+static size_t unescape(const char *text, size_t length, char *bytes) {
+    size_t n = 0;
+    for (size_t at = 0; at < length;) {
+        bool space = length - at >= sizeof escape && memcmp(text + at, escape, sizeof escape) == 0;
+        bytes[n++] = space ? ' ' : text[at];
+        at += space ? sizeof escape : 1;
+    }
+    return n;
+}
+
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte that "<0x41>" names; -1 for another text. */
+static int named_byte(const char *text, size_t length) {
+    if (length != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>' || hex_digit(text[3]) < 0 || hex_digit(text[4]) < 0) {
+        return -1;
+    }
+    return hex_digit(text[3]) * 16 + hex_digit(text[4]);
+}
+
+/* What a token stands for, at most as long as its text; returns the bytes written. */
+static size_t decode_token(const dm_tokenizer *tokenizer, dm_token_type type, const char *text, size_t length, char *bytes) {
+    size_t n;
+    int byte = type == DM_TOKEN_BYTE ? named_byte(text, length) : -1;
+    if (type == DM_TOKEN_CONTROL || type == DM_TOKEN_UNKNOWN) {
+        return 0;
+    }
+    if (byte >= 0) {
+        bytes[0] = (char)byte;
+        return 1;
+    }
+    if (type != DM_TOKEN_USER && tokenizer->kind == DM_TOKENIZER_PIECES) {
+        return unescape(text, length, bytes);
+    }
+    if (type != DM_TOKEN_USER && dm_bytes_of_text(text, length, bytes, &n)) {
+        return n;
+    }
+    memcpy(bytes, text, length); /* a user's token, or one with a character that names no byte: as it is written */
+    return length;
 }
 
 static dm_status decode_tokens(dm_tokenizer *tokenizer) {
@@ -116,103 +165,97 @@ static dm_status decode_tokens(dm_tokenizer *tokenizer) {
     }
     size_t used = 0;
     for (uint32_t id = 0; id < vocab; id++) {
-        size_t length, n = 0;
+        size_t length;
         const char *text = dm_strings_at(&tokenizer->texts, id, &length);
-        dm_token_type type = tokenizer->types[id];
-        if (type != DM_TOKEN_CONTROL && (is_plain(type) || !dm_bytes_of_text(text, length, tokenizer->bytes + used, &n))) {
-            memcpy(tokenizer->bytes + used, text, length);
-            n = length;
-        }
-        used += n;
+        used += decode_token(tokenizer, tokenizer->types[id], text, length, tokenizer->bytes + used);
         tokenizer->byte_start[id + 1] = used;
     }
     return DM_OK;
 }
 
-static dm_status find_bytes(dm_tokenizer *tokenizer) {
-    for (int byte = 0; byte < 256; byte++) {
-        char name[4];
-        uint32_t id = dm_strings_find(&tokenizer->texts, name, dm_byte_name((uint8_t)byte, name));
-        if (id == DM_TABLE_NONE) {
-            return dm_fail(DM_ERR_FORMAT, "no token stands for the byte 0x%02x, so not every text can be encoded",
-                           (unsigned)byte);
+/* Special tokens are met as a whole or not at all, and those of bytes are the last resort. */
+static bool is_met(uint8_t type) {
+    return type == DM_TOKEN_NORMAL || type == DM_TOKEN_UNUSED;
+}
+
+static bool space_inside(const char *bytes, size_t length) {
+    for (size_t i = 1; i < length; i++) {
+        if (bytes[i] == ' ' && bytes[i - 1] != ' ') {
+            return true;
         }
-        tokenizer->byte_id[byte] = (int32_t)id;
     }
-    return DM_OK;
+    return false;
 }
 
-typedef struct special_text {
-    const uint8_t *text;
-    size_t length;
-    int32_t id;
-} special_text;
-
-static int by_byte_and_length(const void *a, const void *b) {
-    const special_text *x = a, *y = b;
-    if (x->text[0] != y->text[0]) {
-        return x->text[0] < y->text[0] ? -1 : 1;
-    }
-    if (x->length != y->length) {
-        return x->length > y->length ? -1 : 1;
-    }
-    return x->id < y->id ? -1 : 1;
-}
-
-static dm_status sort_special(dm_tokenizer *tokenizer) {
+static dm_status find_pieces(dm_tokenizer *tokenizer) {
     uint32_t vocab = tokenizer->texts.count;
-    size_t n = 0;
-    for (uint32_t id = 0; id < vocab; id++) {
-        n += is_plain(tokenizer->types[id]);
-        tokenizer->has_user |= tokenizer->types[id] == DM_TOKEN_USER;
+    tokenizer->whole_spaces = true;
+    if (tokenizer->kind == DM_TOKENIZER_BPE && !tokenizer->rules->whole_words) {
+        return DM_OK;
     }
-    special_text *sorted = calloc(n + 1, sizeof *sorted);
-    tokenizer->special = calloc(n + 1, sizeof *tokenizer->special);
-    if (sorted == NULL || tokenizer->special == NULL) {
-        free(sorted);
-        return dm_fail(DM_ERR_MEMORY, "out of memory for %zu special tokens", n);
+    tokenizer->piece_ids = calloc((size_t)vocab + 1, sizeof *tokenizer->piece_ids);
+    if (tokenizer->piece_ids == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory for a vocabulary of %u tokens", vocab);
     }
-    n = 0;
     for (uint32_t id = 0; id < vocab; id++) {
-        if (is_plain(tokenizer->types[id])) {
-            size_t length;
-            const char *text = dm_strings_at(&tokenizer->texts, id, &length);
-            sorted[n++] = (special_text){(const uint8_t *)text, length, (int32_t)id};
+        size_t length;
+        const char *bytes = dm_tokenizer_bytes(tokenizer, (int32_t)id, &length);
+        if (!is_met(tokenizer->types[id])) {
+            continue;
         }
+        uint32_t index;
+        bool added;
+        DM_TRY(dm_strings_add(&tokenizer->pieces, bytes, length, &index, &added));
+        if (added) { /* of several that stand for the same, the first */
+            tokenizer->piece_ids[index] = (int32_t)id;
+        }
+        tokenizer->longest_piece = length > tokenizer->longest_piece ? length : tokenizer->longest_piece;
+        tokenizer->whole_spaces = tokenizer->whole_spaces && !space_inside(bytes, length);
     }
-    qsort(sorted, n, sizeof *sorted, by_byte_and_length);
-    for (size_t i = 0; i < n; i++) {
-        tokenizer->special[i] = sorted[i].id;
-        tokenizer->special_start[sorted[i].text[0] + 1]++;
-    }
-    for (int byte = 0; byte < 256; byte++) {
-        tokenizer->special_start[byte + 1] += tokenizer->special_start[byte];
-    }
-    free(sorted);
     return DM_OK;
+}
+
+int32_t dm_vocabulary_piece(const dm_tokenizer *tokenizer, const char *bytes, size_t length) {
+    if (length > tokenizer->longest_piece) {
+        return -1;
+    }
+    uint32_t index = dm_strings_find(&tokenizer->pieces, bytes, length);
+    return index == DM_TABLE_NONE ? -1 : tokenizer->piece_ids[index];
+}
+
+static int32_t token_of_byte(const dm_tokenizer *tokenizer, uint8_t byte) {
+    char name[8];
+    uint32_t id;
+    if (tokenizer->kind == DM_TOKENIZER_BPE) {
+        id = dm_strings_find(&tokenizer->texts, name, dm_byte_name(byte, name));
+        return id != DM_TABLE_NONE && is_met(tokenizer->types[id]) ? (int32_t)id : -1; /* a user's token has its text's bytes */
+    }
+    snprintf(name, sizeof name, "<0x%02X>", byte);
+    id = dm_strings_find(&tokenizer->texts, name, 6);
+    if (id != DM_TABLE_NONE && tokenizer->types[id] == DM_TOKEN_BYTE) {
+        return (int32_t)id;
+    }
+    return dm_vocabulary_piece(tokenizer, (const char *)&byte, 1);
+}
+
+static void find_bytes(dm_tokenizer *tokenizer) {
+    for (int byte = 0; byte < 256; byte++) {
+        tokenizer->byte_id[byte] = token_of_byte(tokenizer, (uint8_t)byte);
+        tokenizer->lacks_bytes |= tokenizer->byte_id[byte] < 0;
+    }
 }
 
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer) {
+    const int32_t named[] = {tokenizer->eos, tokenizer->eot, tokenizer->eom};
+    DM_TRY(dm_special_find_ends(tokenizer, named, sizeof named / sizeof *named));
     DM_TRY(decode_tokens(tokenizer));
-    DM_TRY(find_bytes(tokenizer));
-    return sort_special(tokenizer);
+    DM_TRY(find_pieces(tokenizer));
+    find_bytes(tokenizer);
+    return dm_special_sort(tokenizer);
 }
 
 dm_status dm_vocabulary_end(dm_tokenizer *tokenizer) {
     DM_TRY(dm_vocabulary_add(tokenizer, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT), DM_TOKEN_CONTROL));
     tokenizer->bos = tokenizer->eos = dm_tokenizer_vocab(tokenizer) - 1;
     return dm_vocabulary_finish(tokenizer);
-}
-
-int32_t dm_vocabulary_special(const dm_tokenizer *tokenizer, const char *text, size_t n, bool control) {
-    uint8_t first = (uint8_t)text[0];
-    for (size_t i = tokenizer->special_start[first]; i < tokenizer->special_start[first + 1]; i++) {
-        int32_t id = tokenizer->special[i];
-        size_t length;
-        const char *candidate = dm_strings_at(&tokenizer->texts, (uint32_t)id, &length);
-        if ((control || tokenizer->types[id] == DM_TOKEN_USER) && length <= n && memcmp(candidate, text, length) == 0) {
-            return id;
-        }
-    }
-    return -1;
 }

@@ -3,7 +3,15 @@
 #define DM_MODEL_VOCABULARY_H
 
 #include "base/table.h"
+#include "model/pretokenizer.h"
+#include "model/special.h"
 #include "model/tokenizer.h"
+
+/* tokenizer.ggml.model. */
+typedef enum dm_tokenizer_kind {
+    DM_TOKENIZER_BPE,    /* "gpt2": merges of bytes, by rank */
+    DM_TOKENIZER_PIECES, /* "llama", SentencePiece's BPE: merges of characters to the token of the best score */
+} dm_tokenizer_kind;
 
 /* GGUF's tokenizer.ggml.token_type. */
 typedef enum dm_token_type {
@@ -20,20 +28,37 @@ typedef struct dm_merge {
 } dm_merge;
 
 struct dm_tokenizer {
+    dm_tokenizer_kind kind;
     dm_strings texts; /* a token's number is its id; as files write them, bytes by their names */
     uint8_t *types;   /* [vocab] dm_token_type */
     size_t types_room;
-    char *bytes;        /* what the tokens stand for, back to back */
-    size_t *byte_start; /* [vocab + 1] */
-    dm_merge *merges;   /* by rank, the first to be applied first */
+    char *bytes;          /* what the tokens stand for, back to back */
+    size_t *byte_start;   /* [vocab + 1] */
+    int32_t byte_id[256]; /* the token of each single byte; -1: none */
+    bool lacks_bytes;     /* one of them is -1 */
+    dm_special_tokens special;
+    dm_end_tokens ends;
+    bool strips_right;                   /* white space after a special token goes with it, as in Phi-3 */
+    int32_t bos, eos, eot, eom, unknown; /* -1: none */
+    bool add_bos, add_eos;               /* encoding with DM_ENCODE_BOS, DM_ENCODE_EOS does something */
+    char *chat_template;                 /* as the file has it; NULL: none */
+
+    /* DM_TOKENIZER_BPE */
+    const dm_pretokenizer *rules;
+    char pre[48];     /* their name in the file */
+    dm_merge *merges; /* by rank, the first to be applied first */
     size_t n_merges, merges_room;
-    dm_table ranks;            /* dm_pair(left, right) to the merge's rank */
-    int32_t byte_id[256];      /* the token of each single byte */
-    int32_t *special;          /* tokens found in text as a whole, by first byte and then the longest first */
-    size_t special_start[257]; /* where those of each first byte start */
-    bool has_user;             /* some of them are DM_TOKEN_USER */
-    int32_t bos, eos;          /* -1: none */
-    bool add_bos;              /* kept for writing */
+    dm_table ranks; /* dm_pair(left, right) to the merge's rank */
+
+    /* DM_TOKENIZER_PIECES */
+    float *scores;     /* [vocab] */
+    bool space_prefix; /* a text, and what follows a special token, is encoded as if a space stood before it */
+    bool whole_spaces; /* no token has a space after another character, so that words can be encoded one by one */
+
+    /* Both kinds: byte strings to the tokens that stand for them, where these can be met in text. Empty where not needed. */
+    dm_strings pieces;
+    int32_t *piece_ids; /* [pieces.count] */
+    size_t longest_piece;
 };
 
 static inline uint64_t dm_pair(int32_t left, int32_t right) {
@@ -48,12 +73,12 @@ dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer);
 /* Adds the next merge; *result is the token of the joined text. If there is none, one is added with `add`, else it is
  * DM_ERR_FORMAT. A merge that repeats an earlier one changes nothing. */
 dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result);
-/* Fills what follows from tokens and merges. DM_ERR_FORMAT if a byte has no token. */
+/* Fills what follows from the tokens, their types and the merges. */
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer);
 /* Adds <|endoftext|>, which begins and ends texts, as the last token, and finishes. */
 dm_status dm_vocabulary_end(dm_tokenizer *tokenizer);
 
-/* Number of the special token at the start of text[0..n), or -1; control tokens only with `control`. */
-int32_t dm_vocabulary_special(const dm_tokenizer *tokenizer, const char *text, size_t n, bool control);
+/* The token that stands for these bytes, among those that can be met in text; -1: none. */
+int32_t dm_vocabulary_piece(const dm_tokenizer *tokenizer, const char *bytes, size_t length);
 
 #endif

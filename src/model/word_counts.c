@@ -133,7 +133,7 @@ static dm_status count_pieces(dm_word_counts *all, const piece_list *list) {
     {
         dm_word_counts own = {0};
         dm_splitter *splitter;
-        dm_status status = dm_splitter_create(&splitter);
+        dm_status status = dm_splitter_create(dm_pretokenizer_find("gpt-2", 5), &splitter);
 #pragma omp for schedule(dynamic)
         for (size_t i = 0; i < list->count; i++) {
             bool skip;

@@ -18,9 +18,9 @@ enum {
 typedef struct text_piece {
     size_t start, length; /* in the gathered text */
     dm_token_writer *writer;
-    bool last;       /* of its document */
-    int worker;      /* whose output holds the ids ... */
-    size_t first, n; /* ... here */
+    bool begins, last; /* its document */
+    int worker;        /* whose output holds the ids ... */
+    size_t first, n;   /* ... here */
 } text_piece;
 
 typedef struct worker {
@@ -110,7 +110,8 @@ static size_t cut_piece(const char *text) {
 
 static dm_status encode_piece(const dm_corpus_encoder *encoder, worker *self, text_piece *piece) {
     const int32_t *ids;
-    DM_TRY(dm_encoder_run(self->encoder, encoder->text + piece->start, piece->length, &ids, &piece->n));
+    DM_TRY(dm_encoder_run(self->encoder, encoder->text + piece->start, piece->length, piece->begins ? 0 : DM_ENCODE_GOES_ON, &ids,
+                          &piece->n));
     size_t needed;
     if (!dm_add_size(self->count, piece->n, &needed)) {
         return dm_fail(DM_ERR_MEMORY, "out of memory encoding text");
@@ -173,14 +174,14 @@ dm_status dm_corpus_encoder_flush(dm_corpus_encoder *encoder) {
 }
 
 dm_status dm_corpus_encoder_add(dm_corpus_encoder *encoder, const char *text, size_t length, dm_token_writer *writer) {
-    while (length > 0) {
+    for (bool begins = true; length > 0; begins = false) {
         size_t n = length > PIECE ? cut_piece(text) : length;
         if (encoder->n_pieces == PIECES || n > TEXT - encoder->used) {
             DM_TRY(dm_corpus_encoder_flush(encoder));
         }
         memcpy(encoder->text + encoder->used, text, n);
         encoder->pieces[encoder->n_pieces++] =
-            (text_piece){.start = encoder->used, .length = n, .writer = writer, .last = n == length};
+            (text_piece){.start = encoder->used, .length = n, .writer = writer, .begins = begins, .last = n == length};
         encoder->used += n;
         text += n;
         length -= n;

@@ -47,7 +47,7 @@ static dm_status generate(dm_model *model, const dm_tokenizer *tokenizer, const 
     dm_generate_result result;
     dm_sampling sampling = dm_sampling_default();
     sampling.seed = seed;
-    DM_TRY(dm_tokenizer_encode(tokenizer, prompt, strlen(prompt), true, &ids, &count));
+    DM_TRY(dm_tokenizer_encode(tokenizer, prompt, strlen(prompt), DM_ENCODE_SPECIAL, &ids, &count));
     const int32_t eos = dm_tokenizer_eos(tokenizer);
     const int32_t start = eos >= 0 ? eos : 0; /* an empty prompt starts a document */
     dm_status status = dm_session_create(model, 0, &session);
