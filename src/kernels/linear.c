@@ -5,12 +5,14 @@
 
 #include "base/threads.h"
 #include "kernels/matmul.h"
+#include "kernels/quantized.h"
 #include "kernels/vector.h"
 
 enum {
     FEW_TOKENS = 6,           /* up to here dot products win: the weights are read once either way */
     SCRATCH_FLOATS = 1 << 18, /* one block of widened rows, 1 MB: it stays in the second-level cache until it is used */
     ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
+    PANELS_TOGETHER = 4,      /* of which a thread takes as many at once */
 };
 
 static const void *row_at(const dm_weight *weight, size_t row) {
@@ -18,7 +20,16 @@ static const void *row_at(const dm_weight *weight, size_t row) {
 }
 
 dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
-    return (dm_weight){row_at(weight, first), weight->type, rows, weight->columns};
+    dm_weight part = {row_at(weight, first), weight->type, rows, weight->columns, NULL};
+    if (weight->panels != NULL && first % DM_PANEL_ROWS == 0) {
+        const dm_panel_format *format = dm_panel_format_of(weight->type);
+        part.panels = (const char *)weight->panels + first / DM_PANEL_ROWS * dm_panel_bytes(format, weight->columns);
+    }
+    return part;
+}
+
+size_t dm_weight_panel_bytes(const dm_weight *weight) {
+    return dm_panel_count(weight->rows) * dm_panel_bytes(dm_panel_format_of(weight->type), weight->columns);
 }
 
 /* sums[t] = sum over i of W[row, i] x[t, i]: DM_MAX_BLOCK weights are decoded at a time, once for all m <= FEW_TOKENS. */
@@ -122,11 +133,12 @@ static void widen_rows(float *y, const dm_weight *weight, size_t first, size_t r
     }
 }
 
-static void add_bias(const dm_linear_product *product, size_t m) {
+/* Rows begin .. end - 1 of the results y of m tokens. */
+static void add_bias(const dm_linear_product *product, float *y, size_t m, size_t begin, size_t end) {
     const dm_vector_table *vector = dm_vector();
     for (size_t t = 0; t < m; t++) {
-        float *y = product->y + t * product->ldy;
-        vector->add(y, y, product->bias, product->weight.rows);
+        float *part = y + t * product->ldy + begin;
+        vector->add(part, part, product->bias + begin, end - begin);
     }
 }
 
@@ -145,12 +157,99 @@ static dm_status linear_many(const dm_linear_product *product, const float *x, s
         DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, x, ldx, w, columns, m, rows, columns, false));
     }
     if (product->bias != NULL) {
-        add_bias(product, m);
+        add_bias(product, product->y, m, 0, weight->rows);
     }
     return DM_OK;
 }
 
+/* ---- Panels ---- */
+
+/* Blocks between rows of rounded activations: odd, so that rows lie in different cache sets. */
+size_t dm_q8_stride(size_t columns) {
+    return columns / DM_PANEL_UNIT | 1;
+}
+
+void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
+                              float *y, size_t ldy) {
+    const dm_panel_format *format = dm_panel_format_of(weight->type);
+    dm_panel_product_fn multiply = dm_quantized()->product[format - dm_panel_format_at(0)];
+    size_t bytes = dm_panel_bytes(format, weight->columns);
+    for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS) {
+        const char *data = (const char *)weight->panels + panel * bytes;
+        size_t left = weight->rows - panel * DM_PANEL_ROWS;
+        if (left >= DM_PANEL_ROWS) {
+            multiply(y, ldy, x, ldx, m, data, weight->columns);
+            continue;
+        }
+        for (size_t t = 0; t < m; t++) {
+            float whole[DM_PANEL_ROWS];
+            multiply(whole, DM_PANEL_ROWS, x + t * ldx, ldx, 1, data, weight->columns);
+            memcpy(y + t * ldy, whole, left * sizeof *y);
+        }
+    }
+}
+
+/* Panels [begin, end) of all products laid end to end, for tokens `token` .. token + m - 1. */
+static void panel_range(const dm_linear_product *products, size_t count, size_t begin, size_t end, const dm_q8_block *x,
+                        size_t ldx, size_t token, size_t m) {
+    for (size_t i = 0, base = 0; i < count && base < end; i++) {
+        const dm_linear_product *product = &products[i];
+        size_t panels = dm_panel_count(product->weight.rows);
+        size_t from = begin > base ? begin - base : 0;
+        size_t to = end - base < panels ? end - base : panels;
+        float *y = product->y + token * product->ldy;
+        if (from < to) {
+            size_t row = from * DM_PANEL_ROWS, last = to * DM_PANEL_ROWS;
+            dm_weight_panels_product(&product->weight, from, to - from, x, ldx, m, y + row, product->ldy);
+            if (product->bias != NULL) {
+                add_bias(product, y, m, row, last < product->weight.rows ? last : product->weight.rows);
+            }
+        }
+        base += panels;
+    }
+}
+
+/* As many tokens at a time as fit the scratch when rounded; of each thread's turns the last ones are short. */
+static void linear_packed(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch) {
+    size_t columns = products[0].weight.columns;
+    size_t stride = dm_q8_stride(columns);
+    size_t most = dm_linear_scratch(columns) * sizeof(float) / (stride * sizeof(dm_q8_block));
+    dm_q8_block *rounded = (dm_q8_block *)(void *)scratch;
+    size_t panels = 0;
+    for (size_t i = 0; i < count; i++) {
+        panels += dm_panel_count(products[i].weight.rows);
+    }
+    for (size_t first = 0; first < m; first += most) {
+        size_t tokens = m - first < most ? m - first : most;
+#pragma omp parallel if (panels * DM_PANEL_ROWS * columns * tokens > DM_WORTH_SHARING)
+        {
+#pragma omp for schedule(static)
+            for (size_t t = 0; t < tokens; t++) {
+                dm_quantized()->quantize(rounded + t * stride, x + (first + t) * ldx, columns);
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (size_t i = 0; i < panels; i += PANELS_TOGETHER) {
+                size_t end = i + PANELS_TOGETHER < panels ? i + PANELS_TOGETHER : panels;
+                panel_range(products, count, i, end, rounded, stride, first, tokens);
+            }
+        }
+    }
+}
+
+static bool all_packed(const dm_linear_product *products, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (products[i].weight.panels == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch) {
+    if (all_packed(products, count)) {
+        linear_packed(products, count, x, ldx, m, scratch);
+        return DM_OK;
+    }
     if (m <= FEW_TOKENS) {
         linear_few(products, count, x, ldx, m);
         return DM_OK;

@@ -29,6 +29,13 @@ dm_status dm_forward_shared(dm_session *session, const dm_weights *weights, size
 
 /* ---- Pieces of them ---- */
 
+/* One expert's matrix of a role. */
+dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e);
+/* Whether a layer's experts can be run by the next function. */
+bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights);
+/* grouped = results of the experts for n tokens of h, whose slots and starts are known. */
+void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n);
+
 /* y = norm(x) of rows of the model's width, with the weights of `role` and, where there are biases of `bias_role`, as a
  * LayerNorm. */
 void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,

@@ -31,8 +31,7 @@ static dm_status route(dm_session *session, const dm_weights *weights, int32_t l
     return DM_OK;
 }
 
-/* One expert's matrix of a role. */
-static dm_weight expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e) {
+dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e) {
     const dm_config *c = &session->model->config;
     size_t rows = (size_t)(role == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
     return weights->apart[role] != NULL ? weights->apart[role][e]
@@ -46,8 +45,8 @@ static void expert_rows_in(dm_session *session, const dm_weights *weights, size_
     dm_activations *a = &session->scratch;
     size_t width = (size_t)session->model->config.expert_dim;
     for (size_t i = begin; i < end;) {
-        dm_weight gate = expert_matrix(session, weights, DM_FFN_GATE_EXPS, a->experts[i / width]);
-        dm_weight up = expert_matrix(session, weights, DM_FFN_UP_EXPS, a->experts[i / width]);
+        dm_weight gate = dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, a->experts[i / width]);
+        dm_weight up = dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, a->experts[i / width]);
         size_t stop = (i / width + 1) * width < end ? (i / width + 1) * width : end;
         for (; i < stop; i++) {
             a->hidden[i] = dm_weight_dot(&gate, i % width, a->h);
@@ -64,7 +63,7 @@ static void expert_rows_out(dm_session *session, const dm_weights *weights, size
     size_t top_k = (size_t)c->top_k;
     dm_weight down[DM_ROUTER_MAX_TOP_K];
     for (size_t j = 0; j < top_k; j++) {
-        down[j] = expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[j]);
+        down[j] = dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[j]);
     }
     for (size_t row = begin; row < end; row++) {
         float sum = 0.0f;
@@ -94,12 +93,11 @@ static void one_token(dm_session *session, const dm_weights *weights) {
 
 /* ---- Many tokens: grouped by expert, so that each expert is one product ---- */
 
-/* starts and slots by counting; grouped = the tokens' rows of h in the experts' order. */
-static void group(dm_session *session, size_t n) {
+/* starts and slots by counting */
+static void sort_choices(dm_session *session, size_t n) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
     size_t choices = n * (size_t)c->top_k;
-    size_t dim = (size_t)c->dim;
     memset(a->starts, 0, ((size_t)c->n_experts + 1) * sizeof *a->starts);
     for (size_t i = 0; i < choices; i++) {
         a->starts[a->experts[i] + 1]++;
@@ -112,9 +110,17 @@ static void group(dm_session *session, size_t n) {
     }
     memmove(a->starts + 1, a->starts, (size_t)c->n_experts * sizeof *a->starts); /* each start ended as the next one's */
     a->starts[0] = 0;
+}
+
+/* grouped = the tokens' rows of h in the experts' order */
+static void gather(dm_session *session, size_t n) {
+    const dm_activations *a = &session->scratch;
+    size_t top_k = (size_t)session->model->config.top_k;
+    size_t choices = n * top_k;
+    size_t dim = (size_t)session->model->config.dim;
 #pragma omp parallel for schedule(static) if (choices * dim > DM_WORTH_SHARING)
     for (size_t i = 0; i < choices; i++) {
-        memcpy(a->grouped + (size_t)a->slots[i] * dim, a->h + i / (size_t)c->top_k * dim, dim * sizeof *a->h);
+        memcpy(a->grouped + (size_t)a->slots[i] * dim, a->h + i / top_k * dim, dim * sizeof *a->h);
     }
 }
 
@@ -133,10 +139,10 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
     float *hidden = a->hidden + first * width;
     float *up = a->up + first * width;
     const dm_linear_product in[] = {
-        {expert_matrix(session, weights, DM_FFN_GATE_EXPS, e), NULL, hidden, width},
-        {expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
+        {dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, e), NULL, hidden, width},
+        {dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
-    const dm_linear_product out = {expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
+    const dm_linear_product out = {dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
     DM_TRY(dm_linear(in, 2, x, dim, m, widened));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
     return dm_linear(&out, 1, hidden, width, m, widened);
@@ -159,17 +165,16 @@ static void mix(dm_session *session, size_t n) {
 }
 
 static dm_status many_tokens(dm_session *session, const dm_weights *weights, size_t n) {
-    dm_activations *a = &session->scratch;
+    const dm_activations *a = &session->scratch;
     dm_failure failure = {DM_OK, ""};
     const dm_config *c = &session->model->config;
     size_t work = n * (size_t)c->top_k * (size_t)c->expert_dim * (size_t)c->dim;
-    group(session, n);
+    gather(session, n);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(dm_session_threads(session)) if (work > DM_WORTH_SHARING)
     for (int32_t e = 0; e < c->n_experts; e++) {
         float *widened = a->widened + (size_t)omp_get_thread_num() * a->widened_size;
         dm_failure_note(&failure, run_expert(session, weights, e, widened));
     }
-    mix(session, n);
     return dm_failure_raise(&failure);
 }
 
@@ -179,10 +184,16 @@ dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int
     if (c->shared_dim > 0) {
         DM_TRY(dm_forward_shared(session, weights, n)); /* before h, its input too, becomes the experts' result */
     }
-    if (n == 1) {
+    if (dm_forward_experts_are_packed(session, weights)) {
+        sort_choices(session, n);
+        dm_forward_experts_packed(session, weights, n);
+        mix(session, n);
+    } else if (n == 1) {
         one_token(session, weights);
     } else {
+        sort_choices(session, n);
         DM_TRY(many_tokens(session, weights, n));
+        mix(session, n);
     }
     if (c->shared_dim > 0) {
         dm_vector()->add(session->scratch.h, session->scratch.h, session->scratch.shared, n * (size_t)c->dim);

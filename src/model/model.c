@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/repack.h"
 
 /* "512 x 128", rows last as GGUF has it. */
 static void shape_text(const uint64_t *dims, uint32_t n_dims, char *text, size_t size) {
@@ -61,6 +62,11 @@ static dm_status allocate(const dm_config *config, dm_model **out) {
     if (model == NULL || model->layers == NULL || !allocate_experts(model)) {
         dm_model_close(model);
         return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", config->n_layers);
+    }
+    dm_status status = dm_repacked_create(&model->repacked);
+    if (status != DM_OK) {
+        dm_model_close(model);
+        return status;
     }
     *out = model;
     return DM_OK;
@@ -228,6 +234,7 @@ void dm_model_close(dm_model *model) {
     if (model == NULL) {
         return;
     }
+    dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
     dm_free(model->expert_bias);
     free(model->experts);

@@ -7,6 +7,7 @@
 #include "kernels/vector.h"
 #include "model/cached_attention.h"
 #include "model/forward.h"
+#include "model/repack.h"
 #include "moe/router.h"
 
 enum { BATCH = 256, MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *) };
@@ -33,25 +34,29 @@ static void *want(dm_session *session, size_t count, size_t size) {
 
 /* ---- Weights ------------------------------------------------------------- */
 
-static dm_weight read_weight(const void *data, dm_type type, const uint64_t *dims) {
-    return (dm_weight){.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0]};
+static dm_weight read_weight(const void *data, dm_type type, const uint64_t *dims, const void *panels) {
+    return (dm_weight){.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0], .panels = panels};
 }
 
 /* `apart` has room for the matrices of experts that lie apart; the rest of it is returned. */
-static dm_weight *read_weights(const dm_tensor *tensors, size_t n_experts, dm_weight *apart, dm_weights *out) {
+static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *apart, dm_weights *out) {
+    const dm_tensor *tensors = layer < 0 ? model->tensors : model->layers[layer].tensors;
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_tensor *tensor = &tensors[role];
         if (tensor->data == NULL) {
             continue;
         }
-        out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims);
+        const char *panels = dm_repacked_panels(model, layer, (dm_role)role);
+        out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims, panels);
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
         if (tensor->experts == NULL) {
             continue;
         }
         out->apart[role] = apart;
-        for (size_t e = 0; e < n_experts; e++) {
-            *apart++ = read_weight(tensor->experts[e].data, tensor->experts[e].type, tensor->dims);
+        size_t stride = panels != NULL ? dm_weight_panel_bytes(&out->matrices[role]) : 0; /* of one expert's panels */
+        for (size_t e = 0; e < (size_t)model->config.n_experts; e++) {
+            const void *own = panels != NULL ? panels + e * stride : NULL;
+            *apart++ = read_weight(tensor->experts[e].data, tensor->experts[e].type, tensor->dims, own);
         }
     }
     return apart;
@@ -66,9 +71,9 @@ static dm_status read_all_weights(dm_session *session) {
     if (session->out_of_memory) {
         return DM_ERR_MEMORY;
     }
-    read_weights(model->tensors, 0, NULL, &session->global);
-    for (size_t l = 0; l < layers; l++) {
-        apart = read_weights(model->layers[l].tensors, experts, apart, &session->layers[l]);
+    read_weights(model, -1, NULL, &session->global);
+    for (int32_t l = 0; l < model->config.n_layers; l++) {
+        apart = read_weights(model, l, apart, &session->layers[l]);
     }
     return DM_OK;
 }
@@ -98,6 +103,16 @@ static void make_expert_scratch(dm_session *session) {
     a->grouped = want(session, choices * (size_t)c->dim, sizeof *a->grouped);
     a->hidden = want(session, choices * (size_t)c->expert_dim, sizeof *a->hidden);
     a->up = want(session, choices * (size_t)c->expert_dim, sizeof *a->up);
+    bool packed = false;
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        packed = packed || dm_forward_experts_are_packed(session, &session->layers[l]);
+    }
+    if (packed) {
+        a->active = want(session, experts, sizeof *a->active);
+        a->rounded = want(session, batch * dm_q8_stride((size_t)c->dim), sizeof *a->rounded);
+        a->grouped_rounded = want(session, choices * dm_q8_stride((size_t)c->dim), sizeof *a->grouped_rounded);
+        a->hidden_rounded = want(session, choices * dm_q8_stride((size_t)c->expert_dim), sizeof *a->hidden_rounded);
+    }
 }
 
 static void make_attention_scratch(dm_session *session) {
@@ -170,6 +185,7 @@ static dm_status make_cache(dm_session *session) {
 }
 
 static dm_status build(dm_session *session) {
+    DM_TRY(dm_repack(session->model));
     DM_TRY(read_all_weights(session));
     DM_TRY(make_cache(session));
     make_scratch(session);

@@ -15,25 +15,29 @@ typedef struct dm_weights {
 
 /* Scratch for one batch of B = session->batch tokens; only what the architecture uses is there. */
 typedef struct dm_activations {
-    float *x;         /* [B, dim] residual stream */
-    float *h;         /* [B, dim] input or result of a sublayer */
-    float *q;         /* [B, n_heads * head_dim]; fused: [B, 3 dim], q k v */
-    float *k;         /* [B, n_kv_heads * head_dim], unless fused */
-    float *v;         /* [B, n_kv_heads * head_dim], unless fused */
-    float *attended;  /* [B, n_heads * head_dim] */
-    float *turns;     /* [B, dm_rope_table_size()] rotary tables of the batch's positions */
-    float *ffn;       /* [B, ffn_dim or shared_dim] */
-    float *ffn_up;    /* the same, where gated */
-    float *shared;    /* [B, dim] result of the shared expert */
-    float *router;    /* [B, n_experts] logits, then probabilities */
-    int32_t *experts; /* [B, top_k] */
-    float *gates;     /* [B, top_k] */
-    int32_t *slots;   /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
-    int32_t *starts;  /* [n_experts + 1] first row of each expert there */
-    float *grouped;   /* [B * top_k, dim] expert inputs, then outputs */
-    float *hidden;    /* [B * top_k, expert_dim] */
-    float *up;        /* [B * top_k, expert_dim] */
-    float *widened;   /* [threads, widened_size] weights as float32 */
+    float *x;                     /* [B, dim] residual stream */
+    float *h;                     /* [B, dim] input or result of a sublayer */
+    float *q;                     /* [B, n_heads * head_dim]; fused: [B, 3 dim], q k v */
+    float *k;                     /* [B, n_kv_heads * head_dim], unless fused */
+    float *v;                     /* [B, n_kv_heads * head_dim], unless fused */
+    float *attended;              /* [B, n_heads * head_dim] */
+    float *turns;                 /* [B, dm_rope_table_size()] rotary tables of the batch's positions */
+    float *ffn;                   /* [B, ffn_dim or shared_dim] */
+    float *ffn_up;                /* the same, where gated */
+    float *shared;                /* [B, dim] result of the shared expert */
+    float *router;                /* [B, n_experts] logits, then probabilities */
+    int32_t *experts;             /* [B, top_k] */
+    float *gates;                 /* [B, top_k] */
+    int32_t *slots;               /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
+    int32_t *starts;              /* [n_experts + 1] first row of each expert there */
+    float *grouped;               /* [B * top_k, dim] expert inputs, then outputs */
+    float *hidden;                /* [B * top_k, expert_dim] */
+    float *up;                    /* [B * top_k, expert_dim] */
+    int32_t *active;              /* [n_experts] experts that have tokens */
+    dm_q8_block *rounded;         /* [B, dm_q8_stride(dim)] expert inputs, where weights are packed */
+    dm_q8_block *grouped_rounded; /* [B * top_k, dm_q8_stride(dim)] */
+    dm_q8_block *hidden_rounded;  /* [B * top_k, dm_q8_stride(expert_dim)] */
+    float *widened;               /* [threads, widened_size] weights as float32 */
     size_t widened_size;
     float *attention; /* [threads, dm_cached_attention_scratch()] */
 } dm_activations;
@@ -57,7 +61,7 @@ struct dm_session {
     uint64_t routed; /* tokens that went through the routers */
     dm_activations scratch;
 
-    void *owned[32]; /* what of the above the session allocated, for freeing */
+    void *owned[40]; /* what of the above the session allocated, for freeing */
     size_t n_owned;
     bool out_of_memory;
 

@@ -1,0 +1,103 @@
+/*
+ * The mixture of experts over packed weights: each token is rounded to int8
+ * once for all of its experts; each expert's weights are read once for all of
+ * its tokens; what comes out of gate and up is rounded where it is made. A
+ * token's result does not depend on which others it is computed with.
+ */
+#include <string.h>
+
+#include "kernels/quantized.h"
+#include "kernels/vector.h"
+#include "model/forward.h"
+
+enum { TOKENS_TOGETHER = 32, PANELS_TOGETHER = 4, UNIT = DM_PANEL_UNIT };
+
+typedef struct experts {
+    const dm_session *session;
+    const dm_weights *weights;
+    size_t n, dim, width, top_k;
+    const dm_activations *a;
+    size_t stride, hidden_stride; /* blocks between rounded rows of dim, of width */
+    size_t n_active;              /* experts that have tokens: a->active */
+} experts;
+
+bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights) {
+    static const dm_role roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
+    for (int i = 0; i < 3; i++) {
+        if (weights->matrices[roles[i]].panels == NULL) {
+            return false;
+        }
+    }
+    return session->model->config.expert_dim % UNIT == 0;
+}
+
+static void list_active(experts *x) {
+    for (int32_t e = 0; e < x->session->model->config.n_experts; e++) {
+        if (x->a->starts[e + 1] > x->a->starts[e]) {
+            x->a->active[x->n_active++] = e;
+        }
+    }
+}
+
+/* grouped_rounded = the tokens' rounded rows in the experts' order */
+static void gather(const experts *x, size_t choice) {
+    memcpy(x->a->grouped_rounded + (size_t)x->a->slots[choice] * x->stride, x->a->rounded + choice / x->top_k * x->stride,
+           x->dim / UNIT * sizeof(dm_q8_block));
+}
+
+/* Columns 32 unit .. 32 unit + 31 of hidden = silu(gate x) * up x, rounded, for all tokens of an expert. */
+static void unit_in(const experts *x, int32_t e, size_t unit) {
+    enum { PANELS = UNIT / DM_PANEL_ROWS };
+    float gate[TOKENS_TOGETHER * UNIT], up[TOKENS_TOGETHER * UNIT];
+    dm_weight gate_weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_GATE_EXPS, e);
+    dm_weight up_weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_UP_EXPS, e);
+    size_t end = (size_t)x->a->starts[e + 1];
+    for (size_t first = (size_t)x->a->starts[e]; first < end; first += TOKENS_TOGETHER) {
+        size_t m = end - first < TOKENS_TOGETHER ? end - first : TOKENS_TOGETHER;
+        const dm_q8_block *rows = x->a->grouped_rounded + first * x->stride;
+        dm_weight_panels_product(&gate_weight, unit * PANELS, PANELS, rows, x->stride, m, gate, UNIT);
+        dm_weight_panels_product(&up_weight, unit * PANELS, PANELS, rows, x->stride, m, up, UNIT);
+        dm_vector()->swiglu(gate, gate, up, m * UNIT);
+        for (size_t t = 0; t < m; t++) {
+            dm_quantized()->quantize(x->a->hidden_rounded + (first + t) * x->hidden_stride + unit, gate + t * UNIT, UNIT);
+        }
+    }
+}
+
+/* Rows of grouped that some panels of an expert's down matrix give. */
+static void panels_out(const experts *x, int32_t e, size_t panel) {
+    size_t first = (size_t)x->a->starts[e], m = (size_t)x->a->starts[e + 1] - first;
+    size_t panels = dm_panel_count(x->dim) - panel < PANELS_TOGETHER ? dm_panel_count(x->dim) - panel : PANELS_TOGETHER;
+    dm_weight weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
+    dm_weight_panels_product(&weight, panel, panels, x->a->hidden_rounded + first * x->hidden_stride, x->hidden_stride, m,
+                             x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim);
+}
+
+void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n) {
+    const dm_config *c = &session->model->config;
+    const dm_activations *a = &session->scratch;
+    experts x = {session, weights, n, (size_t)c->dim, (size_t)c->expert_dim, (size_t)c->top_k, a, 0, 0, 0};
+    x.stride = dm_q8_stride(x.dim);
+    x.hidden_stride = dm_q8_stride(x.width);
+    list_active(&x);
+    size_t units = x.width / UNIT, pieces = (dm_panel_count(x.dim) + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
+#pragma omp parallel if (n * x.top_k * x.width * x.dim > DM_WORTH_SHARING)
+    {
+#pragma omp for schedule(static)
+        for (size_t t = 0; t < n; t++) {
+            dm_quantized()->quantize(a->rounded + t * x.stride, a->h + t * x.dim, x.dim);
+        }
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < n * x.top_k; i++) {
+            gather(&x, i);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < x.n_active * units; i++) {
+            unit_in(&x, a->active[i / units], i % units);
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = 0; i < x.n_active * pieces; i++) {
+            panels_out(&x, a->active[i / pieces], i % pieces * PANELS_TOGETHER);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+/* A model's quantized matrices as panels (kernels/panels.h), made once for all of its sessions. */
+#ifndef DM_MODEL_REPACK_H
+#define DM_MODEL_REPACK_H
+
+#include "model/model.h"
+
+typedef struct dm_repacked dm_repacked;
+
+dm_status dm_repacked_create(dm_repacked **out);
+void dm_repacked_free(dm_repacked *repacked);
+
+/* Packs all matrices of the model whose types have a format, with all threads, unless that has been done; the pages of the
+ * file behind them are given back. Does nothing on a machine whose kernels gain nothing from it. Several threads may ask
+ * at once. */
+dm_status dm_repack(const dm_model *model);
+
+/* Panels of a matrix, layer -1 for those outside the layers; of a stack of experts all, one after another. NULL: none. */
+const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role role);
+
+#endif
