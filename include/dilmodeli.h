@@ -142,6 +142,36 @@ DM_API dm_status dm_tokenizer_decode(const dm_tokenizer *tokenizer, const int32_
  * for control tokens and NULL is returned for ids outside the vocabulary. */
 DM_API const char *dm_tokenizer_bytes(const dm_tokenizer *tokenizer, int32_t id, size_t *length);
 
+/* ---- Conversations ------------------------------------------------------ */
+
+typedef struct dm_chat_message {
+    const char *role;    /* "system", "user" or "assistant" */
+    const char *content; /* UTF-8; may be "" */
+} dm_chat_message;
+
+/* Names of the families of models whose ways of marking turns are known, in order: "chatml", "llama3" and so on; NULL
+ * past the last. The last is "plain", without marks, for models that only go on from a text. */
+DM_API const char *dm_chat_family(size_t index);
+
+/* The family of the vocabulary's own chat template; NULL where it has none or none that is recognised. */
+DM_API const char *dm_tokenizer_chat_family(const dm_tokenizer *tokenizer);
+DM_API bool dm_tokenizer_has_chat_template(const dm_tokenizer *tokenizer);
+
+/* The conversation as `family` marks it; NULL takes the vocabulary's own family. With `answer`, what invites the
+ * assistant to speak follows. The beginning-of-text token is not part of it, but where a family repeats it between
+ * turns. *text (malloc) is the caller's to free(). DM_ERR_UNSUPPORTED where no family is known, DM_ERR_ARGUMENT for an
+ * unknown name or role. Nothing in a file's template is ever run. */
+DM_API dm_status dm_chat_render(const dm_tokenizer *tokenizer, const char *family, const dm_chat_message *messages, size_t n,
+                                bool answer, char **text);
+
+/* The same as tokens, the beginning-of-text token first where the vocabulary asks for it. Control tokens come from the
+ * family's marks alone: a message that spells one out stays text. *ids (malloc, *count entries) is the caller's to
+ * free(). */
+DM_API dm_status dm_chat_encode(const dm_tokenizer *tokenizer, const char *family, const dm_chat_message *messages, size_t n,
+                                bool answer, int32_t **ids, size_t *count);
+
+/* ---- Learning a vocabulary ---------------------------------------------- */
+
 typedef struct dm_tokenizer_train_options {
     const char *const *data; /* files or folders of UTF-8 text */
     size_t n_data;
@@ -173,6 +203,9 @@ DM_API void dm_session_free(dm_session *session);
 /* Forgets positions from `length` on (0 forgets all). */
 DM_API void dm_session_truncate(dm_session *session, int32_t length);
 DM_API int32_t dm_session_length(const dm_session *session);
+/* Forgets all but the longest beginning that the session's tokens share with ids[n], at most n - 1 so that something
+ * is left to feed; returns its length. Feeding the rest of `ids` then costs no more than what is new. */
+DM_API int32_t dm_session_keep(dm_session *session, const int32_t *ids, int32_t n);
 
 /* Feeds `n` tokens at the session's end. `logits`, unless NULL, receives
  * float32 [n, vocab] if `all`, else [vocab] of the last position. */

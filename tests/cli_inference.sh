@@ -34,6 +34,28 @@ expect '"prompt_tokens":1' out
 code 0 dilmodeli run moe.gguf -p "Hello" -n 500 --json
 expect '"prompt_tokens":5' out # and the end of the context stops it
 
+# a conversation: a message a line, or one with -p
+code 1 dilmodeli run moe.gguf --chat -p hi
+one_line
+expect 'no chat template; choose one of chatml' err
+code 1 dilmodeli run moe.gguf --chat-template nobody -p hi
+one_line
+code 2 dilmodeli run moe.gguf --chat --ids ids.txt
+code 2 dilmodeli run moe.gguf --chat --json
+code 0 dilmodeli run moe.gguf --chat-template deepseek2 -p hi -n 3 --json
+only_json
+expect '"prompt_tokens":20' out # User: hi, two newlines, Assistant:
+code 0 dilmodeli run moe.gguf --chat-template deepseek2 --system "Go." -p hi -n 3 --json
+expect '"prompt_tokens":25' out
+talk() { printf 'one\n\ntwo\n/reset\none\n/quit\nnever\n' | dilmodeli run moe.gguf --chat-template deepseek2 --temp 0 -n 3 2>err; }
+talk >out || fail "a piped conversation works"
+expect '(forgotten)' err
+talk | cmp -s - out || fail "and says the same twice"
+printf '%0100d\n' 7 | code 0 dilmodeli run moe.gguf --chat-template plain -n 3
+expect 'do not fit' err
+printf 'ten bytes!\n%.0s' {1..12} | code 0 dilmodeli run moe.gguf --chat-template plain -n 3
+expect 'the oldest turns are forgotten' err
+
 code 0 dilmodeli eval moe.gguf --data text.txt --ctx 16 --json
 only_json
 for word in '"tokens":' '"nll":' '"perplexity":' '"bits_per_byte":' '"routing":{'; do

@@ -27,6 +27,15 @@ grep -q ',263]' out && fail "control tokens only with --special"
 code 0 dilmodeli tokenize small.gguf -p "<|endoftext|>" --special
 [ "$(cat out)" = $((vocab - 1)) ] || fail "the vocabulary that was reported is the one in the file"
 
+code 0 dilmodeli tokenize small.gguf --ids "$((vocab - 1))"
+[ ! -s out ] || fail "a control token leaves no trace"
+code 0 dilmodeli tokenize small.gguf --ids "$((vocab - 1))" --special
+[ "$(cat out)" = "<|endoftext|>" ] || fail "with --special it shows"
+code 0 dilmodeli tokenize t.gguf -p "the"
+mv out first
+code 0 dilmodeli tokenize t.gguf -p "the" --no-bos
+cmp -s out first || fail "this vocabulary asks for no token before a text"
+
 printf 'the theory\xff\n\t\xc3\xa7ok  g\xc3\xbczel\n\n' >any.txt
 code 0 dilmodeli tokenize t.gguf --file any.txt
 ids=$(cat out)

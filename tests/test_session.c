@@ -174,6 +174,36 @@ static void truncating_and_feeding_again_repeats_exactly(void **state) {
     }
 }
 
+static void keeping_leaves_what_is_shared(void **state) {
+    (void)state;
+    tiny_model tiny;
+    tiny_model_make(&tiny, "qwen3moe", "f32", 6);
+    int32_t ids[N], others[N];
+    tiny_model_ids(&tiny, ids, N);
+    memcpy(others, ids, sizeof others);
+    others[25] ^= 1;
+    size_t vocab = (size_t)tiny.info.vocab;
+    float *fresh = buffer(N * vocab), *after = buffer(N * vocab);
+    dm_session *session = open_session(&tiny, N);
+    assert_int_equal(dm_session_keep(session, ids, N), 0);
+    feed(session, others, N, fresh);
+    dm_session_truncate(session, 0);
+    feed(session, ids, 40, after);
+    assert_int_equal(dm_session_keep(session, others, N), 25);
+    assert_int_equal(dm_session_length(session), 25);
+    feed(session, others + 25, N - 25, after + 25 * vocab);
+    double size;
+    double largest = difference(fresh + 25 * vocab, after + 25 * vocab, (N - 25) * vocab, &size);
+    assert_true(largest <= 1e-4 * fmax(size, 1.0));
+    assert_int_equal(dm_session_keep(session, others, N), N - 1); /* one is left to feed */
+    assert_int_equal(dm_session_keep(session, others, 10), 9);
+    assert_int_equal(dm_session_keep(session, others, 0), 0);
+    dm_session_free(session);
+    tiny_model_remove(&tiny);
+    free(fresh);
+    free(after);
+}
+
 static void refuses(dm_session *session, const int32_t *ids, int32_t n) {
     int32_t before = dm_session_length(session);
     assert_int_equal(dm_session_feed(session, ids, n, false, NULL), DM_ERR_ARGUMENT);
@@ -373,6 +403,7 @@ int main(void) {
         cmocka_unit_test(pieces_agree),
         cmocka_unit_test(types_are_near),
         cmocka_unit_test(truncating_and_feeding_again_repeats_exactly),
+        cmocka_unit_test(keeping_leaves_what_is_shared),
         cmocka_unit_test(bad_feeds_leave_the_session_alone),
         cmocka_unit_test(feeding_allocates_nothing),
         cmocka_unit_test(routing_is_counted),

@@ -68,6 +68,8 @@ void cli_log_line(void *user, const char *line);
 
 /* Ctrl-C and SIGTERM call dm_interrupt(); a second one ends the process. Calling it again counts from the start. */
 void cli_catch_signals(void);
+/* The last signal since then; 0: none. */
+int cli_signal(void);
 
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
 bool cli_read_ids(const char *path, int32_t **ids, size_t *n);

@@ -1,22 +1,29 @@
-/* dilmodeli run: generate from a prompt, or line by line on a terminal. */
+/* dilmodeli run: generate from a prompt, or talk. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/chat.h"
 #include "cli/cli.h"
 
+enum { DEFAULT_TOKENS = 256 };
+
 static struct {
-    const char *prompt, *ids;
+    const char *prompt, *ids, *system, *template;
     int64_t n, context, top_k, window, seed;
     double temperature, top_p, min_p, penalty;
-    bool print_ids;
+    bool print_ids, chat;
 } option;
 
 static const cli_option options[] = {
     {"prompt", 'p', CLI_STRING, &option.prompt, "TEXT", "text to go on from; - reads standard input"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to go on from instead of a text"},
-    {"tokens", 'n', CLI_INT, &option.n, "N", "most tokens to generate"},
+    {"tokens", 'n', CLI_INT, &option.n, "N", "most tokens to generate; -1: 256, in a chat as many as fit"},
+    {"chat", 0, CLI_FLAG, &option.chat, NULL, "talk: -p is a message to answer, or each line of standard input is one"},
+    {"system", 0, CLI_STRING, &option.system, "TEXT", "instructions before the first message of a chat"},
+    {"chat-template", 0, CLI_STRING, &option.template, "NAME",
+     "how turns are marked instead of the model's way: chatml, llama3, plain, ..."},
     {"ctx", 'c', CLI_INT, &option.context, "N", "positions to hold; 0: the model's context"},
     {"temp", 0, CLI_FLOAT, &option.temperature, "X", "temperature; 0 takes the best token each time"},
     {"top-k", 0, CLI_INT, &option.top_k, "K", "draw from the K best tokens; 0: off"},
@@ -30,11 +37,11 @@ static const cli_option options[] = {
 
 static const cli_usage usage = {
     .synopsis = "dilmodeli run MODEL [-p TEXT] [-n N] [options]",
-    .summary = "Generates text. With a terminal and no prompt it goes on from each line typed, keeping what was said;\n"
-               "Ctrl-C stops an answer, and ends the program while it waits for a line.",
+    .summary = "Generates text. With a terminal and no prompt it talks: each line is a message, and what was said is kept.\n"
+               "/reset forgets, /quit or Ctrl-D ends, Ctrl-C stops an answer.",
     .example = "  dilmodeli run model.gguf -p \"The library\" -n 100\n"
                "  dilmodeli run model.gguf -p \"The library\" -n 64 --temp 0 --json\n"
-               "  dilmodeli run model.gguf",
+               "  dilmodeli run model.gguf --system \"Answer in one sentence.\"",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .min_arguments = 1,
@@ -143,87 +150,36 @@ static int run_once(run *r) {
     return CLI_DONE;
 }
 
-/* ---- Line by line ---- */
+/* ---- Talking ---- */
 
-/* The next prompt: the last token made, which the session has not read yet, and the line. */
-static bool take_line(run *r, const char *line, size_t length, const int32_t *last) {
-    int32_t *ids;
-    size_t n;
-    free(r->prompt);
-    r->prompt = NULL;
-    if (dm_tokenizer_encode(r->tokenizer, line, length, false, &ids, &n) != DM_OK) {
-        return false;
-    }
-    r->prompt = malloc((n + 1) * sizeof *r->prompt);
-    r->n_prompt = 0;
-    if (r->prompt != NULL) {
-        if (last != NULL) {
-            r->prompt[r->n_prompt++] = *last;
-        }
-        memcpy(r->prompt + r->n_prompt, ids, n * sizeof *ids);
-        r->n_prompt += n;
-    }
-    free(ids);
-    return r->prompt != NULL;
-}
-
-static void forget(run *r, const char *why) {
-    dm_session_truncate(r->session, 0);
-    fprintf(stderr, "(%s)\n", why);
-}
-
-/* Answers one line; *made tells how many tokens came. */
-static bool answer(run *r, const char *line, size_t length, int32_t *made, uint64_t turn) {
-    bool open_ended = *made > 0 && dm_session_length(r->session) > 0;
-    if (!take_line(r, line, length, open_ended ? &r->made[*made - 1] : NULL)) {
-        return false;
-    }
-    dm_sampling how = sampling();
-    how.seed += turn; /* the same line twice may get another answer */
-    dm_interrupt_clear();
-    cli_catch_signals();
-    dm_generate_result result;
-    dm_status status = dm_generate(r->session, r->prompt, r->n_prompt, (int32_t)option.n, &how, on_text, r, r->made, &result);
-    *made = result.tokens;
-    printf("\n");
-    dm_interrupt_clear();
-    cli_catch_signals();
-    return status == DM_OK;
-}
-
-static int chat(run *r) {
-    char *line = NULL;
-    size_t capacity = 0;
-    int32_t made = 0;
-    int status = CLI_DONE;
+static int32_t context_of(const run *r) {
     dm_model_info info;
     dm_model_get_info(r->model, &info);
-    int32_t room = option.context > 0 ? (int32_t)option.context : info.context;
-    fprintf(stderr, "Type a line to go on from; /reset forgets, Ctrl-D ends.\n");
-    r->print = true;
-    for (uint64_t turn = 0;; turn++) {
-        printf("> ");
-        fflush(stdout);
-        ssize_t length = getline(&line, &capacity, stdin);
-        if (length < 0) { /* end of input, or Ctrl-C */
-            printf("\n");
-            break;
-        }
-        if (strcmp(line, "/reset\n") == 0) {
-            forget(r, "forgotten");
-            continue;
-        }
-        if (dm_session_length(r->session) + (int32_t)(length < INT32_MAX / 2 ? length : 0) >= room - 1) {
-            forget(r, "the context is full; starting anew");
-        }
-        length -= line[length - 1] == '\n' ? 1 : 0;
-        if (length > 0 && !answer(r, line, (size_t)length, &made, turn)) {
-            status = cli_fail_status();
-            break;
-        }
+    return option.context > 0 ? (int32_t)option.context : info.context;
+}
+
+static int talk(const run *r, const char *family) {
+    int32_t context = context_of(r);
+    return cli_chat_talk(&(cli_chat){
+        .session = r->session,
+        .tokenizer = r->tokenizer,
+        .family = family,
+        .system = option.system,
+        .context = context,
+        .most = option.n >= 0 ? (int32_t)option.n : context,
+        .sampling = sampling(),
+    });
+}
+
+/* The prompt as one message, marked. */
+static bool encode_message(run *r, const char *family) {
+    const dm_chat_message messages[] = {{"system", option.system != NULL ? option.system : ""}, {"user", option.prompt}};
+    size_t skip = option.system == NULL;
+    if (dm_chat_encode(r->tokenizer, family, messages + skip, 2 - skip, true, &r->prompt, &r->n_prompt) != DM_OK) {
+        cli_fail_status();
+        return false;
     }
-    free(line);
-    return status;
+    return true;
 }
 
 /* ---- Setting up ---- */
@@ -271,26 +227,32 @@ static bool open_all(run *r, const char *path) {
         cli_fail_status();
         return false;
     }
-    dm_model_info info;
-    dm_model_get_info(r->model, &info);
-    int64_t room = (option.context > 0 ? option.context : info.context) + 1; /* a full context predicts one more */
+    return true;
+}
+
+/* Room for what one prompt makes. */
+static bool make_room(run *r) {
+    int64_t room = (int64_t)context_of(r) + 1; /* a full context predicts one more */
+    option.n = option.n < 0 ? DEFAULT_TOKENS : option.n;
     option.n = option.n < room ? option.n : room;
     r->made = malloc(((size_t)option.n + 1) * sizeof *r->made);
     if (r->made == NULL) {
         cli_fail("out of memory for %lld tokens", (long long)option.n);
-        return false;
     }
-    return true;
+    return r->made != NULL;
 }
 
-static int check_options(bool interactive) {
+static int check_options(bool talks) {
     if (option.prompt != NULL && option.ids != NULL) {
         return cli_usage_error("expected either -p TEXT or --ids FILE");
     }
-    if (interactive && cli_json()) {
+    if (option.chat && option.ids != NULL) {
+        return cli_usage_error("--ids are a prompt as it is; a chat needs -p TEXT or standard input");
+    }
+    if (talks && cli_json()) {
         return cli_usage_error("--json needs a prompt: give -p TEXT or --ids FILE");
     }
-    if (option.n < 0 || option.n > INT32_MAX || option.context < 0 || option.context > INT32_MAX) {
+    if (option.n < -1 || option.n > INT32_MAX || option.context < 0 || option.context > INT32_MAX) {
         return cli_usage_error("-n and --ctx expect 0 or more");
     }
     if (option.top_k < 0 || option.top_k > INT32_MAX || option.window < 0 || option.window > INT32_MAX) {
@@ -301,7 +263,7 @@ static int check_options(bool interactive) {
 
 static void set_defaults(void) {
     const dm_sampling usual = dm_sampling_default();
-    option.n = 256;
+    option.n = -1;
     option.temperature = (double)usual.temperature;
     option.top_k = usual.top_k;
     option.top_p = (double)usual.top_p;
@@ -311,23 +273,31 @@ static void set_defaults(void) {
     option.seed = (int64_t)usual.seed;
 }
 
+static int run_prompt(run *r, const char *family) {
+    bool ready = family != NULL       ? encode_message(r, family)
+                 : option.ids != NULL ? cli_read_ids(option.ids, &r->prompt, &r->n_prompt)
+                                      : encode_prompt(r);
+    return ready && make_room(r) ? run_once(r) : CLI_FAILED;
+}
+
 int cmd_run(int argc, char **argv) {
     int n, status;
     set_defaults();
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }
-    bool interactive = option.prompt == NULL && option.ids == NULL && isatty(STDIN_FILENO);
-    status = check_options(interactive);
+    bool asked = option.chat || option.system != NULL || option.template != NULL;
+    option.chat = asked || (option.prompt == NULL && option.ids == NULL && isatty(STDIN_FILENO) != 0);
+    bool talks = option.chat && option.prompt == NULL;
+    status = check_options(talks);
     if (status != CLI_DONE) {
         return status;
     }
     run r = {0};
+    const char *family = NULL;
     bool ready = open_all(&r, argv[0]);
-    if (ready && !interactive) {
-        ready = option.ids != NULL ? cli_read_ids(option.ids, &r.prompt, &r.n_prompt) : encode_prompt(&r);
-    }
-    status = !ready ? CLI_FAILED : interactive ? chat(&r) : run_once(&r);
+    ready = ready && (!option.chat || cli_chat_family(r.tokenizer, option.template, !asked, &family));
+    status = !ready ? CLI_FAILED : talks ? talk(&r, family) : run_prompt(&r, family);
     close_all(&r);
     return status;
 }

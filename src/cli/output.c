@@ -46,17 +46,22 @@ void cli_log_line(void *user, const char *line) {
     fprintf(stderr, "%s\n", line);
 }
 
-static volatile sig_atomic_t signals_seen;
+static volatile sig_atomic_t signals_seen, last_signal;
 
 static void on_signal(int number) {
+    last_signal = number;
     if (signals_seen++ > 0) {
         _exit(128 + number);
     }
     dm_interrupt();
 }
 
+int cli_signal(void) {
+    return last_signal;
+}
+
 void cli_catch_signals(void) {
-    signals_seen = 0;
+    signals_seen = last_signal = 0;
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);

@@ -241,6 +241,15 @@ void dm_session_truncate(dm_session *session, int32_t length) {
     session->length = kept < session->length ? kept : session->length;
 }
 
+int32_t dm_session_keep(dm_session *session, const int32_t *ids, int32_t n) {
+    int32_t same = 0;
+    while (same < session->length && same < n - 1 && session->ids[same] == ids[same]) {
+        same++;
+    }
+    session->length = same;
+    return same;
+}
+
 int32_t dm_session_length(const dm_session *session) {
     return session->length;
 }
