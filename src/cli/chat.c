@@ -1,6 +1,5 @@
 #include "cli/chat.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,18 +160,18 @@ static bool read_line(char **line, size_t *room, bool terminal) {
             printf("> ");
             fflush(stdout);
         }
-        ssize_t length = getline(line, room, stdin);
-        if (length > 0) {
+        /* A terminal hands out one line at a time, so that none waits in the stream's buffer. */
+        bool comes = !terminal || cli_wait_input();
+        if (comes && getline(line, room, stdin) > 0) {
             (*line)[strcspn(*line, "\n")] = '\0';
             return true;
         }
-        if (errno != EINTR || feof(stdin) || cli_signal() != SIGINT) {
+        if (comes || cli_signal() != SIGINT) {
             if (terminal) {
                 printf("\n");
             }
             return false;
         }
-        clearerr(stdin);
         dm_interrupt_clear();
         cli_catch_signals();
         printf("\n(/quit or Ctrl-D ends)\n");
@@ -196,7 +195,6 @@ static bool talk(const cli_chat *chat, history *h) {
         } else if (*line != '\0') {
             fine = add(h, "user", line) && answer(chat, h, turn);
         }
-        errno = 0;
     }
     free(line);
     return fine;

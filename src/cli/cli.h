@@ -70,6 +70,8 @@ void cli_log_line(void *user, const char *line);
 void cli_catch_signals(void);
 /* The last signal since then; 0: none. */
 int cli_signal(void);
+/* Waits for standard input; false where a signal came first, whichever thread it went to and however early. */
+bool cli_wait_input(void);
 
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
 bool cli_read_ids(const char *path, int32_t **ids, size_t *n);

@@ -1,5 +1,8 @@
 /* Messages, JSON and signals: what every command says in the same way. */
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -47,9 +50,13 @@ void cli_log_line(void *user, const char *line) {
 }
 
 static volatile sig_atomic_t signals_seen, last_signal;
+static int wake[2] = {-1, -1}; /* a pipe that a signal writes to, for who waits in poll() */
 
 static void on_signal(int number) {
     last_signal = number;
+    if (wake[1] >= 0) {
+        (void)!write(wake[1], "", 1);
+    }
     if (signals_seen++ > 0) {
         _exit(128 + number);
     }
@@ -58,6 +65,19 @@ static void on_signal(int number) {
 
 int cli_signal(void) {
     return last_signal;
+}
+
+bool cli_wait_input(void) {
+    char old;
+    if (wake[0] < 0 && pipe2(wake, O_CLOEXEC | O_NONBLOCK) != 0) {
+        return true; /* reading will tell */
+    }
+    while (read(wake[0], &old, 1) > 0) { /* of signals that were seen to */
+    }
+    struct pollfd waited[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = wake[0], .events = POLLIN}};
+    while (last_signal == 0 && poll(waited, 2, -1) < 0 && errno == EINTR) {
+    }
+    return last_signal == 0;
 }
 
 void cli_catch_signals(void) {
