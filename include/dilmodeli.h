@@ -99,7 +99,9 @@ DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
 /* Writes a freshly initialised model to `path` (atomically). Fields of `shape` that are
  * 0 take the architecture's defaults. `tokenizer_from` is a GGUF file whose
  * vocabulary is used, or NULL for plain bytes, filled up to shape->vocab with
- * tokens that stand for nothing. `type` is "f32", "f16" or "bf16". On success *info, unless NULL, tells what was made. */
+ * tokens that stand for nothing. `type` is "f32", "f16", "bf16", "q8_0", "q4_k_m" or
+ * another of llama.cpp's names, by whose rules each tensor gets its type; the message of a failure lists them. On success *info,
+ * unless NULL, tells what was made. */
 DM_API dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
                                  const char *type, uint64_t seed, dm_model_info *info);
 

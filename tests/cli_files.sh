@@ -34,7 +34,8 @@ head -c 500 a.gguf >cut.gguf
 code 1 dilmodeli inspect cut.gguf
 [ "$(wc -l <err)" = 1 ] || fail "one line says what failed"
 code 1 dilmodeli new d.gguf --arch gpt2 --experts 4
-code 1 dilmodeli new d.gguf --type q8_0
+code 1 dilmodeli new d.gguf --type q9_0
+expect 'q4_k_m' err
 code 2 dilmodeli new d.gguf --layers -1
 code 2 dilmodeli new d.gguf --shape nothing
 expect 'moe-22m' err

@@ -9,7 +9,7 @@
 enum { N_TYPES = 64 };
 
 typedef struct type_total {
-    uint64_t tensors, bytes;
+    uint64_t tensors, bytes, elements;
 } type_total;
 
 typedef struct inspection {
@@ -19,6 +19,7 @@ typedef struct inspection {
     dm_model_info info;
     char problem[512]; /* why it is not */
     uint64_t params;
+    uint64_t bytes; /* of all tensors */
     type_total types[N_TYPES];
 } inspection;
 
@@ -45,15 +46,21 @@ static void look_at_model(inspection *it, const char *path) {
     dm_config_info(&config, &it->info);
 }
 
+static double bits_per_weight(uint64_t bytes, uint64_t elements) {
+    return elements > 0 ? 8.0 * (double)bytes / (double)elements : 0.0;
+}
+
 static void look(inspection *it, const char *path) {
     read_text(it->file, "general.architecture", it->arch, sizeof it->arch);
     read_text(it->file, "general.name", it->name, sizeof it->name);
     for (size_t i = 0; i < dm_gguf_n_tensors(it->file); i++) {
         const dm_gguf_tensor *tensor = dm_gguf_tensor_at(it->file, i);
         it->params += tensor->elements;
+        it->bytes += tensor->bytes;
         if ((uint32_t)tensor->type < N_TYPES) {
             it->types[tensor->type].tensors++;
             it->types[tensor->type].bytes += tensor->bytes;
+            it->types[tensor->type].elements += tensor->elements;
         }
     }
     look_at_model(it, path);
@@ -103,8 +110,9 @@ static json_t *json_types(const inspection *it) {
     for (uint32_t type = 0; type < N_TYPES; type++) {
         if (it->types[type].tensors > 0) {
             json_object_set_new(object, dm_type_name(type),
-                                json_pack("{s:I, s:I}", "tensors", (json_int_t)it->types[type].tensors, "bytes",
-                                          (json_int_t)it->types[type].bytes));
+                                json_pack("{s:I, s:I, s:f}", "tensors", (json_int_t)it->types[type].tensors, "bytes",
+                                          (json_int_t)it->types[type].bytes, "bpw",
+                                          bits_per_weight(it->types[type].bytes, it->types[type].elements)));
         }
     }
     return object;
@@ -139,6 +147,7 @@ static void print_json(const inspection *it) {
     set_integer(object, "version", dm_gguf_version(it->file));
     set_integer(object, "bytes", dm_gguf_size(it->file));
     set_integer(object, "params", it->params);
+    json_object_set_new(object, "bpw", json_real(bits_per_weight(it->bytes, it->params)));
     if (it->is_model) {
         set_integer(object, "active_params", it->info.active_params);
         json_object_set_new(object, "shape", json_shape(&it->info));
@@ -199,11 +208,15 @@ static void print_summary(const inspection *it, const char *path) {
     printf("types        ");
     for (uint32_t type = 0; type < N_TYPES; type++) {
         if (it->types[type].tensors > 0) {
-            printf(" %s (%" PRIu64 " x, %sB)", dm_type_name(type), it->types[type].tensors,
-                   short_number(it->types[type].bytes).text);
+            printf(" %s (%" PRIu64 " x, %sB, %.4g bits)", dm_type_name(type), it->types[type].tensors,
+                   short_number(it->types[type].bytes).text, bits_per_weight(it->types[type].bytes, it->types[type].elements));
         }
     }
-    printf("%s\n", it->params > 0 ? "" : " no tensors");
+    if (it->params > 0) {
+        printf("\nbits          %.2f per weight\n", bits_per_weight(it->bytes, it->params));
+    } else {
+        printf(" no tensors\n");
+    }
 }
 
 static void print_metadata(const dm_gguf *file) {

@@ -164,7 +164,8 @@ int cmd_new(int argc, char **argv) {
         {"window", 0, CLI_INT, &c.window, "N", "newest positions that a token sees; 0: all"},
         {"tied-output", 0, CLI_FLAG, &c.tied_output, NULL, "the output projection is the token embedding"},
         {"tokenizer", 0, CLI_STRING, &c.tokenizer, "GGUF", "take the vocabulary of this file"},
-        {"type", 0, CLI_STRING, &c.type, "TYPE", "of the matrices: f32, f16 or bf16"},
+        {"type", 0, CLI_STRING, &c.type, "TYPE",
+         "of the matrices: f32, f16, bf16, q8_0, q6_k, q4_k_m, ...; a wrong one lists all"},
         {"name", 0, CLI_STRING, &c.name, "TEXT", "the model's name in the file"},
         {"seed", 0, CLI_INT, &c.seed, "N", "of the random weights"},
     };
@@ -172,7 +173,7 @@ int cmd_new(int argc, char **argv) {
         "dilmodeli new OUT.gguf [options]",
         "Writes a freshly initialised model that training, other programs and measurements can start from.",
         "  dilmodeli new small.gguf --arch qwen3moe --layers 4 --dim 128 --experts 8 --top-k 2 --tied-output\n"
-        "  dilmodeli new bench.gguf --shape moe-22m --type f16",
+        "  dilmodeli new bench.gguf --shape moe-22m --type q4_k_m",
         options,
         sizeof options / sizeof *options,
         1,

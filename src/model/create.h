@@ -17,7 +17,4 @@ void dm_init_piece(const dm_config *config, const dm_tensor_spec *spec, uint64_t
 /* The shape that `info` asks for, 0 meaning the architecture's default, and `vocab` where the info has none. */
 dm_status dm_config_from_info(const dm_model_info *info, int32_t vocab, bool tied_output, dm_config *out);
 
-/* "f32", "f16" or "bf16". */
-dm_status dm_float_type_from_name(const char *name, dm_type *out);
-
 #endif

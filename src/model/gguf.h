@@ -126,6 +126,12 @@ typedef dm_status (*dm_gguf_source)(void *user, uint64_t first, size_t n, float 
 /* The same with data that `source` makes while the file is written, in pieces and in order. */
 void dm_gguf_add_tensor_from(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
                              dm_gguf_source source, void *user);
+enum { DM_GGUF_PIECE = 1 << 19 }; /* most elements asked for at a time; a multiple of every block */
+/* Gives elements [first, first + n) of a tensor as bytes of its type; both are whole blocks, n is at most DM_GGUF_PIECE. */
+typedef dm_status (*dm_gguf_maker)(void *user, uint64_t first, size_t n, void *out);
+/* A tensor of any type whose bytes `maker` gives while the file is written, in pieces and in order. */
+void dm_gguf_add_tensor_made(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
+                             dm_gguf_maker maker, void *user);
 /* Writes everything to `path` atomically (dm_replace). The writer is still to be freed. */
 dm_status dm_gguf_writer_finish(dm_gguf_writer *writer, const char *path);
 

@@ -13,7 +13,8 @@ typedef struct planned_tensor {
     uint64_t dims[DM_MAX_DIMS];
     uint64_t elements, bytes;
     const void *data;      /* as it is, or: */
-    dm_gguf_source source; /* float32, converted on the way */
+    dm_gguf_source source; /* float32, converted on the way; or: */
+    dm_gguf_maker maker;   /* bytes as they come */
     void *user;
 } planned_tensor;
 
@@ -267,6 +268,11 @@ void dm_gguf_add_tensor_from(dm_gguf_writer *writer, const char *name, dm_type t
     add_planned(writer, name, (planned_tensor){.type = type, .n_dims = n_dims, .source = source, .user = user}, dims);
 }
 
+void dm_gguf_add_tensor_made(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
+                             dm_gguf_maker maker, void *user) {
+    add_planned(writer, name, (planned_tensor){.type = type, .n_dims = n_dims, .maker = maker, .user = user}, dims);
+}
+
 static dm_status copy_floats(void *user, uint64_t first, size_t n, float *out) {
     memcpy(out, (const float *)user + first, n * sizeof *out);
     return DM_OK;
@@ -359,10 +365,27 @@ static dm_status write_converted(const planned_tensor *tensor, FILE *stream) {
     return status;
 }
 
+static dm_status write_made(const planned_tensor *tensor, FILE *stream) {
+    size_t room = tensor->elements < DM_GGUF_PIECE ? (size_t)tensor->elements : DM_GGUF_PIECE;
+    void *bytes = malloc(dm_type_bytes(tensor->type, room));
+    dm_status status = bytes != NULL ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory writing weights");
+    for (uint64_t first = 0; first < tensor->elements && status == DM_OK; first += DM_GGUF_PIECE) {
+        size_t n = tensor->elements - first < DM_GGUF_PIECE ? (size_t)(tensor->elements - first) : DM_GGUF_PIECE;
+        status = tensor->maker(tensor->user, first, n, bytes);
+        if (status == DM_OK) {
+            fwrite(bytes, 1, dm_type_bytes(tensor->type, n), stream);
+        }
+    }
+    free(bytes);
+    return status;
+}
+
 static dm_status write_tensors(const dm_gguf_writer *writer, FILE *stream) {
     for (size_t i = 0; i < writer->n_tensors; i++) {
         const planned_tensor *tensor = &writer->tensors[i];
-        if (tensor->source != NULL) {
+        if (tensor->maker != NULL) {
+            DM_TRY(write_made(tensor, stream));
+        } else if (tensor->source != NULL) {
             DM_TRY(write_converted(tensor, stream));
         } else {
             fwrite(tensor->data, 1, (size_t)tensor->bytes, stream);

@@ -126,7 +126,7 @@ FIT_INLINE void affine_levels(const float *x, const affine_shape shape, const af
 /* ---- Layouts ---- */
 
 void dm_encode_q2_k(void *block, const float *x, const float *w) {
-    const affine_shape shape = {16, {0.0f, 3.0f, 3.0f, NULL}, 15.0f, 9, 0.1f};
+    const affine_shape shape = {16, {0.0f, 3.0f, 3.0f, NULL}, 15.0f, 6, 0.15f};
     affine_block found = affine_search(x, w, shape);
     uint8_t q[256];
     affine_levels(x, shape, &found, q);
@@ -165,7 +165,7 @@ static void pack_group_nibbles(uint8_t nibbles[128], const uint8_t q[256]) {
 }
 
 void dm_encode_q4_k(void *block, const float *x, const float *w) {
-    const affine_shape shape = {32, {0.0f, 15.0f, 15.0f, NULL}, 63.0f, 9, 0.1f};
+    const affine_shape shape = {32, {0.0f, 15.0f, 15.0f, NULL}, 63.0f, 4, 0.2f};
     affine_block found = affine_search(x, w, shape);
     uint8_t q[256];
     affine_levels(x, shape, &found, q);
@@ -177,7 +177,7 @@ void dm_encode_q4_k(void *block, const float *x, const float *w) {
 }
 
 void dm_encode_q5_k(void *block, const float *x, const float *w) {
-    const affine_shape shape = {32, {0.0f, 31.0f, 31.0f, NULL}, 63.0f, 9, 0.1f};
+    const affine_shape shape = {32, {0.0f, 31.0f, 31.0f, NULL}, 63.0f, 4, 0.2f};
     affine_block found = affine_search(x, w, shape);
     uint8_t q[256];
     affine_levels(x, shape, &found, q);

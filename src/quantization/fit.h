@@ -56,7 +56,13 @@ FIT_INLINE fit_f4 fit_min(fit_f4 a, fit_f4 b) {
 }
 
 FIT_INLINE fit_f4 fit_max(fit_f4 a, fit_f4 b) {
+#if defined(__SSE2__)
+    return (fit_f4)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(__aarch64__)
+    return (fit_f4)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
     return -fit_min(-a, -b);
+#endif
 }
 
 /* ---- Levels ---- */
