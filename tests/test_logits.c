@@ -84,6 +84,57 @@ static void compare(const char *model_path, const char *logits_path) {
     free(ids);
 }
 
+/* KL(expected || ours) of one position, nats. */
+static double divergence(const float *expected, const float *ours) {
+    double most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0, 0.0}, kl = 0.0;
+    for (size_t i = 0; i < VOCAB; i++) {
+        most[0] = fmax(most[0], expected[i]);
+        most[1] = fmax(most[1], ours[i]);
+    }
+    for (size_t i = 0; i < VOCAB; i++) {
+        sum[0] += exp(expected[i] - most[0]);
+        sum[1] += exp(ours[i] - most[1]);
+    }
+    for (size_t i = 0; i < VOCAB; i++) {
+        double p = expected[i] - most[0] - log(sum[0]);
+        double q = ours[i] - most[1] - log(sum[1]);
+        kl += exp(p) * (p - q);
+    }
+    return kl;
+}
+
+/* One model in the types of blocks: the peer rounds activations to 8 bits, so distributions are compared, not logits. */
+static void quantized(void **state) {
+    (void)state;
+    static const char *const types[] = {"F16", "Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "Q2_K"};
+    static const int32_t steps[] = {96, 5, 1};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char model_path[512], logits_path[512];
+        snprintf(model_path, sizeof model_path, MODELS "quant-%s.gguf", types[i]);
+        snprintf(logits_path, sizeof logits_path, MODELS "quant-%s.logits.npy", types[i]);
+        need(model_path);
+        need(logits_path);
+        int32_t n;
+        int32_t *ids = read_ids(MODELS "ids.txt", &n);
+        float *expected = read_npy(logits_path, (size_t)n, VOCAB);
+        dm_model *model;
+        assert_int_equal(dm_model_open(model_path, &model), DM_OK);
+        for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
+            float *logits = logits_in_steps(model, ids, n, steps[s]);
+            double sum = 0.0;
+            for (size_t t = 0; t < (size_t)n; t++) {
+                sum += divergence(expected + t * VOCAB, logits + t * VOCAB);
+            }
+            print_message("quant-%s by %d: mean KL %.2e\n", types[i], steps[s], sum / n);
+            assert_true(sum / n < 1e-3);
+            free(logits);
+        }
+        dm_model_close(model);
+        free(expected);
+        free(ids);
+    }
+}
+
 #define FIXTURE(name)                                                                                                            \
     static void name(void **state) {                                                                                             \
         (void)state;                                                                                                             \
@@ -99,8 +150,8 @@ FIXTURE(qwen3moe)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gpt2),  cmocka_unit_test(llama),    cmocka_unit_test(mixtral),
-        cmocka_unit_test(olmoe), cmocka_unit_test(qwen2moe), cmocka_unit_test(qwen3moe),
+        cmocka_unit_test(gpt2),     cmocka_unit_test(llama),    cmocka_unit_test(mixtral),   cmocka_unit_test(olmoe),
+        cmocka_unit_test(qwen2moe), cmocka_unit_test(qwen3moe), cmocka_unit_test(quantized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

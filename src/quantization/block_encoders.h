@@ -3,6 +3,7 @@
 #define DM_QUANTIZATION_BLOCK_ENCODERS_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/half.h"
@@ -29,6 +30,14 @@ void dm_encode_iq4_xs(void *block, const float *x, const float *w);
 /* The nearest half that is finite. */
 static inline uint16_t dm_finite_half(float x) {
     return dm_f16_bits(fminf(fmaxf(x, -65504.0f), 65504.0f));
+}
+
+/* The same for what scales small whole numbers. Among subnormal halves, which are coarse, the next larger in magnitude: the
+ * largest of the numbers then still fits. */
+static inline uint16_t dm_scale_half(float x) {
+    uint16_t half = dm_finite_half(x);
+    bool subnormal = (half & 0x7c00) == 0;
+    return (uint16_t)(half + (subnormal && fabsf(dm_f16_value(half)) < fabsf(x)));
 }
 
 #endif

@@ -86,8 +86,8 @@ FIT_INLINE affine_block affine_search(const float *x, const float *w, const affi
         min_costs[g] = fit.w;
     }
     affine_block best = {.error = INFINITY}, next = {0};
-    next.d = dm_finite_half(fit_scale(scales, scale_costs, groups, &scale_levels, 9, 0.1f, &unused));
-    next.dmin = dm_finite_half(fit_scale(mins, min_costs, groups, &scale_levels, 9, 0.1f, &unused));
+    next.d = dm_scale_half(fit_scale(scales, scale_costs, groups, &scale_levels, 9, 0.1f, &unused));
+    next.dmin = dm_scale_half(fit_scale(mins, min_costs, groups, &scale_levels, 9, 0.1f, &unused));
     for (int round = 0; round < 3; round++) {
         float d = dm_f16_value(next.d), dmin = dm_f16_value(next.dmin);
         next.error = 0.0f;
@@ -165,7 +165,7 @@ static void pack_group_nibbles(uint8_t nibbles[128], const uint8_t q[256]) {
 }
 
 void dm_encode_q4_k(void *block, const float *x, const float *w) {
-    const affine_shape shape = {32, {0.0f, 15.0f, 15.0f, NULL}, 63.0f, 4, 0.2f};
+    const affine_shape shape = {32, {0.0f, 15.0f, 15.0f, NULL}, 63.0f, 5, 0.3f};
     affine_block found = affine_search(x, w, shape);
     uint8_t q[256];
     affine_levels(x, shape, &found, q);
@@ -177,7 +177,7 @@ void dm_encode_q4_k(void *block, const float *x, const float *w) {
 }
 
 void dm_encode_q5_k(void *block, const float *x, const float *w) {
-    const affine_shape shape = {32, {0.0f, 31.0f, 31.0f, NULL}, 63.0f, 4, 0.2f};
+    const affine_shape shape = {32, {0.0f, 31.0f, 31.0f, NULL}, 63.0f, 5, 0.3f};
     affine_block found = affine_search(x, w, shape);
     uint8_t q[256];
     affine_levels(x, shape, &found, q);

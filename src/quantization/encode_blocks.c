@@ -37,14 +37,14 @@ static void pack_fifth(uint8_t fifth[4], const uint8_t q[N]) {
 void dm_encode_q4_0(void *block, const float *x, const float *w) {
     dm_block_q4_0 *out = block;
     uint8_t q[N];
-    out->d = scaled(x, w, (fit_levels){-8.0f, 7.0f, -8.0f, NULL}, 9, 0.1f, q);
+    out->d = scaled(x, w, (fit_levels){-8.0f, 7.0f, -8.0f, NULL}, 6, 0.3f, q);
     pack_nibbles(out->nibbles, q);
 }
 
 void dm_encode_q5_0(void *block, const float *x, const float *w) {
     dm_block_q5_0 *out = block;
     uint8_t q[N];
-    out->d = scaled(x, w, (fit_levels){-16.0f, 15.0f, -16.0f, NULL}, 9, 0.1f, q);
+    out->d = scaled(x, w, (fit_levels){-16.0f, 15.0f, -16.0f, NULL}, 6, 0.3f, q);
     pack_nibbles(out->nibbles, q);
     pack_fifth(out->fifth, q);
 }
@@ -61,7 +61,7 @@ void dm_encode_q8_0(void *block, const float *x, const float *w) {
 /* ---- x ~ d q + m ---- */
 
 FIT_INLINE void affine(const float *x, const float *w, const fit_levels levels, uint16_t *d_half, uint16_t *m_half, uint8_t *q) {
-    fit_affine_result fit = fit_affine(x, w, N, &levels, true, 12, 0.1f);
+    fit_affine_result fit = fit_affine(x, w, N, &levels, true, 8, 0.3f);
     *d_half = dm_finite_half(fit.d);
     *m_half = dm_finite_half(-fit.m);
     float inverse = fit_inverse(dm_f16_value(*d_half));

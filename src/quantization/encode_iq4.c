@@ -39,7 +39,7 @@ void dm_encode_iq4_nl(void *block, const float *x, const float *w) {
     const fit_levels levels = iq4_levels();
     dm_block_iq4_nl *out = block;
     float unused;
-    out->d = dm_finite_half(fit_scale(x, w, 32, &levels, 7, 1.5f, &unused));
+    out->d = dm_finite_half(fit_scale(x, w, 32, &levels, 8, 3.5f, &unused));
     float inverse = fit_inverse(dm_f16_value(out->d));
     uint8_t q[32];
     for (size_t i = 0; i < 32; i += 4) {
@@ -53,7 +53,7 @@ void dm_encode_iq4_nl(void *block, const float *x, const float *w) {
 
 void dm_encode_iq4_xs(void *block, const float *x, const float *w) {
     pthread_once(&made_once, make_tables);
-    const scaled_shape shape = {32, iq4_levels(), -32.0f, 31.0f, 7, 1.5f};
+    const scaled_shape shape = {32, iq4_levels(), -32.0f, 31.0f, 8, 3.5f};
     scaled_block found = scaled_search(x, w, shape);
     uint8_t q[256];
     scaled_levels(x, shape, &found, q);

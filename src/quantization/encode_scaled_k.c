@@ -3,7 +3,7 @@
 #include "quantization/scaled_block.h"
 
 void dm_encode_q3_k(void *block, const float *x, const float *w) {
-    const scaled_shape shape = {16, {-4.0f, 3.0f, -4.0f, NULL}, -32.0f, 31.0f, 9, 0.1f};
+    const scaled_shape shape = {16, {-4.0f, 3.0f, -4.0f, NULL}, -32.0f, 31.0f, 6, 0.3f};
     scaled_block found = scaled_search(x, w, shape);
     uint8_t q[256];
     scaled_levels(x, shape, &found, q);
@@ -22,7 +22,7 @@ void dm_encode_q3_k(void *block, const float *x, const float *w) {
 }
 
 void dm_encode_q6_k(void *block, const float *x, const float *w) {
-    const scaled_shape shape = {16, {-32.0f, 31.0f, -32.0f, NULL}, -128.0f, 127.0f, 9, 0.1f};
+    const scaled_shape shape = {16, {-32.0f, 31.0f, -32.0f, NULL}, -128.0f, 127.0f, 6, 0.3f};
     scaled_block found = scaled_search(x, w, shape);
     uint8_t q[256];
     scaled_levels(x, shape, &found, q);

@@ -59,7 +59,7 @@ FIT_INLINE scaled_block scaled_search(const float *x, const float *w, const scal
         fits[g] = fit_scale(x + i, w + i, shape.size, &shape.levels, shape.steps, shape.step, &costs[g]);
     }
     scaled_block best = {.error = INFINITY}, next = {0};
-    next.d = dm_finite_half(fit_scale(fits, costs, groups, &scale_levels, 9, 0.1f, &unused));
+    next.d = dm_scale_half(fit_scale(fits, costs, groups, &scale_levels, 9, 0.1f, &unused));
     for (int round = 0; round < 3; round++) {
         float d = dm_f16_value(next.d);
         float inverse = fit_inverse(d);
