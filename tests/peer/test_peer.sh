@@ -1,5 +1,6 @@
 #!/bin/sh
-# Trains two small models on this project's own sources and compares them with llama.cpp, see greedy.mjs.
+# Trains two small models on this project's own sources and compares their text with llama.cpp's, see greedy.mjs; then fresh
+# models of every type of weights, see distributions.mjs.
 # usage: test_peer.sh PROGRAM SOURCE_FOLDER; 77 where Node.js or the package is missing.
 set -eu
 program=$1 source=$2
@@ -23,3 +24,9 @@ common="--vocab 600 --layers 2 --dim 64 --heads 4 --context 128 --batch 8 --step
 reference=$source/../shared/models/ref-moe.gguf # in half precision; beside some checkouts
 [ -r "$reference" ] || reference=
 node "$peer/greedy.mjs" "$program" "$folder/moe/model.gguf" "$folder/gpt2/model.gguf" ${reference:+"$reference"}
+
+for type in q8_0 q6_k q5_k_m q5_1 q5_0 q4_k_m q4_1 q4_0 iq4_nl iq4_xs q3_k_m q2_k bf16; do
+    "$program" new "$folder/$type.gguf" --arch llama --dim 256 --layers 2 --heads 4 --kv-heads 2 --experts 4 --top-k 2 \
+        --expert-dim 256 --vocab 300 --type $type --json >/dev/null
+done
+node "$peer/distributions.mjs" "$program" "$folder"/*.gguf
