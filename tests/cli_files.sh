@@ -12,6 +12,16 @@ code 0 dilmodeli new b.gguf "${shape[@]}" --type f16 --seed 3 --threads 1
 cmp a.gguf b.gguf || fail "the same seed makes the same file"
 code 0 dilmodeli new c.gguf "${shape[@]}" --type f16 --seed 4
 cmp -s a.gguf c.gguf && fail "another seed makes another file"
+code 0 dilmodeli new q.gguf "${shape[@]}" --dim 256 --type Q4_K_M --seed 3
+code 0 dilmodeli new r.gguf "${shape[@]}" --dim 256 --type q4_k_m --seed 3 --threads 1
+cmp q.gguf r.gguf || fail "the number of threads makes no difference"
+code 0 dilmodeli inspect q.gguf --json
+only_json
+expect '"Q4_K":{"tensors":' out
+expect '"bpw":4.5' out
+expect '"general.file_type":15' out
+code 0 dilmodeli inspect q.gguf --summary
+expect 'per weight' out
 
 code 0 dilmodeli inspect a.gguf --json
 only_json

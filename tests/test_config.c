@@ -477,7 +477,7 @@ static void test_create_refuses(void **state) {
     const char *path = test_path("never.gguf");
     const dm_model_info fine = {.layers = 1};
     dm_model_info shape = fine;
-    assert_int_equal(dm_model_create(path, &fine, NULL, true, "q4_0", 0, NULL), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_model_create(path, &fine, NULL, true, "q9_0", 0, NULL), DM_ERR_ARGUMENT);
     assert_int_equal(dm_model_create(path, &fine, test_path("nowhere.gguf"), true, "f32", 0, NULL), DM_ERR_IO);
     snprintf(shape.architecture, sizeof shape.architecture, "gpt2");
     shape.experts = 4;

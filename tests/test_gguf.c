@@ -613,6 +613,61 @@ static void test_cut_at_every_byte(void **state) {
     }
 }
 
+/* ---- Large tensors ---- */
+
+static dm_status make_counting_bytes(void *user, uint64_t first, size_t n, void *out) {
+    uint64_t *next = user;
+    assert_true(first == *next && n <= DM_GGUF_PIECE && first % 32 == 0 && n % 32 == 0);
+    *next += n;
+    memset(out, (int)(first / DM_GGUF_PIECE) + 1, n / 32 * 34);
+    return DM_OK;
+}
+
+/* A tensor made in several pieces, and one behind it. */
+static void test_made_in_pieces(void **state) {
+    (void)state;
+    const uint64_t elements = 2 * (uint64_t)DM_GGUF_PIECE + 96;
+    uint64_t made = 0;
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    dm_gguf_add_tensor_made(writer, "made", DM_TYPE_Q8_0, (const uint64_t[]){32, elements / 32}, 2, make_counting_bytes, &made);
+    dm_gguf_add_tensor(writer, "behind", DM_TYPE_F32, (const uint64_t[]){3}, 1, weights);
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path("good.gguf")), DM_OK);
+    dm_gguf_writer_free(writer);
+    assert_int_equal(made, elements);
+    dm_gguf *file = open_ok(test_path("good.gguf"));
+    const dm_gguf_tensor *tensor = dm_gguf_find_tensor(file, "made");
+    assert_int_equal(tensor->bytes, elements / 32 * 34);
+    const uint8_t *bytes = tensor->data;
+    for (uint64_t i = 0; i < tensor->bytes; i++) {
+        assert_int_equal(bytes[i], i / ((uint64_t)DM_GGUF_PIECE / 32 * 34) + 1);
+    }
+    assert_memory_equal(dm_gguf_find_tensor(file, "behind")->data, weights, 3 * sizeof *weights);
+    dm_gguf_close(file);
+}
+
+/* Offsets past 4 GB, in a file that is mostly a hole. */
+static void test_far_tensor(void **state) {
+    (void)state;
+    const uint64_t far = ((uint64_t)5 << 30) + 64;
+    test_bytes b;
+    put_header(&b, 2, 0);
+    put_tensor(&b, "near", DM_TYPE_Q4_K, 256, (far - 64) / 144 + 1, 0);
+    put_tensor(&b, "far", DM_TYPE_F32, 4, 0, far + 96);
+    put_data(&b, 32, 0);
+    const char *path = test_path("good.gguf");
+    test_write(path, b.data, b.size);
+    FILE *stream = fopen(path, "r+b");
+    assert_non_null(stream);
+    const float values[4] = {1.0f, 2.0f, 3.0f, 4.0f};
+    assert_int_equal(fseeko(stream, (off_t)(b.size + far + 96), SEEK_SET), 0);
+    assert_int_equal(fwrite(values, sizeof values, 1, stream), 1);
+    assert_int_equal(fclose(stream), 0);
+    dm_gguf *file = open_ok(path);
+    assert_true(dm_gguf_find_tensor(file, "near")->bytes > UINT32_MAX);
+    assert_memory_equal(dm_gguf_find_tensor(file, "far")->data, values, sizeof values);
+    dm_gguf_close(file);
+}
+
 /* ---- Files made by others ---- */
 
 static void test_shared_models(void **state) {
@@ -661,6 +716,7 @@ int main(void) {
         cmocka_unit_test(test_nesting),        cmocka_unit_test(test_alignment),
         cmocka_unit_test(test_bad_shapes),     cmocka_unit_test(test_bad_types),
         cmocka_unit_test(test_bad_offsets),    cmocka_unit_test(test_cut_at_every_byte),
+        cmocka_unit_test(test_made_in_pieces), cmocka_unit_test(test_far_tensor),
         cmocka_unit_test(test_shared_models),  cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);

@@ -4,6 +4,7 @@
 #include "dilmodeli.h"
 #include "model/create.h"
 #include "quantization/mixture.h"
+#include "test_files.h"
 
 static const dm_mixture *mixture_of(const char *name) {
     const dm_mixture *mixture = NULL;
@@ -121,12 +122,62 @@ static void test_peer_files(void **state) {
     }
 }
 
+/* The tensor of that name as float32; the caller's to free(). */
+static float *decoded(const dm_gguf *file, const char *name) {
+    const dm_gguf_tensor *tensor = dm_gguf_find_tensor(file, name);
+    assert_non_null(tensor);
+    float *values = malloc(tensor->elements * sizeof *values);
+    assert_non_null(values);
+    dm_type_decoder((uint32_t)tensor->type)(values, tensor->data, tensor->elements);
+    return values;
+}
+
+static dm_gguf *create(const char *path, const char *type) {
+    const dm_model_info shape = {.architecture = "llama", .layers = 1, .dim = 256, .heads = 4, .ffn_dim = 256, .vocab = 2100};
+    dm_gguf *file = NULL;
+    if (dm_model_create(path, &shape, NULL, true, type, 7, NULL) != DM_OK || dm_gguf_open(path, &file) != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    return file;
+}
+
+/* A model in a mixture has the weights of the same model in F32, each tensor as near as its type allows; the embedding is
+ * longer than one piece. */
+static void test_created_weights(void **state) {
+    (void)state;
+    dm_gguf *exact = create(test_path("exact.gguf"), "f32");
+    static const char *const types[] = {"q8_0", "q4_k_m", "q2_k"};
+    static const double bounds[] = {0.0052, 0.072, 0.27};
+    for (size_t f = 0; f < 3; f++) {
+        dm_gguf *file = create(test_path("mixed.gguf"), types[f]);
+        uint32_t file_type, version;
+        assert_int_equal(dm_gguf_get_u32(file, "general.file_type", &file_type), DM_OK);
+        assert_int_equal(file_type, ((const uint32_t[]){7, 15, 10})[f]);
+        assert_int_equal(dm_gguf_get_u32(file, "general.quantization_version", &version), DM_OK);
+        assert_int_equal(version, 2);
+        assert_int_equal(dm_gguf_n_tensors(file), dm_gguf_n_tensors(exact));
+        for (size_t i = 0; i < dm_gguf_n_tensors(exact); i++) {
+            const dm_gguf_tensor *tensor = dm_gguf_tensor_at(exact, i);
+            float *expected = decoded(exact, tensor->name), *found = decoded(file, tensor->name);
+            double error = 0.0, square = 0.0;
+            for (uint64_t k = 0; k < tensor->elements; k++) {
+                error += ((double)expected[k] - found[k]) * ((double)expected[k] - found[k]);
+                square += (double)expected[k] * expected[k];
+            }
+            assert_true(error <= bounds[f] * bounds[f] * square);
+            free(expected);
+            free(found);
+        }
+        dm_gguf_close(file);
+    }
+    dm_gguf_close(exact);
+    test_remove((const char *const[]){"exact.gguf", "mixed.gguf", NULL});
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_peer_files),
+        cmocka_unit_test(test_layers),     cmocka_unit_test(test_shapes),          cmocka_unit_test(test_names),
+        cmocka_unit_test(test_peer_files), cmocka_unit_test(test_created_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
