@@ -1,197 +1,22 @@
-/*
- * What this machine can do at best, for shares of peak: float32 multiply-adds
- * per instruction set, bfloat16 products by AMX tiles or else AVX-512, and bytes
- * read from memory, with all threads. Prints one JSON object; takes a few
- * seconds.
- */
-#include <omp.h>
-#include <stdint.h>
+/* The limits of the machine (src/optimization/limits.h) as one JSON object; takes a few seconds. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "base/threads.h"
-#include "kernels/processor.h"
+#include "dilmodeli.h"
+#include "optimization/limits.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
-enum { CHAINS = 12 }; /* two units times a latency of four to six cycles */
-static const long iterations = 100000;
-static const double patience = 0.7; /* seconds for one figure: the best of many short runs, in some of which nobody disturbs */
-static volatile float sink;
-
-/* ---- Arithmetic: independent chains that live in registers. Each returns the floating-point operations it did. ---- */
-
-#define DEFINE_CHAINS(name, target_options, type, start, step, operations_a_step)                                                \
-    target_options static double name(void) {                                                                                    \
-        type chain[CHAINS];                                                                                                      \
-        for (int c = 0; c < CHAINS; c++) {                                                                                       \
-            chain[c] = start(1e-3f * (float)c);                                                                                  \
-        }                                                                                                                        \
-        for (long i = 0; i < iterations; i++) {                                                                                  \
-            _Pragma("GCC unroll 12") for (int c = 0; c < CHAINS; c++) {                                                          \
-                chain[c] = step(chain[c]);                                                                                       \
-            }                                                                                                                    \
-        }                                                                                                                        \
-        for (int c = 1; c < CHAINS; c++) {                                                                                       \
-            chain[0] += chain[c];                                                                                                \
-        }                                                                                                                        \
-        sink = ((const float *)&chain[0])[0];                                                                                    \
-        return (double)iterations * CHAINS * (operations_a_step);                                                                \
-    }
-
-#if defined(__x86_64__)
-#define AVX2_STEP(x) _mm256_fmadd_ps(x, _mm256_set1_ps(0.999f), _mm256_set1_ps(1e-3f))
-#define AVX512_STEP(x) _mm512_fmadd_ps(x, _mm512_set1_ps(0.999f), _mm512_set1_ps(1e-3f))
-#define BF16_STEP(x) _mm512_dpbf16_ps(x, (__m512bh)_mm512_set1_epi16(0x3f00), (__m512bh)_mm512_set1_epi16(0x3c00))
-DEFINE_CHAINS(fma_avx2, __attribute__((target("avx2,fma"))), __m256, _mm256_set1_ps, AVX2_STEP, 16)
-DEFINE_CHAINS(fma_avx512, __attribute__((target("avx512f"))), __m512, _mm512_set1_ps, AVX512_STEP, 32)
-DEFINE_CHAINS(dot_bf16, __attribute__((target("avx512f,avx512bf16"))), __m512, _mm512_set1_ps, BF16_STEP, 64)
-
-#define TILES __attribute__((target("amx-tile,amx-bf16")))
-
-/* Four tiles of sums, each a chain of its own. */
-TILES static double dot_tiles(void) {
-    /* static: to the compiler, loading it reads but its first bytes */
-    static const struct {
-        uint8_t palette, rest[15];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } shape = {1, {0}, {64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16}};
-    _tile_loadconfig(&shape);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_zero(4);
-    _tile_zero(5);
-    for (long i = 0; i < iterations; i++) {
-        _tile_dpbf16ps(0, 4, 5);
-        _tile_dpbf16ps(1, 4, 5);
-        _tile_dpbf16ps(2, 4, 5);
-        _tile_dpbf16ps(3, 4, 5);
-    }
-    _tile_release();
-    return (double)iterations * 4 * 2 * 16 * 16 * 32;
-}
-#elif defined(__aarch64__)
-#define NEON_STEP(x) vfmaq_f32(vdupq_n_f32(1e-3f), x, vdupq_n_f32(0.999f))
-DEFINE_CHAINS(fma_neon, , float32x4_t, vdupq_n_f32, NEON_STEP, 8)
-#endif
-
-/* 10^9 operations a second: the sum over threads, all at work, of each one's best short run. */
-static double giga_operations(double (*chains)(void)) {
-    double total = 0;
-#pragma omp parallel reduction(+ : total)
-    {
-        double best = 0, now = dm_seconds(), end = now + patience;
-        while (now < end) {
-            double start = now, operations = chains();
-            now = dm_seconds();
-            double rate = operations / (now - start) * 1e-9;
-            best = rate > best ? rate : best;
-        }
-        total += best;
-    }
-    return total;
-}
-
-/* ---- Memory ---- */
-
-enum { STREAMS = 4 };
-typedef uint64_t words __attribute__((vector_size(16)));
-
-/* Reads `n` vectors as STREAMS sequences side by side, which keeps more requests under way than one does. */
-static uint64_t read_streams(const words *memory, size_t n) {
-    words sums[STREAMS] = {{0}};
-    size_t part = n / STREAMS;
-    for (size_t i = 0; i + 4 <= part; i += 4) {
-        _Pragma("GCC unroll 4") for (int s = 0; s < STREAMS; s++) {
-            const words *line = memory + (size_t)s * part + i;
-            sums[s] += (line[0] + line[1]) + (line[2] + line[3]);
-        }
-    }
-    words all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    return all[0] + all[1];
-}
-
-/* Several times the last-level cache, and no more than an eighth of the memory. */
-static size_t memory_to_read(void) {
-    size_t size = (size_t)256 << 20;
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
-    if (cache > 0 && 4 * (size_t)cache > size) {
-        size = 4 * (size_t)cache;
-    }
-    if (page > 0 && pages > 0 && (size_t)pages * (size_t)page / 8 < size) {
-        size = (size_t)pages * (size_t)page / 8;
-    }
-    return size;
-}
-
-/* GB/s read by all threads together; 0 when there is no memory to read. */
-static double read_bandwidth(void) {
-    size_t size = memory_to_read();
-    words *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        return 0;
-    }
-    madvise(memory, size, MADV_HUGEPAGE);
-    size_t part = size / sizeof *memory / (size_t)omp_get_max_threads();
-    double best = 0, end = dm_seconds() + 2 * patience;
-    for (int repeat = 0; repeat < 2 || dm_seconds() < end; repeat++) {
-        uint64_t sum = 0;
-        double start = dm_seconds();
-#pragma omp parallel reduction(+ : sum)
-        {
-            words *own = memory + part * (size_t)omp_get_thread_num();
-            if (repeat == 0) { /* touched by the thread that reads it: nearest memory */
-                for (size_t i = 0; i < part; i++) {
-                    own[i] = (words){i, 1};
-                }
-            }
-            sum += read_streams(own, part);
-        }
-        double rate = (double)(part * (size_t)omp_get_max_threads() * sizeof *memory) / (dm_seconds() - start) * 1e-9;
-        sink = (float)sum;
-        best = repeat > 0 && rate > best ? rate : best;
-    }
-    munmap(memory, size);
-    return best;
+static void print_rate(const char *name, double rate) {
+    printf(rate > 0 ? ", \"%s\": %.1f" : ", \"%s\": null", name, rate);
 }
 
 int main(void) {
-    double fp32 = 0, bf16 = 0;
-    printf("{\"threads\": %d, \"isa\": \"%s\", \"fp32_gflops_by_isa\": {", dm_threads(), dm_isa());
-    const dm_processor *processor = dm_processor_features();
-#if defined(__x86_64__)
-    if (processor->avx2) {
-        fp32 = giga_operations(fma_avx2);
-        printf("\"avx2\": %.1f", fp32);
-    }
-    if (processor->avx512) {
-        double wide = giga_operations(fma_avx512);
-        printf(", \"avx512\": %.1f", wide);
-        fp32 = wide > fp32 ? wide : fp32;
-    }
-    if (processor->avx512_bf16) {
-        bf16 = giga_operations(dot_bf16);
-    }
-    if (processor->amx_bf16) {
-        bf16 = giga_operations(dot_tiles);
-    }
-#elif defined(__aarch64__)
-    if (processor->neon) {
-        fp32 = giga_operations(fma_neon);
-        printf("\"neon\": %.1f", fp32);
-    }
-#endif
-    printf("}, \"fp32_gflops\": %.1f, \"bf16_gflops\": ", fp32);
-    printf(bf16 > 0 ? "%.1f" : "null", bf16);
-    printf(", \"dram_read_gb_s\": %.1f}\n", read_bandwidth());
+    dm_limits limits;
+    dm_machine_limits(&limits);
+    printf("{\"threads\": %d, \"isa\": \"%s\"", limits.threads, dm_isa());
+    print_rate("fp32_gflops", limits.fp32_gops);
+    print_rate("bf16_gflops", limits.bf16_gops);
+    print_rate("int8_gops", limits.int8_gops);
+    print_rate("int8_vector_gops", limits.int8_vector_gops);
+    print_rate("dram_read_gb_s", limits.read_gb_s);
+    printf("}\n");
     return 0;
 }

@@ -286,6 +286,34 @@ DM_API dm_status dm_evaluate(const dm_model *model, const dm_model *base, const 
 /* Writes the logits of `ids`, fed as one sequence, to `path` as float32 [n, vocab] in NumPy's format, atomically. */
 DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, const char *path);
 
+/* ---- Speed -------------------------------------------------------------- */
+
+typedef struct dm_bench_options {
+    const int32_t *ids; /* [n_ids] text to feed, from its beginning again when it ends */
+    size_t n_ids;
+    int32_t prompt; /* tokens read at once; 0: none */
+    int32_t decode; /* tokens fed one by one after them; 0: none */
+    int32_t rounds; /* after one that is not counted */
+    bool limits;    /* measure the machine's limits too: a few seconds */
+} dm_bench_options;
+
+typedef struct dm_bench_result {
+    double load_s; /* making a session, the repacking of weights included */
+    /* Tokens a second: medians over rounds, and their range; NaN for what was not asked for. */
+    double prefill_tps, prefill_slowest, prefill_fastest;
+    double decode_tps, decode_slowest, decode_fastest;
+    uint64_t peak_rss;
+    double bytes_per_token;    /* of weights that a decoded token reads */
+    double decode_operations;  /* additions and multiplications with weights that a decoded token does */
+    double prefill_operations; /* and one of a prompt, whose last token alone is put out */
+    /* Limits of the machine with all threads, in 10^9 operations and bytes a second; 0: not measured, or not there. */
+    double fp32_gops, bf16_gops, int8_gops, int8_vector_gops, read_gb_s;
+    dm_routing_stats routing;
+} dm_bench_result;
+
+/* How fast a model runs here. Interrupted, it fails with DM_ERR_INTERRUPTED. */
+DM_API dm_status dm_bench(const dm_model *model, const dm_bench_options *options, dm_bench_result *result);
+
 /* ---- Training ---------------------------------------------------------- */
 
 typedef struct dm_train_config dm_train_config;

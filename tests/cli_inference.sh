@@ -71,6 +71,16 @@ code 0 dilmodeli eval moe.gguf --ids ids.txt --logits logits.npy --json
 expect '"tokens":5' out
 head -c 6 logits.npy | tail -c 5 | grep -q NUMPY || fail "logits come in NumPy's format"
 
+# speed: what is counted is right; how fast it is depends on the machine
+code 0 dilmodeli bench moe.gguf --prompt 16 --decode 4 --rounds 2 --no-limits --json
+for word in '"prefill_tps":' '"decode_tps":' '"bytes_per_token":' '"peak_rss_bytes":' '"routing":'; do
+    expect "$word" out
+done
+code 0 dilmodeli bench dense.gguf --prompt 0 --decode 3 --rounds 1 --no-limits --data text.txt
+expect 'decode ' out
+code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --ids ids.txt
+expect 'GB/s read' out
+
 # what goes wrong: one line and the right code
 code 1 dilmodeli run nowhere.gguf -p x
 one_line
@@ -97,5 +107,12 @@ code 2 dilmodeli run moe.gguf -p x -n -3
 code 2 dilmodeli eval moe.gguf
 code 2 dilmodeli eval moe.gguf --data text.txt --ids ids.txt
 code 2 dilmodeli eval moe.gguf --data text.txt --logits x.npy
+code 1 dilmodeli bench moe.gguf --prompt 0 --decode 0
+one_line
+code 1 dilmodeli bench moe.gguf --ids bad.txt
+one_line
+code 2 dilmodeli bench moe.gguf --rounds 0
+code 2 dilmodeli bench moe.gguf --ids ids.txt --data text.txt
+code 0 dilmodeli bench --help
 code 0 dilmodeli run --help
 code 0 dilmodeli eval --help
