@@ -198,8 +198,25 @@ DM_API dm_status dm_tokenizer_train(const dm_tokenizer_train_options *options, d
 /* One sequence: its key and value cache and its position. */
 typedef struct dm_session dm_session;
 
-/* The model must outlive the session. `context` is the number of positions to
- * hold; 0 takes the model's. */
+/* How keys and values of past positions are kept. */
+typedef enum dm_cache_type {
+    DM_CACHE_F16, /* 16 bits, the default */
+    DM_CACHE_Q8,  /* 8 bits and a scale for each 32: 8.5 bits */
+    DM_CACHE_F32  /* as computed */
+} dm_cache_type;
+
+/* "f16", "q8" or "f32". */
+DM_API dm_status dm_cache_type_from_name(const char *name, dm_cache_type *out);
+
+/* All zero: the defaults. */
+typedef struct dm_session_options {
+    int32_t context; /* positions to hold; 0 takes the model's */
+    dm_cache_type cache;
+} dm_session_options;
+
+/* The model must outlive the session. `options` may be NULL for the defaults. */
+DM_API dm_status dm_session_create_with(const dm_model *model, const dm_session_options *options, dm_session **out);
+/* The same with `context` and else the defaults. */
 DM_API dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out);
 DM_API void dm_session_free(dm_session *session);
 /* Forgets positions from `length` on (0 forgets all). */
@@ -256,8 +273,9 @@ DM_API dm_status dm_generate(dm_session *session, const int32_t *prompt, size_t 
 /* ---- Evaluation -------------------------------------------------------- */
 
 typedef struct dm_evaluate_options {
-    int32_t context; /* tokens per window; 0: the model's */
-    int32_t overlap; /* each window but the first starts with this many tokens of the one before, which are context only */
+    int32_t context;     /* tokens per window; 0: the model's */
+    int32_t overlap;     /* each window but the first starts with this many tokens of the one before, which are context only */
+    dm_cache_type cache; /* of the model; a base keeps the default */
 } dm_evaluate_options;
 
 typedef struct dm_evaluate_result {
@@ -284,7 +302,7 @@ DM_API dm_status dm_evaluate(const dm_model *model, const dm_model *base, const 
                              dm_evaluate_result *result);
 
 /* Writes the logits of `ids`, fed as one sequence, to `path` as float32 [n, vocab] in NumPy's format, atomically. */
-DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, const char *path);
+DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, dm_cache_type cache, const char *path);
 
 /* ---- Speed -------------------------------------------------------------- */
 

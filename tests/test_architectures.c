@@ -59,7 +59,8 @@ static dm_model *open_file(const char *path) {
 /* Logits [n, vocab] of ids fed in pieces of `step`. */
 static void run(const dm_model *model, const int32_t *ids, int32_t n, int32_t step, float *logits) {
     dm_session *session = NULL;
-    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    const dm_session_options options = {.context = n, .cache = DM_CACHE_F32};
+    assert_int_equal(dm_session_create_with(model, &options, &session), DM_OK);
     for (int32_t first = 0; first < n; first += step) {
         int32_t m = n - first < step ? n - first : step;
         assert_int_equal(dm_session_feed(session, ids + first, m, true, logits + (size_t)first * VOCAB), DM_OK);
@@ -181,7 +182,7 @@ static void sliding_windows(void **state) {
 }
 
 /* The last tokens of a sequence that is longer than the tiles, and than any context of old. */
-static void check_long(const dm_config *config, int32_t n) {
+static void check_long(const dm_config *config, int32_t n, dm_cache_type cache, double tolerance) {
     enum { LOOK = 5 };
     static double expected[LOOK * VOCAB];
     static float logits[LOOK * VOCAB];
@@ -193,7 +194,8 @@ static void check_long(const dm_config *config, int32_t n) {
     reference_forward(&reference, ids, n, LOOK, expected);
     dm_model *model = open_file(test_path(FILE_NAME));
     dm_session *session = NULL;
-    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    const dm_session_options options = {.context = n, .cache = cache};
+    assert_int_equal(dm_session_create_with(model, &options, &session), DM_OK);
     for (int one = 0; one < 2; one++) { /* the last in a batch, then one by one */
         dm_session_truncate(session, n - LOOK);
         if (one == 0) {
@@ -203,8 +205,8 @@ static void check_long(const dm_config *config, int32_t n) {
             assert_int_equal(dm_session_feed(session, ids + n - LOOK + t, one != 0 ? 1 : LOOK, true, logits + t * VOCAB), DM_OK);
         }
         double difference = largest_difference(logits, expected, LOOK * VOCAB);
-        print_message("%d positions, window %d: %.2e\n", n, config->window, difference);
-        assert_true(difference < 1e-4);
+        print_message("%d positions, window %d, cache %d: %.2e\n", n, config->window, (int)cache, difference);
+        assert_true(difference < tolerance);
     }
     dm_session_free(session);
     dm_model_close(model);
@@ -219,9 +221,44 @@ static void long_sequences(void **state) {
     c.context = n;
     c.n_layers = 1;
     c.n_heads = 4;
-    check_long(&c, n);
+    check_long(&c, n, DM_CACHE_F32, 1e-4);
     c.window = DM_EMULATED ? 700 : 2100;
-    check_long(&c, n);
+    check_long(&c, n, DM_CACHE_F32, 1e-4);
+    c.n_heads = 8;                                       /* four share what is read of a key */
+    for (int32_t width = 20; width <= 32; width += 12) { /* less than a block of 8-bit numbers, and one */
+        c.head_dim = width;
+        check_long(&c, n, DM_CACHE_F16, 2e-3);
+        check_long(&c, n, DM_CACHE_Q8, 4e-2);
+    }
+}
+
+/* Blocks of the cache are the same on any number of threads. */
+static void threads_do_not_matter(void **state) {
+    (void)state;
+    enum { LENGTH = 1300 };
+    static float logits[2][VOCAB];
+    int32_t ids[LENGTH];
+    make_ids(ids, LENGTH);
+    dm_config c = shape_of(DM_ARCH_LLAMA);
+    c.context = LENGTH;
+    reference_model reference;
+    reference_make(&reference, &c, 3);
+    reference_write(&reference, test_path(FILE_NAME));
+    reference_free(&reference);
+    dm_model *model = open_file(test_path(FILE_NAME));
+    dm_session *session = NULL;
+    dm_set_threads(3);
+    assert_int_equal(dm_session_create(model, LENGTH, &session), DM_OK);
+    assert_int_equal(dm_session_feed(session, ids, LENGTH - 1, false, NULL), DM_OK);
+    for (int i = 0; i < 2; i++) {
+        dm_set_threads(i == 0 ? 3 : 1);
+        dm_session_truncate(session, LENGTH - 1);
+        assert_int_equal(dm_session_feed(session, ids + LENGTH - 1, 1, false, logits[i]), DM_OK);
+    }
+    dm_set_threads(0);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    dm_session_free(session);
+    dm_model_close(model);
 }
 
 /* ---- What a file may say ---- */
@@ -421,12 +458,19 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_architectures),    cmocka_unit_test(tied_outputs_and_biases),
-        cmocka_unit_test(gates_as_the_file_says), cmocka_unit_test(experts_apart),
-        cmocka_unit_test(scaled_positions),       cmocka_unit_test(sliding_windows),
-        cmocka_unit_test(long_sequences),         cmocka_unit_test(unsupported_is_named),
-        cmocka_unit_test(older_linear_scaling),   cmocka_unit_test(broken_factors),
-        cmocka_unit_test(version_2_is_read),      cmocka_unit_test(split_files),
+        cmocka_unit_test(plain_architectures),
+        cmocka_unit_test(tied_outputs_and_biases),
+        cmocka_unit_test(gates_as_the_file_says),
+        cmocka_unit_test(experts_apart),
+        cmocka_unit_test(scaled_positions),
+        cmocka_unit_test(sliding_windows),
+        cmocka_unit_test(long_sequences),
+        cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(unsupported_is_named),
+        cmocka_unit_test(older_linear_scaling),
+        cmocka_unit_test(broken_factors),
+        cmocka_unit_test(version_2_is_read),
+        cmocka_unit_test(split_files),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

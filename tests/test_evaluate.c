@@ -31,7 +31,7 @@ static float *logits_of(const dm_model *model, int32_t vocab, const int32_t *ids
 static dm_evaluate_result evaluate(const tiny_model *tiny, const dm_model *base, const dm_tokenizer *tokenizer,
                                    const int32_t *ids, int32_t context, int32_t overlap) {
     dm_evaluate_result result;
-    dm_evaluate_options options = {context, overlap};
+    dm_evaluate_options options = {.context = context, .overlap = overlap};
     if (dm_evaluate(tiny->model, base, tokenizer, ids, N, &options, NULL, NULL, &result) != DM_OK) {
         fail_msg("%s", dm_error_message());
     }
@@ -122,7 +122,7 @@ static void logits_file(void **state) {
     tiny_model_ids(&tiny, ids, 150);
     char path[80];
     snprintf(path, sizeof path, "%s.npy", tiny.path);
-    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 150, path), DM_OK);
+    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 150, DM_CACHE_F32, path), DM_OK);
     float *written = read_npy(path, 150, (size_t)tiny.info.vocab);
     float *expected = logits_of(tiny.model, tiny.info.vocab, ids, 150);
     for (size_t i = 0; i < 150 * (size_t)tiny.info.vocab; i++) {
@@ -130,11 +130,11 @@ static void logits_file(void **state) {
     }
     free(written);
     ids[140] = -3; /* a failure half way leaves the old file as it was */
-    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 150, path), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 150, DM_CACHE_F32, path), DM_ERR_ARGUMENT);
     written = read_npy(path, 150, (size_t)tiny.info.vocab);
     free(written);
-    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 10, "/nowhere/at/all.npy"), DM_ERR_IO);
-    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 0, path), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 10, DM_CACHE_F32, "/nowhere/at/all.npy"), DM_ERR_IO);
+    assert_int_equal(dm_evaluate_logits(tiny.model, ids, 0, DM_CACHE_F32, path), DM_ERR_ARGUMENT);
     free(expected);
     unlink(path);
     tiny_model_remove(&tiny);
@@ -147,11 +147,11 @@ static void bad_evaluations_are_refused(void **state) {
     int32_t ids[N];
     tiny_model_ids(&tiny, ids, N);
     dm_evaluate_result result;
-    static const dm_evaluate_options bad[] = {{-1, 0}, {16, 16}, {16, -1}};
+    static const dm_evaluate_options bad[] = {{.context = -1}, {.context = 16, .overlap = 16}, {.context = 16, .overlap = -1}};
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(dm_evaluate(tiny.model, NULL, NULL, ids, N, &bad[i], NULL, NULL, &result), DM_ERR_ARGUMENT);
     }
-    dm_evaluate_options fine = {16, 0};
+    dm_evaluate_options fine = {.context = 16};
     assert_int_equal(dm_evaluate(tiny.model, NULL, NULL, ids, 1, &fine, NULL, NULL, &result), DM_ERR_ARGUMENT);
     ids[30] = tiny.info.vocab;
     assert_int_equal(dm_evaluate(tiny.model, NULL, NULL, ids, N, &fine, NULL, NULL, &result), DM_ERR_ARGUMENT);
@@ -179,7 +179,7 @@ static void trained_model(void **state) {
     assert_int_equal(dm_tokenizer_open(MODELS "ref-moe.gguf", &tokenizer), DM_OK);
     assert_int_equal(dm_tokenizer_encode(tokenizer, text, sizeof text, false, &ids, &n), DM_OK);
     assert_true(n > 256);
-    dm_evaluate_options options = {256, 0};
+    dm_evaluate_options options = {.context = 256};
     dm_evaluate_result result;
     assert_int_equal(dm_evaluate(model, NULL, tokenizer, ids, 256, &options, NULL, NULL, &result), DM_OK);
     print_message("ref-moe: %.5f nats per token, %.4f bits per byte\n", result.nll, result.bits_per_byte);

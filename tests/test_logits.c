@@ -25,11 +25,12 @@ static size_t best(const float *logits) {
 }
 
 /* Feeds in pieces of `step` tokens into a fresh session. */
-static float *logits_in_steps(const dm_model *model, const int32_t *ids, int32_t n, int32_t step) {
+static float *logits_in_steps(const dm_model *model, dm_cache_type cache, const int32_t *ids, int32_t n, int32_t step) {
     dm_session *session;
     float *logits = malloc((size_t)n * VOCAB * sizeof *logits);
     assert_non_null(logits);
-    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    const dm_session_options options = {.context = n, .cache = cache};
+    assert_int_equal(dm_session_create_with(model, &options, &session), DM_OK);
     for (int32_t first = 0; first < n; first += step) {
         int32_t m = n - first < step ? n - first : step;
         assert_int_equal(dm_session_feed(session, ids + first, m, true, logits + (size_t)first * VOCAB), DM_OK);
@@ -43,10 +44,43 @@ static float *logits_in_steps(const dm_model *model, const int32_t *ids, int32_t
 static void check_last(const dm_model *model, const int32_t *ids, int32_t n, const float *expected) {
     dm_session *session;
     float logits[VOCAB];
-    assert_int_equal(dm_session_create(model, n, &session), DM_OK);
+    const dm_session_options options = {.context = n, .cache = DM_CACHE_F32};
+    assert_int_equal(dm_session_create_with(model, &options, &session), DM_OK);
     assert_int_equal(dm_session_feed(session, ids, n, false, logits), DM_OK);
     assert_true(largest_difference(logits, expected, VOCAB) < 1e-4);
     dm_session_free(session);
+}
+
+/* Mean KL(a || b) of n rows, nats. */
+static double mean_divergence(const float *a, const float *b, size_t n) {
+    double kl = 0.0;
+    for (const float *end = a + n * VOCAB; a < end; a += VOCAB, b += VOCAB) {
+        double sum_a = 0.0, sum_b = 0.0;
+        for (size_t i = 0; i < VOCAB; i++) {
+            sum_a += exp((double)a[i]);
+            sum_b += exp((double)b[i]);
+        }
+        for (size_t i = 0; i < VOCAB; i++) {
+            double p = exp((double)a[i]) / sum_a;
+            kl += p * ((double)a[i] - log(sum_a) - (double)b[i] + log(sum_b)) / (double)n;
+        }
+    }
+    return kl;
+}
+
+/* With fewer bits for keys and values: 16 stay within the bound too, 8 change the distribution hardly. */
+static void check_caches(const dm_model *model, const int32_t *ids, int32_t n, const float *expected) {
+    for (int32_t step = 1; step <= n; step += n - 1) {
+        float *half = logits_in_steps(model, DM_CACHE_F16, ids, n, step);
+        float *eight = logits_in_steps(model, DM_CACHE_Q8, ids, n, step);
+        double difference = largest_difference(half, expected, (size_t)n * VOCAB);
+        double kl = mean_divergence(expected, eight, (size_t)n);
+        print_message("by %d: f16 cache %.2e from the reference, q8 cache KL %.1e\n", step, difference, kl);
+        assert_true(difference <= 2e-3);
+        assert_true(kl < 1e-4 && kl > 1e-12);
+        free(half);
+        free(eight);
+    }
 }
 
 static void compare(const char *model_path, const char *logits_path) {
@@ -61,7 +95,7 @@ static void compare(const char *model_path, const char *logits_path) {
     static const int32_t steps[] = {96, 40, 7, 3, 1};
     float *whole = NULL;
     for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
-        float *logits = logits_in_steps(model, ids, n, steps[s]);
+        float *logits = logits_in_steps(model, DM_CACHE_F32, ids, n, steps[s]);
         double difference = largest_difference(logits, expected, (size_t)n * VOCAB);
         double own = whole != NULL ? largest_difference(logits, whole, (size_t)n * VOCAB) : 0.0;
         print_message("%s by %d: %.2e from the reference, %.2e from fed at once\n", strrchr(model_path, '/') + 1, steps[s],
@@ -77,6 +111,7 @@ static void compare(const char *model_path, const char *logits_path) {
             free(logits);
         }
     }
+    check_caches(model, ids, n, expected);
     check_last(model, ids, n, whole + (size_t)(n - 1) * VOCAB);
     dm_model_close(model);
     free(whole);

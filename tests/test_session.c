@@ -61,7 +61,8 @@ static double difference(const float *a, const float *b, size_t n, double *size)
 
 static dm_session *open_session(const tiny_model *tiny, int32_t context) {
     dm_session *session;
-    assert_int_equal(dm_session_create(tiny->model, context, &session), DM_OK);
+    const dm_session_options options = {.context = context, .cache = DM_CACHE_F32};
+    assert_int_equal(dm_session_create_with(tiny->model, &options, &session), DM_OK);
     return session;
 }
 

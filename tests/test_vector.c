@@ -555,6 +555,91 @@ static void test_rope_pairs(void **state) {
     }
 }
 
+/* Rows of `width` numbers as a cache holds them, and the numbers that they stand for. */
+enum { CACHE_ROWS = 5, CACHE_WIDEST = 150 };
+
+static size_t fill_cache(int type, size_t width, uint8_t *rows, double *values) {
+    size_t padded = type == 2 ? (width + 31) / 32 * 32 : width;
+    size_t at = 0;
+    for (size_t j = 0; j < CACHE_ROWS; j++) {
+        for (size_t i = 0; i < padded; i++) {
+            float x = i < width ? normal() : 0.0f;
+            uint16_t half;
+            if (type == 0) {
+                memcpy(rows + at, &x, sizeof x);
+            } else if (type == 1) {
+                dm_vector_scalar.f32_to_f16(&half, &x, 1);
+                memcpy(rows + at, &half, sizeof half);
+                dm_vector_scalar.f16_to_f32(&x, &half, 1);
+            } else {
+                if (i % 32 == 0) {
+                    float scale = 0.01f + 0.001f * (float)(i + j);
+                    dm_vector_scalar.f32_to_f16(&half, &scale, 1);
+                    memcpy(rows + at, &half, sizeof half);
+                    at += sizeof half;
+                }
+                float scale;
+                dm_vector_scalar.f16_to_f32(&scale, &half, 1);
+                int8_t q = (int8_t)(40.0f * x > 127.0f ? 127.0f : 40.0f * x < -127.0f ? -127.0f : 40.0f * x);
+                rows[at] = (uint8_t)q;
+                x = scale * (float)q;
+            }
+            at += type == 0 ? 4 : type == 1 ? 2 : 1;
+            if (i < width) {
+                values[j * width + i] = (double)x;
+            }
+        }
+    }
+    return at;
+}
+
+static void check_cache_rows(const dm_vector_table *t, int type, size_t width, const uint8_t *rows, const double *values) {
+    float x[CACHE_WIDEST], y[CACHE_WIDEST + 1], weights[CACHE_ROWS], dots[CACHE_ROWS + 1];
+    for (size_t i = 0; i < width; i++) {
+        x[i] = normal();
+        y[i] = 0.5f;
+    }
+    for (size_t j = 0; j < CACHE_ROWS; j++) {
+        weights[j] = normal();
+    }
+    dots[CACHE_ROWS] = y[width] = 7.0f; /* not to be touched */
+    (type == 0 ? t->rows_dot_f32 : type == 1 ? t->rows_dot_f16 : t->rows_dot_q8)(dots, rows, CACHE_ROWS, x, width);
+    (type == 0 ? t->rows_sum_f32 : type == 1 ? t->rows_sum_f16 : t->rows_sum_q8)(y, weights, rows, CACHE_ROWS, width);
+    for (size_t j = 0; j < CACHE_ROWS; j++) {
+        double dot = 0;
+        for (size_t i = 0; i < width; i++) {
+            dot += values[j * width + i] * (double)x[i];
+        }
+        assert_true(fabs((double)dots[j] - dot) < 1e-5 * (1.0 + sqrt((double)width)));
+    }
+    for (size_t i = 0; i < width; i++) {
+        double sum = 0.5;
+        for (size_t j = 0; j < CACHE_ROWS; j++) {
+            sum += (double)weights[j] * values[j * width + i];
+        }
+        assert_true(fabs((double)y[i] - sum) < 1e-5);
+    }
+    assert_true(dots[CACHE_ROWS] == 7.0f && y[width] == 7.0f);
+}
+
+static void test_cache_rows(void **state) {
+    (void)state;
+    static uint8_t rows[4 * CACHE_ROWS * CACHE_WIDEST];
+    static double values[CACHE_ROWS * CACHE_WIDEST];
+    for (int type = 0; type < 3; type++) {
+        for (size_t width = 1; width <= CACHE_WIDEST; width += width < 70 ? 1 : 16) {
+            size_t bytes = fill_cache(type, width, rows, values);
+            uint8_t *exact = malloc(bytes); /* so that a sanitizer sees a read past the end */
+            assert_non_null(exact);
+            memcpy(exact, rows, bytes);
+            for (size_t t = 0; t < n_tables; t++) {
+                check_cache_rows(tables[t], type, width, exact, values);
+            }
+            free(exact);
+        }
+    }
+}
+
 static void test_adamw_over_steps(void **state) {
     (void)state;
     enum { N = 21, STEPS = 20 };
@@ -642,6 +727,7 @@ int main(void) {
         cmocka_unit_test(test_backward),
         cmocka_unit_test(test_rope_turns_and_returns),
         cmocka_unit_test(test_rope_pairs),
+        cmocka_unit_test(test_cache_rows),
         cmocka_unit_test(test_adamw_over_steps),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);

@@ -12,13 +12,16 @@ enum { LONGEST_DEFAULT_CONTEXT = 1024 };
 static struct {
     const char *data, *base, *ids, *logits;
     int64_t context, overlap, limit;
-} option;
+    const char *cache_name;
+    dm_cache_type cache;
+} option = {.cache_name = "f16"};
 
 static const cli_option options[] = {
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text to predict; - reads standard input"},
     {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: the model's context, at most 1024"},
     {"overlap", 0, CLI_INT, &option.overlap, "N", "tokens that a window repeats from the one before as context only"},
     {"limit", 0, CLI_INT, &option.limit, "BYTES", "use the first BYTES of the text; 0: all"},
+    {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
     {"base", 'b', CLI_STRING, &option.base, "MODEL", "also measure the KL divergence from this model and top-1 agreement"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to use instead of a text"},
     {"logits", 0, CLI_STRING, &option.logits, "OUT.npy", "write the logits of --ids, float32 [n, vocab], and nothing else"},
@@ -122,7 +125,8 @@ static int evaluate(const evaluation *e) {
     dm_model_get_info(e->model, &info);
     int32_t most = info.context < LONGEST_DEFAULT_CONTEXT ? info.context : LONGEST_DEFAULT_CONTEXT;
     dm_evaluate_options how = {.context = option.context > 0 ? (int32_t)option.context : most,
-                               .overlap = (int32_t)option.overlap};
+                               .overlap = (int32_t)option.overlap,
+                               .cache = option.cache};
     bool terminal = isatty(STDERR_FILENO) != 0;
     dm_evaluate_result result;
     dm_status status =
@@ -145,7 +149,7 @@ static int evaluate(const evaluation *e) {
 }
 
 static int write_logits(const evaluation *e) {
-    if (dm_evaluate_logits(e->model, e->ids, e->n, option.logits) != DM_OK) {
+    if (dm_evaluate_logits(e->model, e->ids, e->n, option.cache, option.logits) != DM_OK) {
         return cli_fail_status();
     }
     if (cli_json()) {
@@ -157,6 +161,9 @@ static int write_logits(const evaluation *e) {
 }
 
 static int check_options(void) {
+    if (dm_cache_type_from_name(option.cache_name, &option.cache) != DM_OK) {
+        return cli_usage_error("%s", dm_error_message());
+    }
     if ((option.data == NULL) == (option.ids == NULL)) {
         return cli_usage_error("expected either --data FILE or --ids FILE");
     }

@@ -10,7 +10,8 @@
 enum { DEFAULT_TOKENS = 256 };
 
 static struct {
-    const char *prompt, *ids, *system, *template;
+    const char *prompt, *ids, *system, *template, *cache_name;
+    dm_cache_type cache;
     int64_t n, context, top_k, window, seed;
     double temperature, top_p, min_p, penalty;
     bool print_ids, chat;
@@ -25,6 +26,7 @@ static const cli_option options[] = {
     {"chat-template", 0, CLI_STRING, &option.template, "NAME",
      "how turns are marked instead of the model's way: chatml, llama3, plain, ..."},
     {"ctx", 'c', CLI_INT, &option.context, "N", "positions to hold; 0: the model's context"},
+    {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
     {"temp", 0, CLI_FLOAT, &option.temperature, "X", "temperature; 0 takes the best token each time"},
     {"top-k", 0, CLI_INT, &option.top_k, "K", "draw from the K best tokens; 0: off"},
     {"top-p", 0, CLI_FLOAT, &option.top_p, "P", "of these, from the fewest that hold P of the probability; 1: off"},
@@ -220,8 +222,9 @@ static bool encode_prompt(run *r) {
 }
 
 static bool open_all(run *r, const char *path) {
+    const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache};
     bool open = dm_model_open(path, &r->model) == DM_OK;
-    open = open && dm_session_create(r->model, (int32_t)option.context, &r->session) == DM_OK;
+    open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
     if (!open) {
         cli_fail_status();
@@ -243,6 +246,9 @@ static bool make_room(run *r) {
 }
 
 static int check_options(bool talks) {
+    if (dm_cache_type_from_name(option.cache_name, &option.cache) != DM_OK) {
+        return cli_usage_error("%s", dm_error_message());
+    }
     if (option.prompt != NULL && option.ids != NULL) {
         return cli_usage_error("expected either -p TEXT or --ids FILE");
     }
@@ -264,6 +270,7 @@ static int check_options(bool talks) {
 static void set_defaults(void) {
     const dm_sampling usual = dm_sampling_default();
     option.n = -1;
+    option.cache_name = "f16";
     option.temperature = (double)usual.temperature;
     option.top_k = usual.top_k;
     option.top_p = (double)usual.top_p;

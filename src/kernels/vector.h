@@ -76,6 +76,16 @@ typedef struct dm_vector_table {
     /* Softmax's backward inside attention: ds[i] = p[i] * (dp[i] - delta) * scale. In place on dp allowed. */
     void (*softmax_backward)(float *ds, const float *p, const float *dp, float delta, float scale, size_t n);
 
+    /* Rows of a key and value cache, n of them of `width` numbers, one after another: float32, float16, or blocks of 32
+     * 8-bit numbers as GGUF's Q8_0 has them, the last one filled up with zeros. y[j] = sum over i of rows[j][i] x[i]. */
+    void (*rows_dot_f32)(float *y, const void *rows, size_t n, const float *x, size_t width);
+    void (*rows_dot_f16)(float *y, const void *rows, size_t n, const float *x, size_t width);
+    void (*rows_dot_q8)(float *y, const void *rows, size_t n, const float *x, size_t width);
+    /* y[width] += sum over j of weights[j] rows[j] */
+    void (*rows_sum_f32)(float *y, const float *weights, const void *rows, size_t n, size_t width);
+    void (*rows_sum_f16)(float *y, const float *weights, const void *rows, size_t n, size_t width);
+    void (*rows_sum_q8)(float *y, const float *weights, const void *rows, size_t n, size_t width);
+
     /* One AdamW step (Loshchilov and Hutter 2019): g' = grad_scale g; m, v, w in place. */
     void (*adamw)(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n);
 } dm_vector_table;

@@ -12,6 +12,7 @@
 #define v_max(a, b) ((vf)_mm256_max_ps((__m256)(a), (__m256)(b)))
 #define v_sqrt(a) ((vf)_mm256_sqrt_ps((__m256)(a)))
 #define v_from_f16(halves) ((vf)_mm256_cvtph_ps((__m128i)(halves)))
+#define v_from_i8(p) ((vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p)))))
 #define v_to_f16(a) ((vh)_mm256_cvtps_ph((__m256)(a), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #define v_widen(halves) ((vu)_mm256_cvtepu16_epi32((__m128i)(halves)))
 #define v_narrow(u) narrow((__m256i)(u))

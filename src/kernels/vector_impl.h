@@ -10,6 +10,7 @@
  *   v_sqrt(a)
  *   v_from_f16(halves)    halves to floats; v_to_f16(a): floats to halves, nearest even
  *   v_load_part(p, k)     optional: the first k < LANES floats at p, then zeros
+ *   v_from_i8(p)          optional: LANES signed bytes at p to floats
  *   v_widen(halves)       optional: uint16 to uint32; v_narrow(u): back, of values below 2^16
  *
  * A row is swept in whole vectors and one partial vector at its end, which
@@ -456,6 +457,129 @@ static void row_softmax_backward(float *ds, const float *p, const float *dp, flo
     SWEEP(i, k, n, { store(ds + i, load(p + i, k) * factor * (load(dp + i, k) - delta), k); });
 }
 
+/* ---- Rows of a cache ---- */
+
+ALWAYS_INLINE vf load_f32_row(const void *row, size_t i, size_t k) {
+    return load((const float *)row + i, k);
+}
+
+ALWAYS_INLINE vf load_f16_row(const void *row, size_t i, size_t k) {
+    return v_from_f16(load_half((const uint16_t *)row + i, k));
+}
+
+/* LANES of a block's 8-bit numbers. */
+#ifdef v_from_i8
+#define load_bytes(p) v_from_i8(p)
+#else
+typedef int8_t vbytes __attribute__((vector_size(LANES)));
+typedef int16_t vshorts __attribute__((vector_size(2 * LANES)));
+
+ALWAYS_INLINE vf load_bytes(const uint8_t *p) {
+    vbytes v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(v, vshorts), vi), vf);
+}
+#endif
+
+ALWAYS_INLINE vf block_scale(const uint8_t *block) {
+    uint16_t bits;
+    memcpy(&bits, block, sizeof bits);
+    return v_from_f16((vh){0} + bits);
+}
+
+enum { Q8_BLOCK = 32, Q8_BYTES = 34, SUMS = 4 };
+
+/* y = sum of rows, `SUMS` vectors of it at a time in registers. */
+#define CACHE_ROWS(type, row_bytes)                                                                                              \
+    static void row_rows_dot_##type(float *y, const void *rows, size_t n, const float *x, size_t width) {                        \
+        for (size_t j = 0; j < n; j++) {                                                                                         \
+            const void *row = (const uint8_t *)rows + j * (row_bytes);                                                           \
+            vf sum = {0};                                                                                                        \
+            SWEEP(i, k, width, { sum = v_fma(load_##type##_row(row, i, k), load(x + i, k), sum); });                             \
+            y[j] = horizontal_sum(sum);                                                                                          \
+        }                                                                                                                        \
+    }                                                                                                                            \
+    static void row_rows_sum_##type(float *y, const float *weights, const void *rows, size_t n, size_t width) {                  \
+        size_t i = 0;                                                                                                            \
+        for (; i + SUMS * LANES <= width; i += SUMS * LANES) {                                                                   \
+            vf a = load(y + i, LANES), b = load(y + i + LANES, LANES);                                                           \
+            vf c = load(y + i + 2 * LANES, LANES), d = load(y + i + 3 * LANES, LANES);                                           \
+            for (size_t j = 0; j < n; j++) {                                                                                     \
+                const void *row = (const uint8_t *)rows + j * (row_bytes);                                                       \
+                vf p = splat(weights[j]);                                                                                        \
+                a = v_fma(p, load_##type##_row(row, i, LANES), a);                                                               \
+                b = v_fma(p, load_##type##_row(row, i + LANES, LANES), b);                                                       \
+                c = v_fma(p, load_##type##_row(row, i + 2 * LANES, LANES), c);                                                   \
+                d = v_fma(p, load_##type##_row(row, i + 3 * LANES, LANES), d);                                                   \
+            }                                                                                                                    \
+            store(y + i, a, LANES);                                                                                              \
+            store(y + i + LANES, b, LANES);                                                                                      \
+            store(y + i + 2 * LANES, c, LANES);                                                                                  \
+            store(y + i + 3 * LANES, d, LANES);                                                                                  \
+        }                                                                                                                        \
+        for (; i < width; i += LANES) {                                                                                          \
+            size_t k = width - i < LANES ? width - i : LANES;                                                                    \
+            vf a = load(y + i, k);                                                                                               \
+            for (size_t j = 0; j < n; j++) {                                                                                     \
+                const void *row = (const uint8_t *)rows + j * (row_bytes);                                                       \
+                a = v_fma(splat(weights[j]), load_##type##_row(row, i, k), a);                                                   \
+            }                                                                                                                    \
+            store(y + i, a, k);                                                                                                  \
+        }                                                                                                                        \
+    }
+
+CACHE_ROWS(f32, width * sizeof(float))
+CACHE_ROWS(f16, width * sizeof(uint16_t))
+
+/* sum += block times x, of which only the first `left` numbers are there */
+ALWAYS_INLINE vf add_block(vf sum, const uint8_t *block, const float *x, size_t left) {
+    vf part = {0};
+    SWEEP(i, k, left, { part = v_fma(load_bytes(block + 2 + i), load(x + i, k), part); });
+    return v_fma(part, block_scale(block), sum);
+}
+
+static void row_rows_dot_q8(float *y, const void *rows, size_t n, const float *x, size_t width) {
+    const uint8_t *block = rows;
+    for (size_t j = 0; j < n; j++) {
+        vf sum = {0};
+        size_t i = 0;
+        for (; i + Q8_BLOCK <= width; i += Q8_BLOCK, block += Q8_BYTES) {
+            sum = add_block(sum, block, x + i, Q8_BLOCK);
+        }
+        if (i < width) {
+            sum = add_block(sum, block, x + i, width - i);
+            block += Q8_BYTES;
+        }
+        y[j] = horizontal_sum(sum);
+    }
+}
+
+/* y [left] += the same block of all rows, `stride` bytes apart. */
+ALWAYS_INLINE void sum_blocks(float *y, const float *weights, const uint8_t *block, size_t n, size_t stride, size_t left) {
+    vf sums[Q8_BLOCK / LANES];
+    for (size_t l = 0; l < Q8_BLOCK / LANES; l++) {
+        sums[l] = (vf){0};
+    }
+    for (size_t j = 0; j < n; j++, block += stride) {
+        vf p = weights[j] * block_scale(block);
+        for (size_t l = 0; l < Q8_BLOCK / LANES; l++) {
+            sums[l] = v_fma(p, load_bytes(block + 2 + l * LANES), sums[l]);
+        }
+    }
+    for (size_t l = 0; l < Q8_BLOCK / LANES && l * LANES < left; l++) {
+        size_t k = left - l * LANES < LANES ? left - l * LANES : LANES;
+        store(y + l * LANES, load(y + l * LANES, k) + sums[l], k);
+    }
+}
+
+static void row_rows_sum_q8(float *y, const float *weights, const void *rows, size_t n, size_t width) {
+    const uint8_t *block = rows;
+    size_t stride = (width + Q8_BLOCK - 1) / Q8_BLOCK * Q8_BYTES;
+    for (size_t i = 0; i < width; i += Q8_BLOCK, block += Q8_BYTES) {
+        sum_blocks(y + i, weights, block, n, stride, width - i < Q8_BLOCK ? width - i : Q8_BLOCK);
+    }
+}
+
 static void row_adamw(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n) {
     const float beta1 = step->beta1, beta2 = step->beta2, eps = step->eps;
     const float root_correction2 = 1.0f / sqrtf(step->correction2), rate = step->lr / step->correction1;
@@ -500,5 +624,11 @@ const dm_vector_table DM_TABLE = {
     .rope = row_rope,
     .rope_pairs = row_rope_pairs,
     .softmax_backward = row_softmax_backward,
+    .rows_dot_f32 = row_rows_dot_f32,
+    .rows_dot_f16 = row_rows_dot_f16,
+    .rows_dot_q8 = row_rows_dot_q8,
+    .rows_sum_f32 = row_rows_sum_f32,
+    .rows_sum_f16 = row_rows_sum_f16,
+    .rows_sum_q8 = row_rows_sum_q8,
     .adamw = row_adamw,
 };

@@ -259,6 +259,48 @@ static void softmax_backward(float *ds, const float *p, const float *dp, float d
     }
 }
 
+/* ---- Rows of a cache ---- */
+
+enum { Q8_BLOCK = 32, Q8_BYTES = 34 };
+
+/* Number i of row j. */
+static float cached_f32(const void *rows, size_t j, size_t i, size_t width) {
+    return ((const float *)rows)[j * width + i];
+}
+
+static float cached_f16(const void *rows, size_t j, size_t i, size_t width) {
+    return dm_f16_value(((const uint16_t *)rows)[j * width + i]);
+}
+
+static float cached_q8(const void *rows, size_t j, size_t i, size_t width) {
+    size_t blocks = (width + Q8_BLOCK - 1) / Q8_BLOCK;
+    const uint8_t *block = (const uint8_t *)rows + (j * blocks + i / Q8_BLOCK) * Q8_BYTES;
+    uint16_t scale;
+    memcpy(&scale, block, sizeof scale);
+    return dm_f16_value(scale) * (float)(int8_t)block[2 + i % Q8_BLOCK];
+}
+
+#define CACHE_ROWS(type)                                                                                                         \
+    static void rows_dot_##type(float *y, const void *rows, size_t n, const float *x, size_t width) {                            \
+        for (size_t j = 0; j < n; j++) {                                                                                         \
+            y[j] = 0.0f;                                                                                                         \
+            for (size_t i = 0; i < width; i++) {                                                                                 \
+                y[j] += cached_##type(rows, j, i, width) * x[i];                                                                 \
+            }                                                                                                                    \
+        }                                                                                                                        \
+    }                                                                                                                            \
+    static void rows_sum_##type(float *y, const float *weights, const void *rows, size_t n, size_t width) {                      \
+        for (size_t j = 0; j < n; j++) {                                                                                         \
+            for (size_t i = 0; i < width; i++) {                                                                                 \
+                y[i] += weights[j] * cached_##type(rows, j, i, width);                                                           \
+            }                                                                                                                    \
+        }                                                                                                                        \
+    }
+
+CACHE_ROWS(f32)
+CACHE_ROWS(f16)
+CACHE_ROWS(q8)
+
 static void adamw(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n) {
     for (size_t i = 0; i < n; i++) {
         float gradient = step->grad_scale * g[i];
@@ -298,5 +340,11 @@ const dm_vector_table dm_vector_scalar = {
     .rope = rope,
     .rope_pairs = rope_pairs,
     .softmax_backward = softmax_backward,
+    .rows_dot_f32 = rows_dot_f32,
+    .rows_dot_f16 = rows_dot_f16,
+    .rows_dot_q8 = rows_dot_q8,
+    .rows_sum_f32 = rows_sum_f32,
+    .rows_sum_f16 = rows_sum_f16,
+    .rows_sum_q8 = rows_sum_q8,
     .adamw = adamw,
 };

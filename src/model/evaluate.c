@@ -140,11 +140,12 @@ static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_
     return DM_OK;
 }
 
-static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *base, int32_t context) {
+static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *base, int32_t context, dm_cache_type cache) {
+    const dm_session_options options = {.context = context, .cache = cache};
     e->vocab = (size_t)model->config.vocab;
     e->chunk = CHUNK_FLOATS / e->vocab;
     e->chunk = e->chunk < 8 ? 8 : e->chunk > CHUNK_TOKENS ? CHUNK_TOKENS : e->chunk;
-    DM_TRY(dm_session_create(model, context, &e->session));
+    DM_TRY(dm_session_create_with(model, &options, &e->session));
     if (base != NULL) {
         DM_TRY(dm_session_create(base, context, &e->base));
         e->base_logits = dm_alloc(e->chunk * e->vocab, sizeof *e->base_logits);
@@ -193,7 +194,7 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
     if (tokenizer != NULL && dm_tokenizer_adds_bos(tokenizer)) {
         e.bos = dm_tokenizer_bos(tokenizer);
     }
-    dm_status status = prepare(&e, model, base, context);
+    dm_status status = prepare(&e, model, base, context, options->cache);
     if (status == DM_OK) {
         status = evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
     }

@@ -39,68 +39,80 @@ dm_status dm_forward_linear(const dm_session *session, const dm_weights *weights
 }
 
 /* x = token embedding, plus that of the position where positions are learned */
-static void embed(dm_session *session, const int32_t *ids, size_t n) {
+static void embed(const dm_pass *pass, const dm_segment *segment) {
     const dm_vector_table *vector = dm_vector();
-    const dm_weight *positions = &session->global.matrices[DM_POSITION_EMBD];
-    size_t dim = (size_t)config_of(session)->dim;
-    for (size_t t = 0; t < n; t++) {
-        float *x = session->scratch.x + t * dim;
-        dm_weight_row(x, &session->global.matrices[DM_TOKEN_EMBD], (size_t)ids[t]);
+    const dm_weights *weights = &pass->work->global;
+    const dm_weight *positions = &weights->matrices[DM_POSITION_EMBD];
+    size_t dim = (size_t)config_of(pass->work)->dim;
+    for (size_t t = 0; t < segment->n; t++) {
+        float *x = pass->work->scratch.x + (segment->first + t) * dim;
+        dm_weight_row(x, &weights->matrices[DM_TOKEN_EMBD], (size_t)segment->ids[t]);
         if (positions->data != NULL) {
-            dm_weight_row(session->scratch.h, positions, (size_t)session->length + t);
-            vector->add(x, x, session->scratch.h, dim);
+            dm_weight_row(pass->work->scratch.h, positions, (size_t)segment->session->length + t);
+            vector->add(x, x, pass->work->scratch.h, dim);
         }
     }
 }
 
-/* The rotary tables of the batch's positions. */
-static void prepare_turns(dm_session *session, size_t n) {
-    size_t size = dm_rope_table_size(&session->rope);
-    for (size_t t = 0; t < n && size > 0; t++) {
-        dm_rope_table(&session->rope, session->length + (int32_t)t, session->scratch.turns + t * size);
+/* The rotary tables of the tokens' positions. */
+static void prepare_turns(const dm_pass *pass, const dm_segment *segment) {
+    const dm_rope *rope = &pass->work->rope;
+    size_t size = dm_rope_table_size(rope);
+    for (size_t t = 0; t < segment->n && size > 0; t++) {
+        dm_rope_table(rope, segment->session->length + (int32_t)t, pass->work->scratch.turns + (segment->first + t) * size);
     }
 }
 
 /* x += h */
-static void add_residual(const dm_session *session, size_t n) {
-    const dm_activations *a = &session->scratch;
-    dm_vector()->add(a->x, a->x, a->h, n * (size_t)config_of(session)->dim);
+static void add_residual(const dm_pass *pass) {
+    const dm_activations *a = &pass->work->scratch;
+    dm_vector()->add(a->x, a->x, a->h, pass->n * (size_t)config_of(pass->work)->dim);
 }
 
-static dm_status layer(dm_session *session, int32_t l, size_t n) {
-    const dm_weights *weights = &session->layers[l];
-    const dm_activations *a = &session->scratch;
+static dm_status layer(const dm_pass *pass, int32_t l) {
+    const dm_weights *weights = &pass->work->layers[l];
+    const dm_activations *a = &pass->work->scratch;
 
-    dm_forward_norm(session, weights, DM_ATTN_NORM, DM_ATTN_NORM_B, a->x, n, a->h);
-    DM_TRY(dm_forward_attention(session, weights, l, n));
-    add_residual(session, n);
+    dm_forward_norm(pass->work, weights, DM_ATTN_NORM, DM_ATTN_NORM_B, a->x, pass->n, a->h);
+    DM_TRY(dm_forward_attention(pass, weights, l));
+    add_residual(pass);
 
-    dm_forward_norm(session, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, n, a->h);
-    DM_TRY(weights->matrices[DM_FFN_ROUTER].data != NULL ? dm_forward_experts(session, weights, l, n)
-                                                         : dm_forward_dense(session, weights, n));
-    add_residual(session, n);
+    dm_forward_norm(pass->work, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, pass->n, a->h);
+    DM_TRY(weights->matrices[DM_FFN_ROUTER].data != NULL ? dm_forward_experts(pass, weights, l)
+                                                         : dm_forward_dense(pass, weights));
+    add_residual(pass);
     return DM_OK;
 }
 
-static dm_status output(dm_session *session, size_t n, dm_logits_kind kind, float *logits) {
-    size_t rows = kind == DM_LOGITS_ALL ? n : 1;
-    const dm_activations *a = &session->scratch;
-    const float *x = a->x + (n - rows) * (size_t)config_of(session)->dim;
-    dm_forward_norm(session, &session->global, DM_OUTPUT_NORM, DM_OUTPUT_NORM_B, x, rows, a->h);
-    return dm_forward_linear(session, &session->global, DM_OUTPUT, DM_ROLES, a->h, rows, logits);
+static dm_status output(const dm_pass *pass, dm_logits_kind kind, float *logits) {
+    size_t rows = kind == DM_LOGITS_ALL ? pass->n : 1;
+    const dm_weights *weights = &pass->work->global;
+    const dm_activations *a = &pass->work->scratch;
+    const float *x = a->x + (pass->n - rows) * (size_t)config_of(pass->work)->dim;
+    dm_forward_norm(pass->work, weights, DM_OUTPUT_NORM, DM_OUTPUT_NORM_B, x, rows, a->h);
+    return dm_forward_linear(pass->work, weights, DM_OUTPUT, DM_ROLES, a->h, rows, logits);
 }
 
-dm_status dm_forward(dm_session *session, const int32_t *ids, size_t n, dm_logits_kind kind, float *logits) {
-    embed(session, ids, n);
-    prepare_turns(session, n);
-    for (int32_t l = 0; l < config_of(session)->n_layers; l++) {
-        DM_TRY(layer(session, l, n));
+static void advance(const dm_segment *segment) {
+    dm_session *session = segment->session;
+    memcpy(session->ids + session->length, segment->ids, segment->n * sizeof *segment->ids);
+    session->length += (int32_t)segment->n;
+    session->routed += config_of(session)->n_experts > 0 ? segment->n : 0;
+}
+
+dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
+    for (size_t s = 0; s < pass->n_segments; s++) {
+        embed(pass, &pass->segments[s]);
+        prepare_turns(pass, &pass->segments[s]);
+    }
+    for (int32_t l = 0; l < config_of(pass->work)->n_layers; l++) {
+        DM_TRY(layer(pass, l));
     }
     if (kind != DM_LOGITS_NONE) {
-        DM_TRY(output(session, n, kind, logits));
+        DM_TRY(output(pass, kind, logits));
     }
-    memcpy(session->ids + session->length, ids, n * sizeof *ids);
-    session->length += (int32_t)n;
-    session->routed += config_of(session)->n_experts > 0 ? n : 0;
+    for (size_t s = 0; s < pass->n_segments; s++) {
+        advance(&pass->segments[s]);
+    }
     return DM_OK;
 }

@@ -13,19 +13,33 @@ typedef enum dm_logits_kind {
     DM_LOGITS_ALL,  /* [n, vocab] */
 } dm_logits_kind;
 
-/* Appends n <= session->batch checked ids that fit, and advances the session. */
-dm_status dm_forward(dm_session *session, const int32_t *ids, size_t n, dm_logits_kind kind, float *logits);
+/* The part of a pass that belongs to one sequence: rows first .. first + n - 1, at the session's next positions. */
+typedef struct dm_segment {
+    dm_session *session;
+    const int32_t *ids; /* [n] checked, and they fit */
+    size_t first, n;
+} dm_segment;
 
-/* ---- A layer's blocks; x, h, ... are the session's scratch, n rows each ---- */
+/* One forward pass over n tokens of one or several sequences. */
+typedef struct dm_pass {
+    dm_session *work; /* whose scratch and weights are used: n <= work->batch */
+    const dm_segment *segments;
+    size_t n_segments, n;
+} dm_pass;
 
-/* h = attention of layer l over h, whose keys and values are appended to the cache. */
-dm_status dm_forward_attention(dm_session *session, const dm_weights *weights, int32_t l, size_t n);
+/* Appends the tokens and advances the sessions. */
+dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits);
+
+/* ---- A layer's blocks; x, h, ... are the scratch of pass->work, a row for each token ---- */
+
+/* h = attention of layer l over h, whose keys and values are appended to the caches. */
+dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, int32_t l);
 /* h = dense feed-forward of h. */
-dm_status dm_forward_dense(dm_session *session, const dm_weights *weights, size_t n);
+dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights);
 /* h = mixture of experts of h, with the shared expert where there is one; counts the loads. */
-dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int32_t l, size_t n);
+dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l);
 /* shared = sigmoid of the shared expert's gate times what it makes of h. */
-dm_status dm_forward_shared(dm_session *session, const dm_weights *weights, size_t n);
+dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights);
 
 /* ---- Pieces of them ---- */
 

@@ -1,8 +1,5 @@
 /* Attention: queries, keys and values, their norms and turns, the cache, and the product behind it. */
-#include <string.h>
-
 #include "kernels/vector.h"
-#include "model/cached_attention.h"
 #include "model/forward.h"
 
 /* Where the batch's queries, keys and values are, ld floats between tokens. */
@@ -49,50 +46,56 @@ static void prepare(const dm_session *session, const dm_weights *weights, dm_rol
     }
 }
 
-/* Keys or values of layer l at the session's next position. */
-static float *cache_at(const dm_session *session, float *cache, int32_t l, int32_t position) {
-    const dm_config *c = &session->model->config;
-    size_t row = (size_t)l * (size_t)session->context + (size_t)position;
-    return cache + row * (size_t)c->n_kv_heads * (size_t)c->head_dim;
-}
-
-static void append(const dm_session *session, const heads *from, int32_t l, size_t t) {
-    const dm_config *c = &session->model->config;
-    size_t width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    int32_t position = session->length + (int32_t)t;
-    memcpy(cache_at(session, session->keys, l, position), from->k + t * from->ldkv, width * sizeof(float));
-    memcpy(cache_at(session, session->values, l, position), from->v + t * from->ldkv, width * sizeof(float));
-}
-
-static dm_status attend(const dm_session *session, const heads *from, int32_t l, size_t n) {
-    const dm_config *c = &session->model->config;
-    const dm_cached_attention attention = {
-        .n_heads = c->n_heads,
-        .n_kv_heads = c->n_kv_heads,
-        .head_dim = c->head_dim,
-        .window = (size_t)c->window,
-        .start = (size_t)session->length,
-        .n = n,
-        .q = from->q,
-        .ldq = from->ldq,
-        .keys = cache_at(session, session->keys, l, 0),
-        .values = cache_at(session, session->values, l, 0),
-        .out = session->scratch.attended,
-    };
-    return dm_cached_attention_forward(&attention, session->scratch.attention, dm_session_threads(session));
-}
-
-dm_status dm_forward_attention(dm_session *session, const dm_weights *weights, int32_t l, size_t n) {
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    heads at;
-    DM_TRY(project(session, weights, n, &at));
-#pragma omp parallel for schedule(static) if (n > 8)
-    for (size_t t = 0; t < n; t++) {
-        prepare(session, weights, DM_ATTN_Q_NORM, at.q + t * at.ldq, c->n_heads, t);
-        prepare(session, weights, DM_ATTN_K_NORM, at.k + t * at.ldkv, c->n_kv_heads, t);
-        append(session, &at, l, t);
+/* Norms and turns of a segment's queries and keys, which then go to its cache with the values. */
+static void append(const dm_pass *pass, const dm_segment *segment, const dm_weights *weights, const heads *at, int32_t l) {
+    const dm_config *c = &pass->work->model->config;
+    size_t position = (size_t)segment->session->length;
+#pragma omp parallel for schedule(static) if (segment->n > 8)
+    for (size_t t = 0; t < segment->n; t++) {
+        size_t row = segment->first + t;
+        prepare(pass->work, weights, DM_ATTN_Q_NORM, at->q + row * at->ldq, c->n_heads, row);
+        prepare(pass->work, weights, DM_ATTN_K_NORM, at->k + row * at->ldkv, c->n_kv_heads, row);
+        dm_kv_cache_store(&segment->session->cache, l, position + t, at->k + row * at->ldkv, at->v + row * at->ldkv);
     }
-    DM_TRY(attend(session, &at, l, n));
-    return dm_forward_linear(session, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, n, a->h);
+}
+
+static dm_attention_run run_of(const dm_pass *pass, const dm_segment *segment, const heads *at) {
+    const dm_config *c = &pass->work->model->config;
+    size_t width = (size_t)c->n_heads * (size_t)c->head_dim;
+    return (dm_attention_run){.cache = &segment->session->cache,
+                              .start = (size_t)segment->session->length,
+                              .n = segment->n,
+                              .q = at->q + segment->first * at->ldq,
+                              .ldq = at->ldq,
+                              .out = pass->work->scratch.attended + segment->first * width,
+                              .partials = segment->session->partials};
+}
+
+/* Chunks one after another, for each keeps all threads busy; the steps of all sequences together. */
+static dm_status attend(const dm_pass *pass, const heads *at, int32_t l) {
+    const dm_activations *a = &pass->work->scratch;
+    const dm_attention_shape shape = dm_session_attention(pass->work, l);
+    int threads = dm_session_threads(pass->work);
+    size_t steps = 0;
+    for (size_t s = 0; s < pass->n_segments; s++) {
+        dm_attention_run run = run_of(pass, &pass->segments[s], at);
+        if (run.n == 1) {
+            a->runs[steps++] = run;
+        } else {
+            DM_TRY(dm_attention_chunk(&shape, &run, a->attention, threads));
+        }
+    }
+    dm_attention_steps(&shape, a->runs, steps, a->attention, threads);
+    return DM_OK;
+}
+
+dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, int32_t l) {
+    const dm_activations *a = &pass->work->scratch;
+    heads at;
+    DM_TRY(project(pass->work, weights, pass->n, &at));
+    for (size_t s = 0; s < pass->n_segments; s++) {
+        append(pass, &pass->segments[s], weights, &at, l);
+    }
+    DM_TRY(attend(pass, &at, l));
+    return dm_forward_linear(pass->work, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h);
 }

@@ -37,22 +37,22 @@ static dm_status plain(dm_session *session, const dm_weights *weights, size_t n)
     return dm_forward_linear(session, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, n, a->h);
 }
 
-dm_status dm_forward_dense(dm_session *session, const dm_weights *weights, size_t n) {
+dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights) {
     static const block dense = {DM_FFN_GATE, DM_FFN_GATE_B, DM_FFN_UP, DM_FFN_UP_B, DM_FFN_DOWN, DM_FFN_DOWN_B};
     if (weights->matrices[DM_FFN_GATE].data == NULL) {
-        return plain(session, weights, n);
+        return plain(pass->work, weights, pass->n);
     }
-    return gated(session, weights, &dense, n, session->scratch.h);
+    return gated(pass->work, weights, &dense, pass->n, pass->work->scratch.h);
 }
 
-dm_status dm_forward_shared(dm_session *session, const dm_weights *weights, size_t n) {
+dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
     static const block shared = {DM_FFN_GATE_SHEXP, DM_ROLES, DM_FFN_UP_SHEXP, DM_ROLES, DM_FFN_DOWN_SHEXP, DM_ROLES};
     const dm_vector_table *vector = dm_vector();
-    const dm_activations *a = &session->scratch;
+    const dm_activations *a = &pass->work->scratch;
     const float *gate = weights->vectors[DM_FFN_ROUTER_SHEXP];
-    size_t dim = (size_t)session->model->config.dim;
-    DM_TRY(gated(session, weights, &shared, n, a->shared));
-    for (size_t t = 0; t < n; t++) {
+    size_t dim = (size_t)pass->work->model->config.dim;
+    DM_TRY(gated(pass->work, weights, &shared, pass->n, a->shared));
+    for (size_t t = 0; t < pass->n; t++) {
         float share = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
         vector->scale(a->shared + t * dim, share, a->shared + t * dim, dim);
     }

@@ -178,11 +178,13 @@ static dm_status many_tokens(dm_session *session, const dm_weights *weights, siz
     return dm_failure_raise(&failure);
 }
 
-dm_status dm_forward_experts(dm_session *session, const dm_weights *weights, int32_t l, size_t n) {
+dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
+    dm_session *session = pass->work;
+    size_t n = pass->n;
     const dm_config *c = &session->model->config;
     DM_TRY(route(session, weights, l, n));
     if (c->shared_dim > 0) {
-        DM_TRY(dm_forward_shared(session, weights, n)); /* before h, its input too, becomes the experts' result */
+        DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }
     if (dm_forward_experts_are_packed(session, weights)) {
         sort_choices(session, n);

@@ -52,12 +52,13 @@ static dm_status save(dm_session *session, const int32_t *ids, size_t n, const c
     return status;
 }
 
-dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, const char *path) {
+dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, dm_cache_type cache, const char *path) {
     if (n == 0 || n > INT32_MAX) {
         return dm_fail(DM_ERR_ARGUMENT, "%zu ids cannot be evaluated as one sequence", n);
     }
     dm_session *session;
-    DM_TRY(dm_session_create(model, (int32_t)n, &session));
+    const dm_session_options options = {.context = (int32_t)n, .cache = cache};
+    DM_TRY(dm_session_create_with(model, &options, &session));
     dm_status status = save(session, ids, n, path);
     dm_session_free(session);
     return status;

@@ -5,7 +5,6 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/vector.h"
-#include "model/cached_attention.h"
 #include "model/forward.h"
 #include "model/repack.h"
 #include "moe/router.h"
@@ -15,6 +14,15 @@ enum { BATCH = 256, MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *) }
 int dm_session_threads(const dm_session *session) {
     int threads = dm_threads();
     return threads < session->threads ? threads : session->threads;
+}
+
+dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer) {
+    const dm_config *c = &session->model->config;
+    return (dm_attention_shape){.n_heads = (size_t)c->n_heads,
+                                .n_kv_heads = (size_t)c->n_kv_heads,
+                                .width = (size_t)c->head_dim,
+                                .window = (size_t)c->window,
+                                .layer = layer};
 }
 
 /* ---- Memory -------------------------------------------------------------- */
@@ -126,7 +134,10 @@ static void make_attention_scratch(dm_session *session) {
     a->k = want(session, batch * kv, sizeof *a->k);
     a->v = want(session, batch * kv, sizeof *a->v);
     a->attended = want(session, batch * heads, sizeof *a->attended);
-    a->attention = want(session, (size_t)session->threads * dm_cached_attention_scratch(), sizeof *a->attention);
+    const dm_attention_shape shape = dm_session_attention(session, 0);
+    a->runs = want(session, batch, sizeof *a->runs);
+    a->attention = want(session, (size_t)session->threads * dm_attention_scratch(&shape), sizeof *a->attention);
+    session->partials = want(session, dm_attention_partials(&shape, (size_t)session->context), sizeof *session->partials);
 }
 
 static void make_scratch(dm_session *session) {
@@ -167,34 +178,16 @@ static dm_status make_rope(dm_session *session) {
     return DM_OK;
 }
 
-/* calloc, as the system hands out zero pages only as positions fill them: a long context costs nothing while unused. */
-static dm_status make_cache(dm_session *session) {
-    const dm_config *c = &session->model->config;
-    size_t row = (size_t)c->n_kv_heads * (size_t)c->head_dim * sizeof(float);
-    size_t bytes;
-    if (!dm_mul_size(row, (size_t)c->n_layers, &bytes) || !dm_mul_size(bytes, (size_t)session->context, &bytes)) {
-        return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens is more than this machine can address", session->context);
-    }
-    session->keys = calloc(bytes, 1);
-    session->values = calloc(bytes, 1);
-    if (session->keys == NULL || session->values == NULL) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory for keys and values of %d tokens (2 x %zu bytes); ask for a shorter context",
-                       session->context, bytes);
-    }
-    return DM_OK;
-}
-
-static dm_status build(dm_session *session) {
+static dm_status build(dm_session *session, dm_cache_type type) {
     DM_TRY(dm_repack(session->model));
     DM_TRY(read_all_weights(session));
-    DM_TRY(make_cache(session));
+    DM_TRY(dm_kv_cache_create(&session->model->config, session->context, type, &session->cache));
     make_scratch(session);
     DM_TRY(make_rope(session));
     return session->out_of_memory ? DM_ERR_MEMORY : DM_OK;
 }
 
-dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out) {
-    *out = NULL;
+static dm_status check_context(const dm_model *model, int32_t context) {
     const dm_config *c = &model->config;
     if (context < 0) {
         return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens makes no sense; ask for 1 or more, or 0 for the model's %d",
@@ -204,21 +197,33 @@ dm_status dm_session_create(const dm_model *model, int32_t context, dm_session *
         return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens was asked for, but this model knows %d positions", context,
                        c->context);
     }
+    return DM_OK;
+}
+
+dm_status dm_session_create_with(const dm_model *model, const dm_session_options *options, dm_session **out) {
+    *out = NULL;
+    const dm_session_options asked = options != NULL ? *options : (dm_session_options){0};
+    DM_TRY(check_context(model, asked.context));
     dm_session *session = dm_alloc(1, sizeof *session);
     if (session == NULL) {
         return DM_ERR_MEMORY;
     }
     session->model = model;
-    session->context = context > 0 ? context : c->context;
+    session->context = asked.context > 0 ? asked.context : model->config.context;
     session->batch = session->context < BATCH ? session->context : BATCH;
     session->threads = dm_threads();
-    dm_status status = build(session);
+    dm_status status = build(session, asked.cache);
     if (status != DM_OK) {
         dm_session_free(session);
         return status;
     }
     *out = session;
     return DM_OK;
+}
+
+dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out) {
+    const dm_session_options options = {.context = context};
+    return dm_session_create_with(model, &options, out);
 }
 
 void dm_session_free(dm_session *session) {
@@ -228,8 +233,7 @@ void dm_session_free(dm_session *session) {
     for (size_t i = 0; i < session->n_owned; i++) {
         dm_free(session->owned[i]);
     }
-    free(session->keys);
-    free(session->values);
+    dm_kv_cache_free(&session->cache);
     dm_tokenizer_close(session->own_tokenizer);
     dm_free(session);
 }
@@ -288,7 +292,9 @@ static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool a
             kind = DM_LOGITS_NONE;
         }
         float *to = kind == DM_LOGITS_ALL ? logits + (size_t)first * vocab : logits;
-        DM_TRY(dm_forward(session, ids + first, (size_t)m, kind, to));
+        const dm_segment segment = {.session = session, .ids = ids + first, .n = (size_t)m};
+        const dm_pass pass = {.work = session, .segments = &segment, .n_segments = 1, .n = (size_t)m};
+        DM_TRY(dm_forward(&pass, kind, to));
     }
     return DM_OK;
 }

@@ -3,6 +3,7 @@
 #define DM_MODEL_SESSION_H
 
 #include "kernels/linear.h"
+#include "model/attention.h"
 #include "model/model.h"
 #include "model/rope.h"
 
@@ -39,7 +40,8 @@ typedef struct dm_activations {
     dm_q8_block *hidden_rounded;  /* [B * top_k, dm_q8_stride(expert_dim)] */
     float *widened;               /* [threads, widened_size] weights as float32 */
     size_t widened_size;
-    float *attention; /* [threads, dm_cached_attention_scratch()] */
+    float *attention;       /* [threads, dm_attention_scratch()] */
+    dm_attention_run *runs; /* [B] one sequence's part of the batch each */
 } dm_activations;
 
 struct dm_session {
@@ -52,10 +54,10 @@ struct dm_session {
     dm_weights global;  /* those outside the layers */
     dm_weights *layers; /* [n_layers] */
 
-    float *keys;   /* [n_layers, context, n_kv_heads * head_dim], pages touched as they fill */
-    float *values; /* the same shape */
-    int32_t *ids;  /* [context] what was fed */
-    float *logits; /* [vocab] of the last position, for generation */
+    dm_kv_cache cache;
+    float *partials; /* dm_attention_partials() of the next token */
+    int32_t *ids;    /* [context] what was fed */
+    float *logits;   /* [vocab] of the last position, for generation */
     dm_rope rope;
     uint64_t *loads; /* [n_layers, n_experts] tokens sent to each expert */
     uint64_t routed; /* tokens that went through the routers */
@@ -71,6 +73,9 @@ struct dm_session {
 
 /* Lends a vocabulary to a session whose model has no file; it must outlive the session. */
 void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenizer);
+
+/* The attention of one of its layers. */
+dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer);
 
 /* Threads to use in a region whose scratch is per thread. */
 int dm_session_threads(const dm_session *session);
