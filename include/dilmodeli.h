@@ -230,6 +230,13 @@ DM_API int32_t dm_session_keep(dm_session *session, const int32_t *ids, int32_t 
  * float32 [n, vocab] if `all`, else [vocab] of the last position. */
 DM_API dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits);
 
+/* Feeds n different sessions of one model at once: counts[i] tokens to sessions[i], all of them in `ids`, one session's after
+ * another's. `logits`, unless NULL, receives float32 [n, vocab], each session's last position. Sessions beside one another
+ * that are fed one token each go through the model together, which reads each weight once for all of them; longer feeds
+ * follow one after another. A session's results are the same bits as if it were fed alone. On failure none has advanced. */
+DM_API dm_status dm_session_feed_many(dm_session *const *sessions, const int32_t *counts, size_t n, const int32_t *ids,
+                                      float *logits);
+
 typedef struct dm_routing_stats {
     uint64_t tokens;          /* token-layer routing decisions divided by layers */
     double experts_per_token; /* mean experts used per token and layer */

@@ -26,7 +26,9 @@ static inline void tiny_model_make(tiny_model *tiny, const char *architecture, c
     dm_model_info shape = {
         .layers = 2, .dim = 32, .heads = 4, .kv_heads = 2, .head_dim = 16, .context = 400, .experts = 8, .top_k = 2};
     shape.expert_dim = 24;
-    if (strcmp(architecture, "gpt2") == 0) {
+    if (strcmp(architecture, "llama") == 0) {
+        shape = (dm_model_info){.layers = 2, .dim = 32, .heads = 4, .kv_heads = 2, .head_dim = 16, .context = 400, .ffn_dim = 96};
+    } else if (strcmp(architecture, "gpt2") == 0) {
         shape = (dm_model_info){.layers = 2, .dim = 32, .heads = 4, .context = 400, .ffn_dim = 96};
     }
     snprintf(shape.architecture, sizeof shape.architecture, "%s", architecture);

@@ -83,18 +83,28 @@ size_t dm_linear_scratch(size_t columns) {
     return columns > SCRATCH_FLOATS / ROWS_TOGETHER ? columns * ROWS_TOGETHER : SCRATCH_FLOATS;
 }
 
+/* Row `row` of the results of m <= FEW_TOKENS tokens. */
+static void dot_row(const dm_linear_product *product, size_t row, const float *x, size_t ldx, size_t m, float *y) {
+    float bias = product->bias != NULL ? product->bias[row] : 0.0f;
+    float sums[FEW_TOKENS];
+    if (is_blocks(product->weight.type)) {
+        dot_blocks(&product->weight, row, x, ldx, m, sums);
+    } else {
+        for (size_t t = 0; t < m; t++) {
+            sums[t] = dm_weight_dot(&product->weight, row, x + t * ldx);
+        }
+    }
+    for (size_t t = 0; t < m; t++) {
+        y[t * product->ldy + row] = sums[t] + bias;
+    }
+}
+
 /* Rows begin .. end - 1 of one product, for all m tokens. */
 static void dot_rows(const dm_linear_product *product, const float *x, size_t ldx, size_t m, size_t begin, size_t end) {
-    bool blocks = is_blocks(product->weight.type);
     for (size_t row = begin; row < end; row++) {
-        float bias = product->bias != NULL ? product->bias[row] : 0.0f;
-        float sums[FEW_TOKENS];
-        if (blocks) {
-            dot_blocks(&product->weight, row, x, ldx, m, sums);
-        }
-        for (size_t t = 0; t < m; t++) {
-            float sum = blocks ? sums[t] : dm_weight_dot(&product->weight, row, x + t * ldx);
-            product->y[t * product->ldy + row] = sum + bias;
+        for (size_t t = 0; t < m; t += FEW_TOKENS) {
+            size_t few = m - t < FEW_TOKENS ? m - t : FEW_TOKENS;
+            dot_row(product, row, x + t * ldx, ldx, few, product->y + t * product->ldy);
         }
     }
 }
@@ -245,12 +255,13 @@ static bool all_packed(const dm_linear_product *products, size_t count) {
     return true;
 }
 
-dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch) {
+dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
+                    float *scratch) {
     if (all_packed(products, count)) {
         linear_packed(products, count, x, ldx, m, scratch);
         return DM_OK;
     }
-    if (m <= FEW_TOKENS) {
+    if (rows == DM_ROWS_APART || m <= FEW_TOKENS) {
         linear_few(products, count, x, ldx, m);
         return DM_OK;
     }

@@ -33,10 +33,17 @@ typedef struct dm_linear_product {
 /* Floats of scratch that dm_linear() wants for weights of up to `columns`. */
 size_t dm_linear_scratch(size_t columns);
 
+/* How the rows of x belong together. */
+typedef enum dm_linear_rows {
+    DM_ROWS_OF_CHUNK, /* the tokens of one piece of a prompt: weights in floating point meet them in one big product */
+    DM_ROWS_APART,    /* the next token of each of several sequences: each row's result is the same whatever the others */
+} dm_linear_rows;
+
 /* y = x W^T + bias for `count` products of the same x [m, columns], ldx floats between rows. Uses all threads, or inside
- * a parallel region the calling one alone; a result depends on m and the weights only, not on how rows are shared out.
- * `scratch` holds dm_linear_scratch(columns) floats of this thread's own. */
-dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch);
+ * a parallel region the calling one alone; a result depends on `rows`, on the weights and, in a chunk, on m, not on how
+ * rows are shared out. `scratch` holds dm_linear_scratch(columns) floats of this thread's own. */
+dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
+                    float *scratch);
 
 /* sum over i of W[row, i] x[i] */
 float dm_weight_dot(const dm_weight *weight, size_t row, const float *x);

@@ -32,10 +32,10 @@ dm_linear_product dm_forward_product(const dm_weights *weights, dm_role role, dm
     return (dm_linear_product){*weight, bias, y, weight->rows};
 }
 
-dm_status dm_forward_linear(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
+dm_status dm_forward_linear(const dm_pass *pass, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
                             size_t n, float *y) {
     dm_linear_product product = dm_forward_product(weights, role, bias_role, y);
-    return dm_linear(&product, 1, x, product.weight.columns, n, session->scratch.widened);
+    return dm_linear(&product, 1, x, product.weight.columns, n, pass->rows, pass->work->scratch.widened);
 }
 
 /* x = token embedding, plus that of the position where positions are learned */
@@ -90,7 +90,7 @@ static dm_status output(const dm_pass *pass, dm_logits_kind kind, float *logits)
     const dm_activations *a = &pass->work->scratch;
     const float *x = a->x + (pass->n - rows) * (size_t)config_of(pass->work)->dim;
     dm_forward_norm(pass->work, weights, DM_OUTPUT_NORM, DM_OUTPUT_NORM_B, x, rows, a->h);
-    return dm_forward_linear(pass->work, weights, DM_OUTPUT, DM_ROLES, a->h, rows, logits);
+    return dm_forward_linear(pass, weights, DM_OUTPUT, DM_ROLES, a->h, rows, logits);
 }
 
 static void advance(const dm_segment *segment) {

@@ -20,11 +20,12 @@ typedef struct dm_segment {
     size_t first, n;
 } dm_segment;
 
-/* One forward pass over n tokens of one or several sequences. */
+/* One forward pass over n tokens: a piece of one sequence's prompt, or the next token of each of several sequences. */
 typedef struct dm_pass {
     dm_session *work; /* whose scratch and weights are used: n <= work->batch */
     const dm_segment *segments;
-    size_t n_segments, n;
+    size_t n_segments, n; /* one segment, or n of one token each */
+    dm_linear_rows rows;
 } dm_pass;
 
 /* Appends the tokens and advances the sessions. */
@@ -57,7 +58,7 @@ void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_ro
 /* y [n, rows] = x W^T, rows of y contiguous, with the biases of `bias_role` where there are any. */
 dm_linear_product dm_forward_product(const dm_weights *weights, dm_role role, dm_role bias_role, float *y);
 /* One product; x [n, columns] contiguous. */
-dm_status dm_forward_linear(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
+dm_status dm_forward_linear(const dm_pass *pass, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
                             size_t n, float *y);
 
 #endif

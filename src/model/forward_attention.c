@@ -8,14 +8,14 @@ typedef struct heads {
     size_t ldq, ldkv;
 } heads;
 
-static dm_status project(const dm_session *session, const dm_weights *weights, size_t n, heads *out) {
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
+static dm_status project(const dm_pass *pass, const dm_weights *weights, heads *out) {
+    const dm_config *c = &pass->work->model->config;
+    const dm_activations *a = &pass->work->scratch;
     size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
     size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     if (weights->matrices[DM_ATTN_QKV].data != NULL) {
         *out = (heads){a->q, a->q + q_width, a->q + q_width + kv_width, 3 * q_width, 3 * q_width};
-        return dm_forward_linear(session, weights, DM_ATTN_QKV, DM_ATTN_QKV_B, a->h, n, a->q);
+        return dm_forward_linear(pass, weights, DM_ATTN_QKV, DM_ATTN_QKV_B, a->h, pass->n, a->q);
     }
     *out = (heads){a->q, a->k, a->v, q_width, kv_width};
     const dm_linear_product products[] = {
@@ -23,7 +23,7 @@ static dm_status project(const dm_session *session, const dm_weights *weights, s
         dm_forward_product(weights, DM_ATTN_K, DM_ATTN_K_B, a->k),
         dm_forward_product(weights, DM_ATTN_V, DM_ATTN_V_B, a->v),
     };
-    return dm_linear(products, 3, a->h, (size_t)c->dim, n, a->widened);
+    return dm_linear(products, 3, a->h, (size_t)c->dim, pass->n, pass->rows, a->widened);
 }
 
 /* RMSNorm of each head, or of all together where the weight is as wide as they are. */
@@ -92,10 +92,10 @@ static dm_status attend(const dm_pass *pass, const heads *at, int32_t l) {
 dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     const dm_activations *a = &pass->work->scratch;
     heads at;
-    DM_TRY(project(pass->work, weights, pass->n, &at));
+    DM_TRY(project(pass, weights, &at));
     for (size_t s = 0; s < pass->n_segments; s++) {
         append(pass, &pass->segments[s], weights, &at, l);
     }
     DM_TRY(attend(pass, &at, l));
-    return dm_forward_linear(pass->work, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h);
+    return dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h);
 }

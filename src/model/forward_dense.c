@@ -10,39 +10,39 @@ typedef struct block {
 } block;
 
 /* y = down(silu(gate(h)) * up(h)) */
-static dm_status gated(dm_session *session, const dm_weights *weights, const block *with, size_t n, float *y) {
-    const dm_activations *a = &session->scratch;
+static dm_status gated(const dm_pass *pass, const dm_weights *weights, const block *with, float *y) {
+    const dm_activations *a = &pass->work->scratch;
     const dm_linear_product in[] = {
         dm_forward_product(weights, with->gate, with->gate_bias, a->ffn),
         dm_forward_product(weights, with->up, with->up_bias, a->ffn_up),
     };
     size_t width = in[0].weight.rows;
-    DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, n, a->widened));
-#pragma omp parallel for schedule(static) if (n > 8)
-    for (size_t t = 0; t < n; t++) {
+    DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, pass->n, pass->rows, a->widened));
+#pragma omp parallel for schedule(static) if (pass->n > 8)
+    for (size_t t = 0; t < pass->n; t++) {
         dm_vector()->swiglu(a->ffn + t * width, a->ffn + t * width, a->ffn_up + t * width, width);
     }
-    return dm_forward_linear(session, weights, with->down, with->down_bias, a->ffn, n, y);
+    return dm_forward_linear(pass, weights, with->down, with->down_bias, a->ffn, pass->n, y);
 }
 
 /* h = down(gelu(up(h))) */
-static dm_status plain(dm_session *session, const dm_weights *weights, size_t n) {
-    const dm_activations *a = &session->scratch;
-    size_t width = (size_t)session->model->config.ffn_dim;
-    DM_TRY(dm_forward_linear(session, weights, DM_FFN_UP, DM_FFN_UP_B, a->h, n, a->ffn));
-#pragma omp parallel for schedule(static) if (n > 8)
-    for (size_t t = 0; t < n; t++) {
+static dm_status plain(const dm_pass *pass, const dm_weights *weights) {
+    const dm_activations *a = &pass->work->scratch;
+    size_t width = (size_t)pass->work->model->config.ffn_dim;
+    DM_TRY(dm_forward_linear(pass, weights, DM_FFN_UP, DM_FFN_UP_B, a->h, pass->n, a->ffn));
+#pragma omp parallel for schedule(static) if (pass->n > 8)
+    for (size_t t = 0; t < pass->n; t++) {
         dm_vector()->gelu(a->ffn + t * width, a->ffn + t * width, width);
     }
-    return dm_forward_linear(session, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, n, a->h);
+    return dm_forward_linear(pass, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, pass->n, a->h);
 }
 
 dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights) {
     static const block dense = {DM_FFN_GATE, DM_FFN_GATE_B, DM_FFN_UP, DM_FFN_UP_B, DM_FFN_DOWN, DM_FFN_DOWN_B};
     if (weights->matrices[DM_FFN_GATE].data == NULL) {
-        return plain(pass->work, weights, pass->n);
+        return plain(pass, weights);
     }
-    return gated(pass->work, weights, &dense, pass->n, pass->work->scratch.h);
+    return gated(pass, weights, &dense, pass->work->scratch.h);
 }
 
 dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
@@ -51,7 +51,7 @@ dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
     const dm_activations *a = &pass->work->scratch;
     const float *gate = weights->vectors[DM_FFN_ROUTER_SHEXP];
     size_t dim = (size_t)pass->work->model->config.dim;
-    DM_TRY(gated(pass->work, weights, &shared, pass->n, a->shared));
+    DM_TRY(gated(pass, weights, &shared, a->shared));
     for (size_t t = 0; t < pass->n; t++) {
         float share = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
         vector->scale(a->shared + t * dim, share, a->shared + t * dim, dim);

@@ -10,8 +10,10 @@
 enum { ROWS_TOGETHER = 16, TOKENS_TOGETHER = 16 };
 
 /* Router logits of h, then each token's experts and gates. */
-static dm_status route(dm_session *session, const dm_weights *weights, int32_t l, size_t n) {
+static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l) {
+    dm_session *session = pass->work;
     const dm_config *c = &session->model->config;
+    size_t n = pass->n;
     dm_activations *a = &session->scratch;
     size_t experts = (size_t)c->n_experts;
     size_t top_k = (size_t)c->top_k;
@@ -21,13 +23,16 @@ static dm_status route(dm_session *session, const dm_weights *weights, int32_t l
     router.scale = c->expert_scale;
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;
 
-    DM_TRY(dm_forward_linear(session, weights, DM_FFN_ROUTER, DM_ROLES, a->h, n, a->router));
+    DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->h, n, a->router));
 #pragma omp parallel for schedule(static) if (n * experts > DM_WORTH_SHARING / 8)
     for (size_t t = 0; t < n; t += TOKENS_TOGETHER) {
         size_t m = n - t < TOKENS_TOGETHER ? n - t : TOKENS_TOGETHER;
         dm_router_route(&router, a->router + t * experts, m, a->experts + t * top_k, a->gates + t * top_k);
     }
-    dm_router_count(a->experts, n, c->top_k, session->loads + (size_t)l * experts);
+    for (size_t s = 0; s < pass->n_segments; s++) {
+        const dm_segment *segment = &pass->segments[s];
+        dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);
+    }
     return DM_OK;
 }
 
@@ -38,62 +43,9 @@ dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *
                                         : dm_weight_rows(&weights->matrices[role], (size_t)e * rows, rows);
 }
 
-/* ---- One token: matrix-vector products over the chosen experts ---- */
+/* ---- Tokens sorted by their experts ---- */
 
-/* hidden [top_k * expert_dim] = silu(gate h) * (up h), rows begin .. end - 1 of all chosen experts laid end to end. */
-static void expert_rows_in(dm_session *session, const dm_weights *weights, size_t begin, size_t end) {
-    dm_activations *a = &session->scratch;
-    size_t width = (size_t)session->model->config.expert_dim;
-    for (size_t i = begin; i < end;) {
-        dm_weight gate = dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, a->experts[i / width]);
-        dm_weight up = dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, a->experts[i / width]);
-        size_t stop = (i / width + 1) * width < end ? (i / width + 1) * width : end;
-        for (; i < stop; i++) {
-            a->hidden[i] = dm_weight_dot(&gate, i % width, a->h);
-            a->up[i] = dm_weight_dot(&up, i % width, a->h);
-        }
-    }
-    dm_vector()->swiglu(a->hidden + begin, a->hidden + begin, a->up + begin, end - begin);
-}
-
-/* h [dim] = sum over the chosen of gate * down hidden, rows begin .. end - 1 */
-static void expert_rows_out(dm_session *session, const dm_weights *weights, size_t begin, size_t end) {
-    const dm_config *c = &session->model->config;
-    dm_activations *a = &session->scratch;
-    size_t top_k = (size_t)c->top_k;
-    dm_weight down[DM_ROUTER_MAX_TOP_K];
-    for (size_t j = 0; j < top_k; j++) {
-        down[j] = dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[j]);
-    }
-    for (size_t row = begin; row < end; row++) {
-        float sum = 0.0f;
-        for (size_t j = 0; j < top_k; j++) {
-            sum += a->gates[j] * dm_weight_dot(&down[j], row, a->hidden + j * (size_t)c->expert_dim);
-        }
-        a->h[row] = sum;
-    }
-}
-
-static void one_token(dm_session *session, const dm_weights *weights) {
-    const dm_config *c = &session->model->config;
-    size_t rows_in = (size_t)c->top_k * (size_t)c->expert_dim;
-    size_t rows_out = (size_t)c->dim;
-#pragma omp parallel if (rows_in * rows_out > DM_WORTH_SHARING)
-    {
-#pragma omp for schedule(static)
-        for (size_t row = 0; row < rows_in; row += ROWS_TOGETHER) {
-            expert_rows_in(session, weights, row, row + ROWS_TOGETHER < rows_in ? row + ROWS_TOGETHER : rows_in);
-        } /* all threads have read h when they meet here */
-#pragma omp for schedule(static)
-        for (size_t row = 0; row < rows_out; row += ROWS_TOGETHER) {
-            expert_rows_out(session, weights, row, row + ROWS_TOGETHER < rows_out ? row + ROWS_TOGETHER : rows_out);
-        }
-    }
-}
-
-/* ---- Many tokens: grouped by expert, so that each expert is one product ---- */
-
-/* starts and slots by counting */
+/* Where each choice lies when the choices are in the experts' order, and which choice lies there. */
 static void sort_choices(dm_session *session, size_t n) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
@@ -107,10 +59,70 @@ static void sort_choices(dm_session *session, size_t n) {
     }
     for (size_t i = 0; i < choices; i++) {
         a->slots[i] = a->starts[a->experts[i]]++;
+        a->choices[a->slots[i]] = (int32_t)i;
     }
     memmove(a->starts + 1, a->starts, (size_t)c->n_experts * sizeof *a->starts); /* each start ended as the next one's */
     a->starts[0] = 0;
 }
+
+/* ---- The next token of each of some sequences: matrix-vector products over the chosen experts ---- */
+
+/* Columns begin .. end - 1 of hidden = silu(gate h) * (up h) of one expert, for all of its tokens. */
+static void columns_in(const dm_session *session, const dm_weights *weights, int32_t e, size_t begin, size_t end) {
+    const dm_activations *a = &session->scratch;
+    const dm_config *c = &session->model->config;
+    size_t width = (size_t)c->expert_dim;
+    dm_weight gate = dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, e);
+    dm_weight up = dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e);
+    for (size_t slot = (size_t)a->starts[e]; slot < (size_t)a->starts[e + 1]; slot++) {
+        const float *x = a->h + (size_t)a->choices[slot] / (size_t)c->top_k * (size_t)c->dim;
+        float *hidden = a->hidden + slot * width;
+        for (size_t i = begin; i < end; i++) {
+            hidden[i] = dm_weight_dot(&gate, i, x);
+            a->up[slot * width + i] = dm_weight_dot(&up, i, x);
+        }
+        dm_vector()->swiglu(hidden + begin, hidden + begin, a->up + slot * width + begin, end - begin);
+    }
+}
+
+/* Columns begin .. end - 1 of a token's h = sum over the chosen of gate * down hidden */
+static void columns_out(const dm_session *session, const dm_weights *weights, size_t token, size_t begin, size_t end) {
+    const dm_config *c = &session->model->config;
+    const dm_activations *a = &session->scratch;
+    size_t top_k = (size_t)c->top_k;
+    float *h = a->h + token * (size_t)c->dim;
+    memset(h + begin, 0, (end - begin) * sizeof *h);
+    for (size_t i = token * top_k; i < (token + 1) * top_k; i++) {
+        dm_weight down = dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[i]);
+        const float *hidden = a->hidden + (size_t)a->slots[i] * (size_t)c->expert_dim;
+        for (size_t row = begin; row < end; row++) {
+            h[row] += a->gates[i] * dm_weight_dot(&down, row, hidden);
+        }
+    }
+}
+
+static void each_token(const dm_session *session, const dm_weights *weights, size_t n) {
+    const dm_config *c = &session->model->config;
+    size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim, experts = (size_t)c->n_experts;
+    size_t parts_in = (width + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
+#pragma omp parallel if (n * (size_t)c->top_k * width * dim > DM_WORTH_SHARING)
+    {
+#pragma omp for schedule(dynamic, 8)
+        for (size_t i = 0; i < experts * parts_in; i++) { /* an expert without tokens is done at once */
+            size_t begin = i % parts_in * ROWS_TOGETHER;
+            columns_in(session, weights, (int32_t)(i / parts_in), begin,
+                       begin + ROWS_TOGETHER < width ? begin + ROWS_TOGETHER : width);
+        } /* all threads have read h when they meet here */
+#pragma omp for schedule(static)
+        for (size_t begin = 0; begin < dim; begin += ROWS_TOGETHER) {
+            for (size_t token = 0; token < n; token++) { /* rows that tokens share are still in the cache */
+                columns_out(session, weights, token, begin, begin + ROWS_TOGETHER < dim ? begin + ROWS_TOGETHER : dim);
+            }
+        }
+    }
+}
+
+/* ---- A piece of a prompt: grouped by expert, so that each expert is one product ---- */
 
 /* grouped = the tokens' rows of h in the experts' order */
 static void gather(dm_session *session, size_t n) {
@@ -143,9 +155,9 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
         {dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
     const dm_linear_product out = {dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
-    DM_TRY(dm_linear(in, 2, x, dim, m, widened));
+    DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_CHUNK, widened));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
-    return dm_linear(&out, 1, hidden, width, m, widened);
+    return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_CHUNK, widened);
 }
 
 /* h = the gates' mixture of the experts' results */
@@ -180,25 +192,24 @@ static dm_status many_tokens(dm_session *session, const dm_weights *weights, siz
 
 dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     dm_session *session = pass->work;
-    size_t n = pass->n;
-    const dm_config *c = &session->model->config;
-    DM_TRY(route(session, weights, l, n));
-    if (c->shared_dim > 0) {
+    const dm_activations *a = &session->scratch;
+    bool shared = session->model->config.shared_dim > 0;
+    DM_TRY(route(pass, weights, l));
+    if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }
+    sort_choices(session, pass->n);
     if (dm_forward_experts_are_packed(session, weights)) {
-        sort_choices(session, n);
-        dm_forward_experts_packed(session, weights, n);
-        mix(session, n);
-    } else if (n == 1) {
-        one_token(session, weights);
+        dm_forward_experts_packed(session, weights, pass->n);
+        mix(session, pass->n);
+    } else if (pass->rows == DM_ROWS_APART) {
+        each_token(session, weights, pass->n);
     } else {
-        sort_choices(session, n);
-        DM_TRY(many_tokens(session, weights, n));
-        mix(session, n);
+        DM_TRY(many_tokens(session, weights, pass->n));
+        mix(session, pass->n);
     }
-    if (c->shared_dim > 0) {
-        dm_vector()->add(session->scratch.h, session->scratch.h, session->scratch.shared, n * (size_t)c->dim);
+    if (shared) {
+        dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);
     }
     return DM_OK;
 }

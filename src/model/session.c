@@ -1,5 +1,6 @@
 #include "model/session.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -57,7 +58,7 @@ static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *
         const char *panels = dm_repacked_panels(model, layer, (dm_role)role);
         out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims, panels);
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
-        if (tensor->experts == NULL) {
+        if (tensor->experts == NULL || apart == NULL) {
             continue;
         }
         out->apart[role] = apart;
@@ -107,6 +108,7 @@ static void make_expert_scratch(dm_session *session) {
     a->experts = want(session, choices, sizeof *a->experts);
     a->gates = want(session, choices, sizeof *a->gates);
     a->slots = want(session, choices, sizeof *a->slots);
+    a->choices = want(session, choices, sizeof *a->choices);
     a->starts = want(session, experts + 1, sizeof *a->starts);
     a->grouped = want(session, choices * (size_t)c->dim, sizeof *a->grouped);
     a->hidden = want(session, choices * (size_t)c->expert_dim, sizeof *a->hidden);
@@ -136,6 +138,7 @@ static void make_attention_scratch(dm_session *session) {
     a->attended = want(session, batch * heads, sizeof *a->attended);
     const dm_attention_shape shape = dm_session_attention(session, 0);
     a->runs = want(session, batch, sizeof *a->runs);
+    session->segments = want(session, batch, sizeof *session->segments);
     a->attention = want(session, (size_t)session->threads * dm_attention_scratch(&shape), sizeof *a->attention);
     session->partials = want(session, dm_attention_partials(&shape, (size_t)session->context), sizeof *session->partials);
 }
@@ -293,7 +296,8 @@ static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool a
         }
         float *to = kind == DM_LOGITS_ALL ? logits + (size_t)first * vocab : logits;
         const dm_segment segment = {.session = session, .ids = ids + first, .n = (size_t)m};
-        const dm_pass pass = {.work = session, .segments = &segment, .n_segments = 1, .n = (size_t)m};
+        const dm_linear_rows rows = m == 1 ? DM_ROWS_APART : DM_ROWS_OF_CHUNK;
+        const dm_pass pass = {.work = session, .segments = &segment, .n_segments = 1, .n = (size_t)m, .rows = rows};
         DM_TRY(dm_forward(&pass, kind, to));
     }
     return DM_OK;
@@ -306,6 +310,90 @@ dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_t n, bo
     if (status != DM_OK) {
         session->length = before;
     }
+    return status;
+}
+
+/* ---- Several sequences --------------------------------------------------- */
+
+/* Which failed: the messages of one session's checks do not say. */
+static dm_status in_session(dm_status status, size_t i) {
+    char context[40];
+    snprintf(context, sizeof context, "session number %zu", i + 1);
+    return status == DM_OK ? DM_OK : dm_fail_in(status, context);
+}
+
+static dm_status check_feeds(dm_session *const *sessions, const int32_t *counts, size_t n, const int32_t *ids) {
+    for (size_t i = 0; i < n; i++) {
+        if (sessions[i]->model != sessions[0]->model) {
+            return in_session(dm_fail(DM_ERR_ARGUMENT, "it is of another model"), i);
+        }
+        for (size_t other = 0; other < i; other++) {
+            if (sessions[i] == sessions[other]) {
+                return in_session(dm_fail(DM_ERR_ARGUMENT, "it is there twice"), i);
+            }
+        }
+        DM_TRY(in_session(check_feed(sessions[i], ids, counts[i]), i));
+        ids += counts[i];
+    }
+    return DM_OK;
+}
+
+/* One pass over the next tokens of n sessions; the one that can take most at a time lends its scratch. */
+static dm_status step(dm_session *work, dm_session *const *sessions, size_t n, const int32_t *ids, float *logits) {
+    for (size_t i = 0; i < n; i++) {
+        work->segments[i] = (dm_segment){.session = sessions[i], .ids = ids + i, .first = i, .n = 1};
+    }
+    const dm_pass pass = {.work = work, .segments = work->segments, .n_segments = n, .n = n, .rows = DM_ROWS_APART};
+    return dm_forward(&pass, logits != NULL ? DM_LOGITS_ALL : DM_LOGITS_NONE, logits);
+}
+
+/* How many sessions from `first` on are fed a single token, at most as many as fit into one pass. */
+static size_t steps_from(const int32_t *counts, size_t first, size_t n, const dm_session *work) {
+    size_t end = first;
+    while (end < n && counts[end] == 1 && end - first < (size_t)work->batch) {
+        end++;
+    }
+    return end - first;
+}
+
+static dm_status feed_many(dm_session *const *sessions, const int32_t *counts, size_t n, const int32_t *ids, float *logits) {
+    size_t vocab = (size_t)sessions[0]->model->config.vocab;
+    dm_session *work = sessions[0];
+    for (size_t i = 1; i < n; i++) {
+        work = sessions[i]->batch > work->batch ? sessions[i] : work;
+    }
+    for (size_t i = 0; i < n;) {
+        float *to = logits != NULL ? logits + i * vocab : NULL;
+        size_t steps = steps_from(counts, i, n, work);
+        if (steps > 0) {
+            DM_TRY(step(work, sessions + i, steps, ids, to));
+            ids += steps;
+            i += steps;
+        } else {
+            DM_TRY(feed(sessions[i], ids, counts[i], false, to));
+            ids += counts[i++];
+        }
+    }
+    return DM_OK;
+}
+
+dm_status dm_session_feed_many(dm_session *const *sessions, const int32_t *counts, size_t n, const int32_t *ids, float *logits) {
+    if (n == 0) {
+        return DM_OK;
+    }
+    DM_TRY(check_feeds(sessions, counts, n, ids));
+    int32_t *before = dm_alloc(n, sizeof *before);
+    if (before == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    for (size_t i = 0; i < n; i++) {
+        before[i] = sessions[i]->length;
+    }
+    dm_status status = feed_many(sessions, counts, n, ids, logits);
+    for (size_t i = 0; i < n && status != DM_OK; i++) {
+        sessions[i]->length = before[i];
+    }
+    dm_free(before);
     return status;
 }
 

@@ -30,6 +30,7 @@ typedef struct dm_activations {
     int32_t *experts;             /* [B, top_k] */
     float *gates;                 /* [B, top_k] */
     int32_t *slots;               /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
+    int32_t *choices;             /* [B, top_k] the other way: which choice is in a row there */
     int32_t *starts;              /* [n_experts + 1] first row of each expert there */
     float *grouped;               /* [B * top_k, dim] expert inputs, then outputs */
     float *hidden;                /* [B * top_k, expert_dim] */
@@ -59,8 +60,9 @@ struct dm_session {
     int32_t *ids;    /* [context] what was fed */
     float *logits;   /* [vocab] of the last position, for generation */
     dm_rope rope;
-    uint64_t *loads; /* [n_layers, n_experts] tokens sent to each expert */
-    uint64_t routed; /* tokens that went through the routers */
+    uint64_t *loads;             /* [n_layers, n_experts] tokens sent to each expert */
+    uint64_t routed;             /* tokens that went through the routers */
+    struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
 
     void *owned[40]; /* what of the above the session allocated, for freeing */
