@@ -226,6 +226,12 @@ DM_API int32_t dm_session_length(const dm_session *session);
  * is left to feed; returns its length. Feeding the rest of `ids` then costs no more than what is new. */
 DM_API int32_t dm_session_keep(dm_session *session, const int32_t *ids, int32_t n);
 
+/* Writes the session's tokens, keys and values to `path`, atomically. */
+DM_API dm_status dm_session_save(const dm_session *session, const char *path);
+/* Puts a saved session in the place of this one's tokens; it must be of the same model and type of cache, and fit. The file
+ * is checked whole first, and on failure the session is as it was. DM_ERR_ARGUMENT when it is of another session's kind. */
+DM_API dm_status dm_session_load(dm_session *session, const char *path);
+
 /* Feeds `n` tokens at the session's end. `logits`, unless NULL, receives
  * float32 [n, vocab] if `all`, else [vocab] of the last position. */
 DM_API dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits);

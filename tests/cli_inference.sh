@@ -34,6 +34,21 @@ expect '"prompt_tokens":1' out
 code 0 dilmodeli run moe.gguf -p "Hello" -n 500 --json
 expect '"prompt_tokens":5' out # and the end of the context stops it
 
+# a session on disk: the same prompt is known the next time, a longer one in part
+code 0 dilmodeli run moe.gguf -p "Hello" -n 5 --temp 0 --json --session kept.dms
+expect '"known_tokens":0' out
+code 0 dilmodeli run moe.gguf -p "Hello" -n 5 --temp 0 --json --session kept.dms
+expect '"prompt_tokens":1,"known_tokens":4' out
+code 0 dilmodeli run moe.gguf -p "Hello you" -n 5 --json --session kept.dms
+expect '"prompt_tokens":4,"known_tokens":5' out
+code 1 dilmodeli run dense.gguf -p "Hello" -n 5 --session kept.dms
+one_line
+expect 'another model' err
+code 1 dilmodeli run moe.gguf -p "Hello" -n 5 --session kept.dms --cache q8
+one_line
+code 2 dilmodeli run moe.gguf -p "Hello" --cache f8
+expect 'expected f32, f16 or q8' err
+
 # a conversation: a message a line, or one with -p
 code 1 dilmodeli run moe.gguf --chat -p hi
 one_line

@@ -10,7 +10,7 @@
 enum { DEFAULT_TOKENS = 256 };
 
 static struct {
-    const char *prompt, *ids, *system, *template, *cache_name;
+    const char *prompt, *ids, *system, *template, *cache_name, *session;
     dm_cache_type cache;
     int64_t n, context, top_k, window, seed;
     double temperature, top_p, min_p, penalty;
@@ -27,6 +27,7 @@ static const cli_option options[] = {
      "how turns are marked instead of the model's way: chatml, llama3, plain, ..."},
     {"ctx", 'c', CLI_INT, &option.context, "N", "positions to hold; 0: the model's context"},
     {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
+    {"session", 0, CLI_STRING, &option.session, "FILE", "go on from what this file knows of the prompt, and save it there after"},
     {"temp", 0, CLI_FLOAT, &option.temperature, "X", "temperature; 0 takes the best token each time"},
     {"top-k", 0, CLI_INT, &option.top_k, "K", "draw from the K best tokens; 0: off"},
     {"top-p", 0, CLI_FLOAT, &option.top_p, "P", "of these, from the fewest that hold P of the probability; 1: off"},
@@ -120,26 +121,28 @@ static void print_ids(const int32_t *ids, int32_t n) {
     printf("\n");
 }
 
-static void print_json(const run *r, const dm_generate_result *result) {
+static void print_json(const run *r, size_t known, const dm_generate_result *result) {
     dm_routing_stats routing;
     dm_session_routing(r->session, &routing);
-    cli_print_json(json_pack("{s:o, s:i, s:o, s:i, s:f, s:f, s:I, s:o, s:b}", "text", cli_json_text(r->text, r->length), "tokens",
-                             (int)result->tokens, "ids", cli_json_ids(r->made, (size_t)result->tokens), "prompt_tokens",
-                             (int)result->prompt_tokens, "prompt_tps", per_second(result->prompt_tokens, result->prompt_s),
-                             "decode_tps", per_second(result->tokens - 1, result->decode_s), "peak_rss_bytes",
-                             (json_int_t)dm_peak_rss(), "routing", cli_json_routing(&routing), "interrupted",
-                             (int)result->interrupted));
+    cli_print_json(json_pack("{s:o, s:i, s:o, s:i, s:i, s:f, s:f, s:I, s:o, s:b}", "text", cli_json_text(r->text, r->length),
+                             "tokens", (int)result->tokens, "ids", cli_json_ids(r->made, (size_t)result->tokens), "prompt_tokens",
+                             (int)result->prompt_tokens, "known_tokens", (int)known, "prompt_tps",
+                             per_second(result->prompt_tokens, result->prompt_s), "decode_tps",
+                             per_second(result->tokens - 1, result->decode_s), "peak_rss_bytes", (json_int_t)dm_peak_rss(),
+                             "routing", cli_json_routing(&routing), "interrupted", (int)result->interrupted));
 }
 
 static int run_once(run *r) {
     dm_sampling how = sampling();
     dm_generate_result result;
     r->print = !cli_json() && !option.print_ids;
-    if (dm_generate(r->session, r->prompt, r->n_prompt, (int32_t)option.n, &how, on_text, r, r->made, &result) != DM_OK) {
+    size_t known = (size_t)dm_session_keep(r->session, r->prompt, (int32_t)r->n_prompt);
+    if (dm_generate(r->session, r->prompt + known, r->n_prompt - known, (int32_t)option.n, &how, on_text, r, r->made, &result) !=
+        DM_OK) {
         return cli_fail_status();
     }
     if (cli_json()) {
-        print_json(r, &result);
+        print_json(r, known, &result);
     } else if (option.print_ids) {
         print_ids(r->made, result.tokens);
     } else {
@@ -226,11 +229,20 @@ static bool open_all(run *r, const char *path) {
     bool open = dm_model_open(path, &r->model) == DM_OK;
     open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
+    open = open &&
+           (option.session == NULL || access(option.session, F_OK) != 0 || dm_session_load(r->session, option.session) == DM_OK);
     if (!open) {
         cli_fail_status();
-        return false;
     }
-    return true;
+    return open;
+}
+
+/* What was read and made can be gone on from, also after an answer that was stopped. */
+static int keep_session(const run *r, int status) {
+    if (status != CLI_DONE || option.session == NULL || dm_session_save(r->session, option.session) == DM_OK) {
+        return status;
+    }
+    return cli_fail_status();
 }
 
 /* Room for what one prompt makes. */
@@ -305,6 +317,7 @@ int cmd_run(int argc, char **argv) {
     bool ready = open_all(&r, argv[0]);
     ready = ready && (!option.chat || cli_chat_family(r.tokenizer, option.template, !asked, &family));
     status = !ready ? CLI_FAILED : talks ? talk(&r, family) : run_prompt(&r, family);
+    status = keep_session(&r, status);
     close_all(&r);
     return status;
 }
