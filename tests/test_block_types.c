@@ -278,7 +278,7 @@ typedef struct product {
 static void check_linear(const product *p, size_t m) {
     size_t rows = p->weight.rows, columns = p->weight.columns;
     const dm_linear_product linear = {p->weight, p->bias, p->y, rows};
-    assert_int_equal(dm_linear(&linear, 1, p->x, columns, m, DM_ROWS_OF_CHUNK, p->scratch), DM_OK);
+    assert_int_equal(dm_linear(&linear, 1, p->x, columns, m, DM_ROWS_OF_CHUNK, p->scratch, 1), DM_OK);
     for (size_t t = 0; t < m; t++) {
         for (size_t row = 0; row < rows; row++) {
             double magnitude;

@@ -155,7 +155,7 @@ static void quantized(void **state) {
         dm_model *model;
         assert_int_equal(dm_model_open(model_path, &model), DM_OK);
         for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
-            float *logits = logits_in_steps(model, ids, n, steps[s]);
+            float *logits = logits_in_steps(model, DM_CACHE_F32, ids, n, steps[s]);
             double sum = 0.0;
             for (size_t t = 0; t < (size_t)n; t++) {
                 sum += divergence(expected + t * VOCAB, logits + t * VOCAB);

@@ -1,8 +1,8 @@
 #include "kernels/linear.h"
 
-#include <omp.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/matmul.h"
 #include "kernels/quantized.h"
@@ -12,7 +12,9 @@ enum {
     FEW_TOKENS = 6,           /* up to here dot products win: the weights are read once either way */
     SCRATCH_FLOATS = 1 << 18, /* one block of widened rows, 1 MB: it stays in the second-level cache until it is used */
     ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
-    PANELS_TOGETHER = 4,      /* of which a thread takes as many at once */
+    BLOCK_ROWS = 128,         /* most rows of a float32 product */
+    ROUNDING_COST = 4,        /* of an activation, in multiplications */
+    INT8_FASTER = 2,          /* than float32 multiplications */
 };
 
 static const void *row_at(const dm_weight *weight, size_t row) {
@@ -109,38 +111,40 @@ static void dot_rows(const dm_linear_product *product, const float *x, size_t ld
     }
 }
 
-/* The rows of all products form one range, of which each thread takes an equal part. */
-static void linear_few(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m) {
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        total += products[i].weight.rows;
-    }
-    size_t groups = (total + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-#pragma omp parallel if (total * products[0].weight.columns * m > DM_WORTH_SHARING)
-    {
-        size_t n = (size_t)omp_get_num_threads();
-        size_t thread = (size_t)omp_get_thread_num();
-        size_t begin = groups * thread / n * ROWS_TOGETHER;
-        size_t end = groups * (thread + 1) / n * ROWS_TOGETHER;
-        for (size_t i = 0, base = 0; i < count; i++) {
-            size_t rows = products[i].weight.rows;
-            size_t from = begin > base ? begin - base : 0;
-            size_t to = end > base ? end - base : 0;
-            dot_rows(&products[i], x, ldx, m, from, to < rows ? to : rows);
-            base += rows;
-        }
+/* What the threads share: products of the same x [m, columns]. */
+typedef struct shared {
+    const dm_linear_product *products;
+    size_t count;
+    const float *x;
+    size_t ldx, m;
+    float *scratch; /* [threads, scratch_size] */
+    size_t scratch_size;
+    dm_failure failure;
+    const dm_q8_block *rounded; /* [m, stride] of the tokens at hand, which begin with `token` */
+    size_t stride, token;
+} shared;
+
+/* The rows of all products laid end to end, in groups. */
+static void few_body(void *user, size_t first, size_t last, int thread) {
+    const shared *s = user;
+    size_t begin = first * ROWS_TOGETHER, end = last * ROWS_TOGETHER;
+    (void)thread;
+    for (size_t i = 0, base = 0; i < s->count; i++) {
+        size_t rows = s->products[i].weight.rows;
+        size_t from = begin > base ? begin - base : 0;
+        size_t to = end > base ? end - base : 0;
+        dot_rows(&s->products[i], s->x, s->ldx, s->m, from, to < rows ? to : rows);
+        base += rows;
     }
 }
 
-static void widen_rows(float *y, const dm_weight *weight, size_t first, size_t rows) {
-    size_t groups = (rows + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-#pragma omp parallel for schedule(static) if (rows * weight->columns > DM_WORTH_SHARING)
-    for (size_t g = 0; g < groups; g++) {
-        size_t row = g * ROWS_TOGETHER;
-        size_t n = rows - row < ROWS_TOGETHER ? rows - row : ROWS_TOGETHER;
-        dm_weight part = dm_weight_rows(weight, first + row, n);
-        widen(y + row * weight->columns, &part);
+static void linear_few(shared *s, int threads) {
+    size_t total = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        total += s->products[i].weight.rows;
     }
+    size_t groups = (total + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
+    dm_parallel(threads, groups, dm_parallel_grain(ROWS_TOGETHER * s->products[0].weight.columns * s->m), few_body, s);
 }
 
 /* Rows begin .. end - 1 of the results y of m tokens. */
@@ -152,24 +156,45 @@ static void add_bias(const dm_linear_product *product, float *y, size_t m, size_
     }
 }
 
-static dm_status linear_many(const dm_linear_product *product, const float *x, size_t ldx, size_t m, float *scratch) {
-    const dm_weight *weight = &product->weight;
-    size_t columns = weight->columns;
-    size_t block = weight->type == DM_TYPE_F32 ? weight->rows : dm_linear_scratch(columns) / columns;
-    for (size_t row = 0; row < weight->rows; row += block) {
-        size_t rows = weight->rows - row < block ? weight->rows - row : block;
-        const float *w = scratch;
-        if (weight->type == DM_TYPE_F32) {
-            w = weight->data;
-        } else {
-            widen_rows(scratch, weight, row, rows);
-        }
-        DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, x, ldx, w, columns, m, rows, columns, false));
+/* Rows of weights that are one float32 product: a number that does not depend on the threads, nor exceeds the scratch. */
+static size_t block_rows(const dm_weight *weight) {
+    size_t fit = dm_linear_scratch(weight->columns) / weight->columns;
+    size_t wanted = weight->rows >= 8 * BLOCK_ROWS ? BLOCK_ROWS : 2 * ROWS_TOGETHER;
+    return fit < wanted ? fit : wanted;
+}
+
+static dm_status multiply_block(const shared *s, size_t row, float *widened) {
+    const dm_linear_product *product = s->products;
+    size_t columns = product->weight.columns;
+    size_t step = block_rows(&product->weight);
+    size_t rows = product->weight.rows - row < step ? product->weight.rows - row : step;
+    dm_weight part = dm_weight_rows(&product->weight, row, rows);
+    const float *w = part.data;
+    if (part.type != DM_TYPE_F32) {
+        widen(widened, &part);
+        w = widened;
     }
+    DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, s->x, s->ldx, w, columns, s->m, rows, columns,
+                             false));
     if (product->bias != NULL) {
-        add_bias(product, product->y, m, 0, weight->rows);
+        add_bias(product, product->y, s->m, row, row + rows);
     }
     return DM_OK;
+}
+
+static void many_body(void *user, size_t begin, size_t end, int thread) {
+    shared *s = user;
+    for (size_t i = begin; i < end; i++) {
+        size_t row = i * block_rows(&s->products->weight);
+        dm_failure_note(&s->failure, multiply_block(s, row, s->scratch + (size_t)thread * s->scratch_size));
+    }
+}
+
+static dm_status linear_many(shared *s, int threads) {
+    size_t columns = s->products->weight.columns, step = block_rows(&s->products->weight);
+    size_t blocks = (s->products->weight.rows + step - 1) / step;
+    dm_parallel(threads, blocks, dm_parallel_grain(step * columns * s->m), many_body, s);
+    return dm_failure_raise(&s->failure);
 }
 
 /* ---- Panels ---- */
@@ -199,50 +224,49 @@ void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, c
     }
 }
 
-/* Panels [begin, end) of all products laid end to end, for tokens `token` .. token + m - 1. */
-static void panel_range(const dm_linear_product *products, size_t count, size_t begin, size_t end, const dm_q8_block *x,
-                        size_t ldx, size_t token, size_t m) {
-    for (size_t i = 0, base = 0; i < count && base < end; i++) {
-        const dm_linear_product *product = &products[i];
+/* Panels [begin, end) of all products laid end to end. */
+static void panels_body(void *user, size_t begin, size_t end, int thread) {
+    const shared *s = user;
+    (void)thread;
+    for (size_t i = 0, base = 0; i < s->count && base < end; i++) {
+        const dm_linear_product *product = &s->products[i];
         size_t panels = dm_panel_count(product->weight.rows);
         size_t from = begin > base ? begin - base : 0;
         size_t to = end - base < panels ? end - base : panels;
-        float *y = product->y + token * product->ldy;
+        float *y = product->y + s->token * product->ldy;
         if (from < to) {
             size_t row = from * DM_PANEL_ROWS, last = to * DM_PANEL_ROWS;
-            dm_weight_panels_product(&product->weight, from, to - from, x, ldx, m, y + row, product->ldy);
+            dm_weight_panels_product(&product->weight, from, to - from, s->rounded, s->stride, s->m, y + row, product->ldy);
             if (product->bias != NULL) {
-                add_bias(product, y, m, row, last < product->weight.rows ? last : product->weight.rows);
+                add_bias(product, y, s->m, row, last < product->weight.rows ? last : product->weight.rows);
             }
         }
         base += panels;
     }
 }
 
-/* As many tokens at a time as fit the scratch when rounded; of each thread's turns the last ones are short. */
-static void linear_packed(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch) {
-    size_t columns = products[0].weight.columns;
-    size_t stride = dm_q8_stride(columns);
-    size_t most = dm_linear_scratch(columns) * sizeof(float) / (stride * sizeof(dm_q8_block));
-    dm_q8_block *rounded = (dm_q8_block *)(void *)scratch;
-    size_t panels = 0;
-    for (size_t i = 0; i < count; i++) {
-        panels += dm_panel_count(products[i].weight.rows);
+static void round_body(void *user, size_t begin, size_t end, int thread) {
+    const shared *s = user;
+    dm_q8_block *rounded = (dm_q8_block *)(void *)s->scratch;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        dm_quantized()->quantize(rounded + t * s->stride, s->x + (s->token + t) * s->ldx, s->products->weight.columns);
     }
-    for (size_t first = 0; first < m; first += most) {
-        size_t tokens = m - first < most ? m - first : most;
-#pragma omp parallel if (panels * DM_PANEL_ROWS * columns * tokens > DM_WORTH_SHARING)
-        {
-#pragma omp for schedule(static)
-            for (size_t t = 0; t < tokens; t++) {
-                dm_quantized()->quantize(rounded + t * stride, x + (first + t) * ldx, columns);
-            }
-#pragma omp for schedule(dynamic, 1)
-            for (size_t i = 0; i < panels; i += PANELS_TOGETHER) {
-                size_t end = i + PANELS_TOGETHER < panels ? i + PANELS_TOGETHER : panels;
-                panel_range(products, count, i, end, rounded, stride, first, tokens);
-            }
-        }
+}
+
+/* As many tokens at a time as fit the scratch when rounded. */
+static void linear_packed(shared *s, int threads) {
+    size_t columns = s->products->weight.columns, m = s->m, panels = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        panels += dm_panel_count(s->products[i].weight.rows);
+    }
+    s->stride = dm_q8_stride(columns);
+    s->rounded = (const dm_q8_block *)(const void *)s->scratch;
+    size_t most = s->scratch_size * sizeof(float) / (s->stride * sizeof(dm_q8_block));
+    for (s->token = 0; s->token < m; s->token += most) {
+        s->m = m - s->token < most ? m - s->token : most;
+        dm_parallel(threads, s->m, dm_parallel_grain(ROUNDING_COST * columns), round_body, s);
+        dm_parallel(threads, panels, dm_parallel_grain(DM_PANEL_ROWS * columns * s->m / INT8_FASTER), panels_body, s);
     }
 }
 
@@ -256,17 +280,20 @@ static bool all_packed(const dm_linear_product *products, size_t count) {
 }
 
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
-                    float *scratch) {
+                    float *scratch, int threads) {
+    shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .scratch = scratch};
+    s.scratch_size = dm_linear_scratch(products->weight.columns);
     if (all_packed(products, count)) {
-        linear_packed(products, count, x, ldx, m, scratch);
+        linear_packed(&s, threads);
         return DM_OK;
     }
     if (rows == DM_ROWS_APART || m <= FEW_TOKENS) {
-        linear_few(products, count, x, ldx, m);
+        linear_few(&s, threads);
         return DM_OK;
     }
     for (size_t i = 0; i < count; i++) {
-        DM_TRY(linear_many(&products[i], x, ldx, m, scratch));
+        s.products = products + i;
+        DM_TRY(linear_many(&s, threads));
     }
     return DM_OK;
 }

@@ -19,9 +19,6 @@ typedef struct dm_weight {
     const void *panels; /* the same weights as panels, which products then use; or NULL */
 } dm_weight;
 
-/* Multiplications below which waking the other threads costs more than they save. */
-#define DM_WORTH_SHARING ((size_t)1 << 15)
-
 /* One layer of several that share their input. */
 typedef struct dm_linear_product {
     dm_weight weight;  /* [rows, columns] */
@@ -39,11 +36,12 @@ typedef enum dm_linear_rows {
     DM_ROWS_APART,    /* the next token of each of several sequences: each row's result is the same whatever the others */
 } dm_linear_rows;
 
-/* y = x W^T + bias for `count` products of the same x [m, columns], ldx floats between rows. Uses all threads, or inside
- * a parallel region the calling one alone; a result depends on `rows`, on the weights and, in a chunk, on m, not on how
- * rows are shared out. `scratch` holds dm_linear_scratch(columns) floats of this thread's own. */
+/* y = x W^T + bias for `count` products of the same x [m, columns], ldx floats between rows. Uses up to `threads` threads,
+ * or inside a loop that is shared out the calling one alone; a result depends on `rows`, on the weights and, in a chunk of
+ * weights in floating point, on m, not on how rows are shared out. `scratch` holds dm_linear_scratch(columns) floats for
+ * each of the threads. */
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
-                    float *scratch);
+                    float *scratch, int threads);
 
 /* sum over i of W[row, i] x[i] */
 float dm_weight_dot(const dm_weight *weight, size_t row, const float *x);

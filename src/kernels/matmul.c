@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/matmul_amx.h"
 #include "kernels/processor.h"
@@ -250,7 +251,7 @@ static dm_status multiply(dm_precision precision, const product *p) {
         }
         return DM_OK;
     }
-    size_t threads = omp_in_parallel() ? 1 : (size_t)omp_get_max_threads();
+    size_t threads = omp_in_parallel() || dm_parallel_inside() ? 1 : (size_t)omp_get_max_threads();
     if (threads == 1) {
         return multiply_rows(precision, p, 0, p->m);
     }

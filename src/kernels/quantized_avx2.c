@@ -7,6 +7,7 @@
 #include "kernels/vector_types.h"
 
 #define MOST_TOKENS 4
+#define SIDE_BY_SIDE 1
 #define DM_TABLE dm_quantized_avx2
 #define DM_ISA "avx2"
 #define SIGNED_SHIFT 0

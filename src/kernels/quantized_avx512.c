@@ -5,7 +5,8 @@
 #define LANES 16
 #include "kernels/vector_types.h"
 
-#define MOST_TOKENS 8
+#define MOST_TOKENS 16
+#define SIDE_BY_SIDE 4
 #define DM_TABLE dm_quantized_avx512
 #define DM_ISA "avx512"
 #define SIGNED_SHIFT 1

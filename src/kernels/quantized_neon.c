@@ -6,6 +6,7 @@
 #include "kernels/vector_types.h"
 
 #define MOST_TOKENS 8
+#define SIDE_BY_SIDE 4
 #define DM_TABLE dm_quantized_neon
 #define DM_ISA "neon"
 #define SIGNED_SHIFT 0

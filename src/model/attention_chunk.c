@@ -1,8 +1,8 @@
 /* Attention of many new tokens of one sequence: tiles of queries by keys. */
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/linear.h"
 #include "kernels/matmul.h"
@@ -179,15 +179,22 @@ static dm_status attend(const group *g) {
     return DM_OK;
 }
 
-dm_status dm_attention_chunk(const dm_attention_shape *s, const dm_attention_run *run, float *scratch, int threads) {
-    dm_failure failure = {DM_OK, ""};
+typedef struct chunk {
+    const dm_attention_shape *shape;
+    const dm_attention_run *run;
+    float *scratch;
+    size_t blocks;
+    dm_failure failure;
+} chunk;
+
+static void chunk_body(void *user, size_t begin, size_t end, int thread) {
+    chunk *c = user;
+    const dm_attention_shape *s = c->shape;
+    const dm_attention_run *run = c->run;
     size_t size = s->n_heads / s->n_kv_heads;
-    size_t blocks = (run->n + CHUNK_QUERIES - 1) / CHUNK_QUERIES;
-    size_t work = run->n * (run->start + run->n) * s->n_heads * s->width;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (work > DM_WORTH_SHARING)
-    for (size_t i = 0; i < blocks * s->n_kv_heads; i++) {
-        size_t first = (blocks - 1 - i / s->n_kv_heads) * CHUNK_QUERIES; /* the longest first */
-        float *own = scratch + (size_t)omp_get_thread_num() * dm_attention_scratch(s);
+    float *own = c->scratch + (size_t)thread * dm_attention_scratch(s);
+    for (size_t i = begin; i < end; i++) {
+        size_t first = (c->blocks - 1 - i / s->n_kv_heads) * CHUNK_QUERIES; /* the longest first */
         group g = {.shape = s, .run = run, .kv_head = i % s->n_kv_heads, .size = size, .first = first};
         g.n = run->n - first < CHUNK_QUERIES ? run->n - first : CHUNK_QUERIES;
         g.scores = own;
@@ -195,7 +202,14 @@ dm_status dm_attention_chunk(const dm_attention_shape *s, const dm_attention_run
         g.totals = g.peaks + size * CHUNK_QUERIES;
         g.keys = g.totals + size * CHUNK_QUERIES;
         g.values = g.keys + CHUNK_KEYS * run->cache->stored;
-        dm_failure_note(&failure, attend(&g));
+        dm_failure_note(&c->failure, attend(&g));
     }
-    return dm_failure_raise(&failure);
+}
+
+dm_status dm_attention_chunk(const dm_attention_shape *s, const dm_attention_run *run, float *scratch, int threads) {
+    chunk c = {.shape = s, .run = run, .scratch = scratch, .blocks = (run->n + CHUNK_QUERIES - 1) / CHUNK_QUERIES};
+    size_t work = run->n * (run->start + run->n) * s->n_heads * s->width;
+    size_t tasks = c.blocks * s->n_kv_heads;
+    dm_parallel(threads, tasks, dm_parallel_grain(work / tasks), chunk_body, &c);
+    return dm_failure_raise(&c.failure);
 }

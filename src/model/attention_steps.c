@@ -1,8 +1,8 @@
 /* One new token for each of several sequences: dot products over the cache, block by block. */
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "kernels/linear.h"
 #include "kernels/vector.h"
 #include "model/attention_internal.h"
@@ -127,6 +127,33 @@ static void merge(const dm_attention_shape *s, const dm_attention_run *run, size
     vector->scale(out, 1.0f / total, out, s->width);
 }
 
+typedef struct steps {
+    const dm_attention_shape *shape;
+    const dm_attention_run *runs;
+    size_t n_runs;
+    float *scratch;
+} steps;
+
+static void blocks_body(void *user, size_t begin, size_t end, int thread) {
+    const steps *it = user;
+    const dm_attention_shape *s = it->shape;
+    float *own = it->scratch + (size_t)thread * dm_attention_scratch(s);
+    for (size_t i = begin; i < end; i++) { /* blocks outermost: the long sequences' many come last and even out */
+        const dm_attention_run *run = &it->runs[i % it->n_runs];
+        if (i / it->n_runs / s->n_kv_heads < blocks_of(seen_by(s, run))) {
+            attend_block(s, run, i / it->n_runs % s->n_kv_heads, i / it->n_runs / s->n_kv_heads, own);
+        }
+    }
+}
+
+static void merge_body(void *user, size_t begin, size_t end, int thread) {
+    const steps *it = user;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        merge(it->shape, &it->runs[i / it->shape->n_heads], i % it->shape->n_heads);
+    }
+}
+
 void dm_attention_steps(const dm_attention_shape *s, const dm_attention_run *runs, size_t n_runs, float *scratch, int threads) {
     size_t most = 0, work = 0;
     for (size_t r = 0; r < n_runs; r++) {
@@ -135,19 +162,9 @@ void dm_attention_steps(const dm_attention_shape *s, const dm_attention_run *run
         work += (seen.to - seen.from) * s->n_heads * s->width;
     }
     size_t tasks = n_runs * s->n_kv_heads * most;
-#pragma omp parallel num_threads(threads) if (work > DM_WORTH_SHARING)
-    {
-        float *own = scratch + (size_t)omp_get_thread_num() * dm_attention_scratch(s);
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < tasks; i++) { /* blocks outermost: the long sequences' many come last and even out */
-            const dm_attention_run *run = &runs[i % n_runs];
-            if (i / n_runs / s->n_kv_heads < blocks_of(seen_by(s, run))) {
-                attend_block(s, run, i / n_runs % s->n_kv_heads, i / n_runs / s->n_kv_heads, own);
-            }
-        }
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n_runs * s->n_heads; i++) {
-            merge(s, &runs[i / s->n_heads], i % s->n_heads);
-        }
+    steps it = {s, runs, n_runs, scratch};
+    if (tasks > 0) {
+        dm_parallel(threads, tasks, dm_parallel_grain(work / tasks), blocks_body, &it);
+        dm_parallel(threads, n_runs * s->n_heads, dm_parallel_grain(s->width * most), merge_body, &it);
     }
 }

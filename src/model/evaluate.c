@@ -2,6 +2,8 @@
 #include <math.h>
 
 #include "base/memory.h"
+#include "base/parallel.h"
+#include "base/threads.h"
 #include "kernels/vector.h"
 #include "model/session.h"
 
@@ -73,6 +75,19 @@ static dm_status feed(const evaluation *e, dm_session *session, size_t first, si
     return m > 1 ? dm_session_feed(session, e->ids + first + 1, (int32_t)m - 1, true, logits + e->vocab) : DM_OK;
 }
 
+typedef struct scoring {
+    evaluation *e;
+    const int32_t *targets; /* of the first row */
+} scoring;
+
+static void score_body(void *user, size_t begin, size_t end, int thread) {
+    const scoring *it = user;
+    (void)thread;
+    for (size_t row = begin; row < end; row++) {
+        score_position(it->e, row, it->targets[row], it->e->scores + 3 * row);
+    }
+}
+
 /* Feeds ids first .. first + m - 1 and scores what they say about their successors `from` .. first + m. */
 static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m, size_t from) {
     DM_TRY(feed(e, e->session, first, m, e->logits));
@@ -80,11 +95,9 @@ static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m, size_t fr
         DM_TRY(feed(e, e->base, first, m, e->base_logits));
     }
     size_t skip = from > first + 1 ? from - first - 1 : 0;
-#pragma omp parallel for schedule(static)
-    for (size_t row = skip; row < m; row++) {
-        score_position(e, row, e->ids[first + row + 1], e->scores + 3 * row);
-    }
-    for (size_t row = skip; row < m; row++) { /* in order: the sum does not depend on the threads */
+    scoring it = {e, e->ids + first + 1};
+    dm_parallel(dm_threads(), m, 1, score_body, &it); /* rows that are skipped too: they are few */
+    for (size_t row = skip; row < m; row++) {         /* in order: the sum does not depend on the threads */
         e->nll += e->scores[3 * row];
         e->kl += e->scores[3 * row + 1];
         e->agreed += e->scores[3 * row + 2];

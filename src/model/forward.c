@@ -2,28 +2,39 @@
 
 #include <string.h>
 
+#include "base/parallel.h"
 #include "kernels/vector.h"
 
 static const dm_config *config_of(const dm_session *session) {
     return &session->model->config;
 }
 
-void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
-                     size_t n, float *y) {
+typedef struct norm {
+    const float *weight, *bias, *x;
+    float *y, eps;
+    size_t dim;
+} norm;
+
+static void norm_body(void *user, size_t begin, size_t end, int thread) {
     const dm_vector_table *vector = dm_vector();
-    const float *weight = weights->vectors[role];
-    const float *bias = weights->vectors[bias_role];
-    float eps = config_of(session)->norm_eps;
-    size_t dim = (size_t)config_of(session)->dim;
-#pragma omp parallel for schedule(static) if (n > 8)
-    for (size_t t = 0; t < n; t++) {
-        float mean, r;
-        if (bias != NULL) {
-            vector->layernorm(y + t * dim, &mean, &r, x + t * dim, weight, bias, eps, dim);
+    const norm *it = user;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        float mean, r, *y = it->y + t * it->dim;
+        const float *x = it->x + t * it->dim;
+        if (it->bias != NULL) {
+            vector->layernorm(y, &mean, &r, x, it->weight, it->bias, it->eps, it->dim);
         } else {
-            vector->rmsnorm(y + t * dim, x + t * dim, weight, eps, dim);
+            vector->rmsnorm(y, x, it->weight, it->eps, it->dim);
         }
     }
+}
+
+void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
+                     size_t n, float *y) {
+    const dm_config *c = config_of(session);
+    norm it = {weights->vectors[role], weights->vectors[bias_role], x, y, c->norm_eps, (size_t)c->dim};
+    dm_parallel(session->threads, n, dm_parallel_grain(4 * it.dim), norm_body, &it);
 }
 
 dm_linear_product dm_forward_product(const dm_weights *weights, dm_role role, dm_role bias_role, float *y) {
@@ -35,7 +46,7 @@ dm_linear_product dm_forward_product(const dm_weights *weights, dm_role role, dm
 dm_status dm_forward_linear(const dm_pass *pass, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,
                             size_t n, float *y) {
     dm_linear_product product = dm_forward_product(weights, role, bias_role, y);
-    return dm_linear(&product, 1, x, product.weight.columns, n, pass->rows, pass->work->scratch.widened);
+    return dm_linear(&product, 1, x, product.weight.columns, n, pass->rows, pass->work->scratch.widened, pass->work->threads);
 }
 
 /* x = token embedding, plus that of the position where positions are learned */

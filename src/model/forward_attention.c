@@ -1,4 +1,5 @@
 /* Attention: queries, keys and values, their norms and turns, the cache, and the product behind it. */
+#include "base/parallel.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
 
@@ -23,7 +24,7 @@ static dm_status project(const dm_pass *pass, const dm_weights *weights, heads *
         dm_forward_product(weights, DM_ATTN_K, DM_ATTN_K_B, a->k),
         dm_forward_product(weights, DM_ATTN_V, DM_ATTN_V_B, a->v),
     };
-    return dm_linear(products, 3, a->h, (size_t)c->dim, pass->n, pass->rows, a->widened);
+    return dm_linear(products, 3, a->h, (size_t)c->dim, pass->n, pass->rows, a->widened, pass->work->threads);
 }
 
 /* RMSNorm of each head, or of all together where the weight is as wide as they are. */
@@ -46,17 +47,35 @@ static void prepare(const dm_session *session, const dm_weights *weights, dm_rol
     }
 }
 
+typedef struct appending {
+    const dm_session *work;
+    const dm_segment *segment;
+    const dm_weights *weights;
+    const heads *at;
+    int32_t layer;
+} appending;
+
+static void append_body(void *user, size_t begin, size_t end, int thread) {
+    const appending *it = user;
+    const dm_config *c = &it->work->model->config;
+    const heads *at = it->at;
+    dm_session *session = it->segment->session;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t row = it->segment->first + t;
+        float *k = at->k + row * at->ldkv;
+        prepare(it->work, it->weights, DM_ATTN_Q_NORM, at->q + row * at->ldq, c->n_heads, row);
+        prepare(it->work, it->weights, DM_ATTN_K_NORM, k, c->n_kv_heads, row);
+        dm_kv_cache_store(&session->cache, it->layer, (size_t)session->length + t, k, at->v + row * at->ldkv);
+    }
+}
+
 /* Norms and turns of a segment's queries and keys, which then go to its cache with the values. */
 static void append(const dm_pass *pass, const dm_segment *segment, const dm_weights *weights, const heads *at, int32_t l) {
     const dm_config *c = &pass->work->model->config;
-    size_t position = (size_t)segment->session->length;
-#pragma omp parallel for schedule(static) if (segment->n > 8)
-    for (size_t t = 0; t < segment->n; t++) {
-        size_t row = segment->first + t;
-        prepare(pass->work, weights, DM_ATTN_Q_NORM, at->q + row * at->ldq, c->n_heads, row);
-        prepare(pass->work, weights, DM_ATTN_K_NORM, at->k + row * at->ldkv, c->n_kv_heads, row);
-        dm_kv_cache_store(&segment->session->cache, l, position + t, at->k + row * at->ldkv, at->v + row * at->ldkv);
-    }
+    appending it = {pass->work, segment, weights, at, l};
+    size_t width = (size_t)(c->n_heads + 2 * c->n_kv_heads) * (size_t)c->head_dim;
+    dm_parallel(pass->work->threads, segment->n, dm_parallel_grain(4 * width), append_body, &it);
 }
 
 static dm_attention_run run_of(const dm_pass *pass, const dm_segment *segment, const heads *at) {
@@ -75,7 +94,7 @@ static dm_attention_run run_of(const dm_pass *pass, const dm_segment *segment, c
 static dm_status attend(const dm_pass *pass, const heads *at, int32_t l) {
     const dm_activations *a = &pass->work->scratch;
     const dm_attention_shape shape = dm_session_attention(pass->work, l);
-    int threads = dm_session_threads(pass->work);
+    int threads = pass->work->threads;
     size_t steps = 0;
     for (size_t s = 0; s < pass->n_segments; s++) {
         dm_attention_run run = run_of(pass, &pass->segments[s], at);

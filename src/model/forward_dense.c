@@ -1,6 +1,7 @@
 /* Dense feed-forward blocks: SwiGLU (Shazeer 2020) or GELU, and the expert that every token shares. */
 #include <math.h>
 
+#include "base/parallel.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
 
@@ -9,6 +10,31 @@ typedef struct block {
     dm_role gate, gate_bias, up, up_bias, down, down_bias;
 } block;
 
+/* Columns of ffn, of each token. */
+typedef struct activation {
+    float *ffn;
+    const float *up; /* NULL: GELU */
+    size_t width;
+} activation;
+
+static void activation_body(void *user, size_t begin, size_t end, int thread) {
+    const activation *it = user;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        float *row = it->ffn + t * it->width;
+        if (it->up != NULL) {
+            dm_vector()->swiglu(row, row, it->up + t * it->width, it->width);
+        } else {
+            dm_vector()->gelu(row, row, it->width);
+        }
+    }
+}
+
+static void activate(const dm_pass *pass, const float *up, size_t width) {
+    activation it = {pass->work->scratch.ffn, up, width};
+    dm_parallel(pass->work->threads, pass->n, dm_parallel_grain(8 * width), activation_body, &it);
+}
+
 /* y = down(silu(gate(h)) * up(h)) */
 static dm_status gated(const dm_pass *pass, const dm_weights *weights, const block *with, float *y) {
     const dm_activations *a = &pass->work->scratch;
@@ -16,24 +42,16 @@ static dm_status gated(const dm_pass *pass, const dm_weights *weights, const blo
         dm_forward_product(weights, with->gate, with->gate_bias, a->ffn),
         dm_forward_product(weights, with->up, with->up_bias, a->ffn_up),
     };
-    size_t width = in[0].weight.rows;
-    DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, pass->n, pass->rows, a->widened));
-#pragma omp parallel for schedule(static) if (pass->n > 8)
-    for (size_t t = 0; t < pass->n; t++) {
-        dm_vector()->swiglu(a->ffn + t * width, a->ffn + t * width, a->ffn_up + t * width, width);
-    }
+    DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, pass->n, pass->rows, a->widened, pass->work->threads));
+    activate(pass, a->ffn_up, in[0].weight.rows);
     return dm_forward_linear(pass, weights, with->down, with->down_bias, a->ffn, pass->n, y);
 }
 
 /* h = down(gelu(up(h))) */
 static dm_status plain(const dm_pass *pass, const dm_weights *weights) {
     const dm_activations *a = &pass->work->scratch;
-    size_t width = (size_t)pass->work->model->config.ffn_dim;
     DM_TRY(dm_forward_linear(pass, weights, DM_FFN_UP, DM_FFN_UP_B, a->h, pass->n, a->ffn));
-#pragma omp parallel for schedule(static) if (pass->n > 8)
-    for (size_t t = 0; t < pass->n; t++) {
-        dm_vector()->gelu(a->ffn + t * width, a->ffn + t * width, width);
-    }
+    activate(pass, NULL, (size_t)pass->work->model->config.ffn_dim);
     return dm_forward_linear(pass, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, pass->n, a->h);
 }
 

@@ -1,19 +1,31 @@
 /* The mixture of experts (Shazeer et al. 2017): each token's choice of SwiGLU experts, weighted by their gates. */
-#include <omp.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
 #include "moe/router.h"
 
-enum { ROWS_TOGETHER = 16, TOKENS_TOGETHER = 16 };
+enum { ROWS_TOGETHER = 16 };
+
+typedef struct routing {
+    const dm_router *router;
+    const dm_activations *a;
+} routing;
+
+static void route_body(void *user, size_t begin, size_t end, int thread) {
+    const routing *it = user;
+    size_t experts = (size_t)it->router->n_experts, top_k = (size_t)it->router->top_k;
+    (void)thread;
+    dm_router_route(it->router, it->a->router + begin * experts, end - begin, it->a->experts + begin * top_k,
+                    it->a->gates + begin * top_k);
+}
 
 /* Router logits of h, then each token's experts and gates. */
 static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     dm_session *session = pass->work;
     const dm_config *c = &session->model->config;
-    size_t n = pass->n;
     dm_activations *a = &session->scratch;
     size_t experts = (size_t)c->n_experts;
     size_t top_k = (size_t)c->top_k;
@@ -23,12 +35,9 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     router.scale = c->expert_scale;
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;
 
-    DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->h, n, a->router));
-#pragma omp parallel for schedule(static) if (n * experts > DM_WORTH_SHARING / 8)
-    for (size_t t = 0; t < n; t += TOKENS_TOGETHER) {
-        size_t m = n - t < TOKENS_TOGETHER ? n - t : TOKENS_TOGETHER;
-        dm_router_route(&router, a->router + t * experts, m, a->experts + t * top_k, a->gates + t * top_k);
-    }
+    DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->h, pass->n, a->router));
+    routing it = {&router, a};
+    dm_parallel(session->threads, pass->n, dm_parallel_grain(8 * experts), route_body, &it);
     for (size_t s = 0; s < pass->n_segments; s++) {
         const dm_segment *segment = &pass->segments[s];
         dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);
@@ -101,37 +110,61 @@ static void columns_out(const dm_session *session, const dm_weights *weights, si
     }
 }
 
-static void each_token(const dm_session *session, const dm_weights *weights, size_t n) {
-    const dm_config *c = &session->model->config;
-    size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim, experts = (size_t)c->n_experts;
-    size_t parts_in = (width + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-#pragma omp parallel if (n * (size_t)c->top_k * width * dim > DM_WORTH_SHARING)
-    {
-#pragma omp for schedule(dynamic, 8)
-        for (size_t i = 0; i < experts * parts_in; i++) { /* an expert without tokens is done at once */
-            size_t begin = i % parts_in * ROWS_TOGETHER;
-            columns_in(session, weights, (int32_t)(i / parts_in), begin,
-                       begin + ROWS_TOGETHER < width ? begin + ROWS_TOGETHER : width);
-        } /* all threads have read h when they meet here */
-#pragma omp for schedule(static)
-        for (size_t begin = 0; begin < dim; begin += ROWS_TOGETHER) {
-            for (size_t token = 0; token < n; token++) { /* rows that tokens share are still in the cache */
-                columns_out(session, weights, token, begin, begin + ROWS_TOGETHER < dim ? begin + ROWS_TOGETHER : dim);
-            }
+/* What the loops below share. */
+typedef struct experts {
+    const dm_session *session;
+    const dm_weights *weights;
+    size_t n; /* tokens */
+    dm_failure failure;
+} experts;
+
+static size_t parts_of(size_t n) {
+    return (n + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
+}
+
+static size_t end_of_part(size_t begin, size_t n) {
+    return begin + ROWS_TOGETHER < n ? begin + ROWS_TOGETHER : n;
+}
+
+static void in_body(void *user, size_t first, size_t last, int thread) {
+    const experts *x = user;
+    size_t width = (size_t)x->session->model->config.expert_dim, parts = parts_of(width);
+    (void)thread;
+    for (size_t i = first; i < last; i++) { /* an expert without tokens is done at once */
+        size_t begin = i % parts * ROWS_TOGETHER;
+        columns_in(x->session, x->weights, (int32_t)(i / parts), begin, end_of_part(begin, width));
+    }
+}
+
+static void out_body(void *user, size_t first, size_t last, int thread) {
+    const experts *x = user;
+    (void)thread;
+    for (size_t i = first; i < last; i++) {
+        size_t begin = i * ROWS_TOGETHER;
+        for (size_t token = 0; token < x->n; token++) { /* rows that tokens share are still in the cache */
+            columns_out(x->session, x->weights, token, begin, end_of_part(begin, (size_t)x->session->model->config.dim));
         }
     }
+}
+
+static void each_token(const dm_session *session, const dm_weights *weights, size_t n) {
+    const dm_config *c = &session->model->config;
+    size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim, top_k = (size_t)c->top_k;
+    experts x = {.session = session, .weights = weights, .n = n};
+    size_t parts = (size_t)c->n_experts * parts_of(width);
+    dm_parallel(session->threads, parts, dm_parallel_grain(n * top_k * width * dim / parts), in_body, &x);
+    dm_parallel(session->threads, parts_of(dim), dm_parallel_grain(n * top_k * width * ROWS_TOGETHER), out_body, &x);
 }
 
 /* ---- A piece of a prompt: grouped by expert, so that each expert is one product ---- */
 
 /* grouped = the tokens' rows of h in the experts' order */
-static void gather(dm_session *session, size_t n) {
-    const dm_activations *a = &session->scratch;
-    size_t top_k = (size_t)session->model->config.top_k;
-    size_t choices = n * top_k;
-    size_t dim = (size_t)session->model->config.dim;
-#pragma omp parallel for schedule(static) if (choices * dim > DM_WORTH_SHARING)
-    for (size_t i = 0; i < choices; i++) {
+static void gather_body(void *user, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    const dm_activations *a = &x->session->scratch;
+    size_t top_k = (size_t)x->session->model->config.top_k, dim = (size_t)x->session->model->config.dim;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
         memcpy(a->grouped + (size_t)a->slots[i] * dim, a->h + i / top_k * dim, dim * sizeof *a->h);
     }
 }
@@ -155,39 +188,50 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
         {dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
     const dm_linear_product out = {dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
-    DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_CHUNK, widened));
+    DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_CHUNK, widened, 1));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
-    return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_CHUNK, widened);
+    return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_CHUNK, widened, 1);
+}
+
+static void experts_body(void *user, size_t begin, size_t end, int thread) {
+    experts *x = user;
+    const dm_activations *a = &x->session->scratch;
+    for (size_t e = begin; e < end; e++) {
+        float *widened = a->widened + (size_t)thread * a->widened_size;
+        dm_failure_note(&x->failure, run_expert(x->session, x->weights, (int32_t)e, widened));
+    }
+}
+
+static dm_status many_tokens(const dm_session *session, const dm_weights *weights, size_t n) {
+    const dm_config *c = &session->model->config;
+    experts x = {.session = session, .weights = weights, .n = n};
+    size_t choices = n * (size_t)c->top_k, cost = (size_t)c->expert_dim * (size_t)c->dim;
+    dm_parallel(session->threads, choices, dm_parallel_grain((size_t)c->dim), gather_body, &x);
+    dm_parallel(session->threads, (size_t)c->n_experts, dm_parallel_grain(choices * cost / (size_t)c->n_experts), experts_body,
+                &x);
+    return dm_failure_raise(&x.failure);
 }
 
 /* h = the gates' mixture of the experts' results */
-static void mix(dm_session *session, size_t n) {
+static void mix_body(void *user, size_t begin, size_t end, int thread) {
     const dm_vector_table *vector = dm_vector();
-    const dm_config *c = &session->model->config;
-    dm_activations *a = &session->scratch;
-    size_t dim = (size_t)c->dim;
-#pragma omp parallel for schedule(static) if (n * (size_t)c->top_k * dim > DM_WORTH_SHARING)
-    for (size_t t = 0; t < n; t++) {
+    const experts *x = user;
+    const dm_activations *a = &x->session->scratch;
+    size_t top_k = (size_t)x->session->model->config.top_k, dim = (size_t)x->session->model->config.dim;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
         float *h = a->h + t * dim;
         memset(h, 0, dim * sizeof *h);
-        for (size_t i = t * (size_t)c->top_k; i < (t + 1) * (size_t)c->top_k; i++) {
+        for (size_t i = t * top_k; i < (t + 1) * top_k; i++) {
             vector->axpy(h, a->gates[i], a->grouped + (size_t)a->slots[i] * dim, dim);
         }
     }
 }
 
-static dm_status many_tokens(dm_session *session, const dm_weights *weights, size_t n) {
-    const dm_activations *a = &session->scratch;
-    dm_failure failure = {DM_OK, ""};
+static void mix(const dm_session *session, size_t n) {
     const dm_config *c = &session->model->config;
-    size_t work = n * (size_t)c->top_k * (size_t)c->expert_dim * (size_t)c->dim;
-    gather(session, n);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(dm_session_threads(session)) if (work > DM_WORTH_SHARING)
-    for (int32_t e = 0; e < c->n_experts; e++) {
-        float *widened = a->widened + (size_t)omp_get_thread_num() * a->widened_size;
-        dm_failure_note(&failure, run_expert(session, weights, e, widened));
-    }
-    return dm_failure_raise(&failure);
+    experts x = {.session = session, .n = n};
+    dm_parallel(session->threads, n, dm_parallel_grain((size_t)c->top_k * (size_t)c->dim), mix_body, &x);
 }
 
 dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "base/parallel.h"
 #include "kernels/quantized.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
@@ -39,10 +40,22 @@ static void list_active(experts *x) {
     }
 }
 
+static void round_body(void *user, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        dm_quantized()->quantize(x->a->rounded + t * x->stride, x->a->h + t * x->dim, x->dim);
+    }
+}
+
 /* grouped_rounded = the tokens' rounded rows in the experts' order */
-static void gather(const experts *x, size_t choice) {
-    memcpy(x->a->grouped_rounded + (size_t)x->a->slots[choice] * x->stride, x->a->rounded + choice / x->top_k * x->stride,
-           x->dim / UNIT * sizeof(dm_q8_block));
+static void gather_body(void *user, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        memcpy(x->a->grouped_rounded + (size_t)x->a->slots[i] * x->stride, x->a->rounded + i / x->top_k * x->stride,
+               x->dim / UNIT * sizeof(dm_q8_block));
+    }
 }
 
 /* Columns 32 unit .. 32 unit + 31 of hidden = silu(gate x) * up x, rounded, for all tokens of an expert. */
@@ -73,31 +86,41 @@ static void panels_out(const experts *x, int32_t e, size_t panel) {
                              x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim);
 }
 
+static void in_body(void *user, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    size_t units = x->width / UNIT;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        unit_in(x, x->a->active[i / units], i % units);
+    }
+}
+
+static size_t pieces_out(const experts *x) {
+    return (dm_panel_count(x->dim) + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
+}
+
+static void out_body(void *user, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    size_t pieces = pieces_out(x);
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        panels_out(x, x->a->active[i / pieces], i % pieces * PANELS_TOGETHER);
+    }
+}
+
 void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n) {
+    enum { ROUNDING_COST = 4, INT8_FASTER = 2 }; /* in float32 multiplications */
     const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    experts x = {session, weights, n, (size_t)c->dim, (size_t)c->expert_dim, (size_t)c->top_k, a, 0, 0, 0};
+    const int threads = session->threads;
+    experts x = {session, weights, n, (size_t)c->dim, (size_t)c->expert_dim, (size_t)c->top_k, &session->scratch, 0, 0, 0};
     x.stride = dm_q8_stride(x.dim);
     x.hidden_stride = dm_q8_stride(x.width);
     list_active(&x);
-    size_t units = x.width / UNIT, pieces = (dm_panel_count(x.dim) + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
-#pragma omp parallel if (n * x.top_k * x.width * x.dim > DM_WORTH_SHARING)
-    {
-#pragma omp for schedule(static)
-        for (size_t t = 0; t < n; t++) {
-            dm_quantized()->quantize(a->rounded + t * x.stride, a->h + t * x.dim, x.dim);
-        }
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n * x.top_k; i++) {
-            gather(&x, i);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < x.n_active * units; i++) {
-            unit_in(&x, a->active[i / units], i % units);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (size_t i = 0; i < x.n_active * pieces; i++) {
-            panels_out(&x, a->active[i / pieces], i % pieces * PANELS_TOGETHER);
-        }
-    }
+    size_t choices = n * x.top_k, tokens_each = choices / x.n_active + 1;
+    dm_parallel(threads, n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
+    dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
+    dm_parallel(threads, x.n_active * (x.width / UNIT), dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER), in_body,
+                &x);
+    dm_parallel(threads, x.n_active * pieces_out(&x),
+                dm_parallel_grain(PANELS_TOGETHER * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER), out_body, &x);
 }

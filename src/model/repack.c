@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/parallel.h"
+#include "base/threads.h"
 #include "kernels/quantized.h"
 
 enum { HUGE_PAGE = 2 << 20, PANELS_TOGETHER = 4 };
@@ -93,6 +95,23 @@ static void give_back(const void *data, size_t size) {
     }
 }
 
+typedef struct packing {
+    const source *from;
+    char *to;
+} packing;
+
+/* Panels begin .. end - 1 of all matrices laid end to end. */
+static void pack_body(void *user, size_t begin, size_t end, int thread) {
+    const packing *it = user;
+    const source *s = it->from;
+    size_t panels = dm_panel_count(s->rows), panel_bytes = dm_panel_bytes(s->format, s->columns);
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        dm_panels_pack(it->to + i * panel_bytes, s->format, matrix_data(s, i / panels), s->rows, s->columns,
+                       i % panels * DM_PANEL_ROWS, 1);
+    }
+}
+
 static dm_status pack(const source *s, block *out) {
     size_t panels = dm_panel_count(s->rows), panel_bytes = dm_panel_bytes(s->format, s->columns);
     size_t bytes = s->matrices * panels * panel_bytes; /* about as large as the tensor, whose size was checked */
@@ -103,14 +122,8 @@ static dm_status pack(const source *s, block *out) {
     }
     out->memory = memory;
     madvise(memory, out->size, MADV_HUGEPAGE);
-    size_t pieces = (panels + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
-#pragma omp parallel for schedule(dynamic, 8)
-    for (size_t i = 0; i < s->matrices * pieces; i++) {
-        size_t first = i % pieces * PANELS_TOGETHER;
-        size_t n = panels - first < PANELS_TOGETHER ? panels - first : PANELS_TOGETHER;
-        char *to = (char *)memory + (i / pieces * panels + first) * panel_bytes;
-        dm_panels_pack(to, s->format, matrix_data(s, i / pieces), s->rows, s->columns, first * DM_PANEL_ROWS, n);
-    }
+    packing it = {s, memory};
+    dm_parallel(dm_threads(), s->matrices * panels, PANELS_TOGETHER, pack_body, &it);
     for (size_t i = 0; i < s->matrices; i++) {
         give_back(matrix_data(s, i), s->rows * dm_type_bytes(s->tensor->type, s->columns));
     }

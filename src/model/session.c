@@ -12,11 +12,6 @@
 
 enum { BATCH = 256, MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *) };
 
-int dm_session_threads(const dm_session *session) {
-    int threads = dm_threads();
-    return threads < session->threads ? threads : session->threads;
-}
-
 dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer) {
     const dm_config *c = &session->model->config;
     return (dm_attention_shape){.n_heads = (size_t)c->n_heads,

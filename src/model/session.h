@@ -79,7 +79,4 @@ void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenize
 /* The attention of one of its layers. */
 dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer);
 
-/* Threads to use in a region whose scratch is per thread. */
-int dm_session_threads(const dm_session *session);
-
 #endif

@@ -1,0 +1,27 @@
+/*
+ * Loops shared out over threads, for work of microseconds: helpers that have
+ * nothing to do spin for a moment, then sleep, and a loop that is over before a
+ * sleeper wakes does not wait for it. (Training's loops, of milliseconds, are
+ * OpenMP's.)
+ */
+#ifndef DM_BASE_PARALLEL_H
+#define DM_BASE_PARALLEL_H
+
+#include "base/status.h"
+
+/* Items begin .. end - 1 of a loop, on thread `thread` (0 is the caller). */
+typedef void (*dm_parallel_body)(void *user, size_t begin, size_t end, int thread);
+
+/* Calls the body for all of `n` items, up to `grain` of them at once, on up to `threads` threads but no more than
+ * dm_threads(), the caller among them; returns when all are done. Which thread gets which items is left open. Inside a
+ * body, and while another thread of the program is running a loop, the caller does everything alone. */
+void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, void *user);
+
+/* The grain of items of `cost` multiplications each, or as much of other work: what is handed out is a microsecond's work
+ * or more, so that small loops stay with the caller. */
+size_t dm_parallel_grain(size_t cost);
+
+/* True inside a body: what it calls uses this thread alone. */
+bool dm_parallel_inside(void);
+
+#endif
