@@ -23,7 +23,12 @@ common="--vocab 600 --layers 2 --dim 64 --heads 4 --context 128 --batch 8 --step
 "$program" train --data "$source/src" --out "$folder/gpt2" $common --arch gpt2 --tokenizer "$folder/moe/model.gguf" --json
 reference=$source/../shared/models/ref-moe.gguf # in half precision; beside some checkouts
 [ -r "$reference" ] || reference=
-node "$peer/greedy.mjs" "$program" "$folder/moe/model.gguf" "$folder/gpt2/model.gguf" ${reference:+"$reference"}
+set -- "$folder/moe/model.gguf" "$folder/gpt2/model.gguf" ${reference:+"$reference"}
+for arch in llama mixtral olmoe qwen2moe; do # random weights; beside some checkouts too
+    tiny=$source/../shared/models/$arch-tiny.gguf
+    [ ! -r "$tiny" ] || set -- "$@" "$tiny"
+done
+node "$peer/greedy.mjs" "$program" "$@"
 
 for type in q8_0 q6_k q5_k_m q5_1 q5_0 q4_k_m q4_1 q4_0 iq4_nl iq4_xs q3_k_m q2_k bf16; do
     "$program" new "$folder/$type.gguf" --arch llama --dim 256 --layers 2 --heads 4 --kv-heads 2 --experts 4 --top-k 2 \
