@@ -133,7 +133,8 @@ static float *decoded(const dm_gguf *file, const char *name) {
 }
 
 static dm_gguf *create(const char *path, const char *type) {
-    const dm_model_info shape = {.architecture = "llama", .layers = 1, .dim = 256, .heads = 4, .ffn_dim = 256, .vocab = 2100};
+    const dm_model_info shape = {
+        .architecture = "llama", .layers = 1, .dim = 256, .heads = 4, .ffn_dim = 256, .vocab = DM_EMULATED ? 300 : 2100};
     dm_gguf *file = NULL;
     if (dm_model_create(path, &shape, NULL, true, type, 7, NULL) != DM_OK || dm_gguf_open(path, &file) != DM_OK) {
         fail_msg("%s", dm_error_message());
@@ -142,7 +143,7 @@ static dm_gguf *create(const char *path, const char *type) {
 }
 
 /* A model in a mixture has the weights of the same model in F32, each tensor as near as its type allows; the embedding is
- * longer than one piece. */
+ * longer than one piece, but in an emulator. */
 static void test_created_weights(void **state) {
     (void)state;
     dm_gguf *exact = create(test_path("exact.gguf"), "f32");
