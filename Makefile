@@ -58,6 +58,14 @@ test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator
 	@ninja -C build-aarch64 -j $(JOBS)
 	@ctest --test-dir build-aarch64 -j $(JOBS) --output-on-failure
 
+.PHONY: fuzz
+FUZZ_SECONDS ?= 60
+fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60) on what hostile files may hold
+	@scripts/deps lint
+	$(call configure,build-fuzz,-DDM_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang)
+	@ninja -C build-fuzz -j $(JOBS) fuzz-targets
+	@scripts/fuzz build-fuzz $(FUZZ_SECONDS)
+
 .PHONY: peer
 peer: ## fetch llama.cpp, with which a test compares generated text
 	@scripts/deps peer
@@ -92,7 +100,7 @@ install: all ## program, header, libraries, pkg-config file to $(DESTDIR)$(PREFI
 
 .PHONY: clean
 clean: ## remove the build folders; demo/ stays
-	rm -rf build build-asan build-tsan build-clang build-aarch64
+	rm -rf build build-asan build-tsan build-clang build-aarch64 build-fuzz
 
 .PHONY: help
 help: ## this list

@@ -2,6 +2,11 @@
 option(DM_TESTS "Build the tests" ON)
 option(DM_WERROR "Warnings are errors" ON)
 set(DM_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined or thread")
+option(DM_FUZZ "Build the fuzz targets, and everything for them; clang only" OFF)
+if(DM_FUZZ)
+    set(DM_TESTS OFF)
+    set(DM_SANITIZE fuzzer-no-link,address,undefined)
+endif()
 
 add_library(dm-options INTERFACE)
 target_compile_options(dm-options INTERFACE

@@ -253,6 +253,18 @@ static void test_special_tokens(void **state) {
     dm_tokenizer_close(tokenizer);
 }
 
+/* Whatever merges a file has: plain text makes no control token. */
+static void test_merges_make_no_control_token(void **state) {
+    (void)state;
+    vocabulary *v = usual();
+    v->types[256] = DM_TOKEN_CONTROL;
+    dm_tokenizer *tokenizer;
+    assert_int_equal(load(v, &tokenizer), DM_OK);
+    assert_ids(tokenizer, "abab", 4, 0, (int32_t[]){'a', 'b', 'a', 'b'}, 4);
+    assert_ids(tokenizer, "abab", 4, DM_ENCODE_SPECIAL, (int32_t[]){256, 256}, 2);
+    dm_tokenizer_close(tokenizer);
+}
+
 static void test_refused_vocabularies(void **state) {
     (void)state;
     vocabulary *v = usual();
@@ -502,17 +514,12 @@ static void test_word_lengths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_real_vocabularies),
-        cmocka_unit_test(test_real_special_tokens),
-        cmocka_unit_test(test_special_tokens),
-        cmocka_unit_test(test_refused_vocabularies),
-        cmocka_unit_test(test_tolerated_vocabularies),
-        cmocka_unit_test(test_missing_byte),
-        cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_write_and_fingerprint),
-        cmocka_unit_test(test_bytes_only),
-        cmocka_unit_test(test_random_round_trip),
-        cmocka_unit_test(test_long_runs),
+        cmocka_unit_test(test_real_vocabularies),     cmocka_unit_test(test_real_special_tokens),
+        cmocka_unit_test(test_special_tokens),        cmocka_unit_test(test_merges_make_no_control_token),
+        cmocka_unit_test(test_refused_vocabularies),  cmocka_unit_test(test_tolerated_vocabularies),
+        cmocka_unit_test(test_missing_byte),          cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_write_and_fingerprint), cmocka_unit_test(test_bytes_only),
+        cmocka_unit_test(test_random_round_trip),     cmocka_unit_test(test_long_runs),
         cmocka_unit_test(test_word_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -130,7 +130,9 @@ static int by_id(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-dm_status dm_special_find_ends(dm_tokenizer *tokenizer, const int32_t *named, size_t n) {
+dm_status dm_special_find_ends(dm_tokenizer *tokenizer) {
+    const int32_t named[] = {tokenizer->eos, tokenizer->eot, tokenizer->eom};
+    size_t n = sizeof named / sizeof *named;
     int32_t *ids = calloc(N_ENDS + n, sizeof *ids);
     if (ids == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory for a vocabulary");

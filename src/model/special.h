@@ -25,8 +25,8 @@ dm_status dm_special_sort(struct dm_tokenizer *tokenizer);
 /* The longest special token at the start of text[0..n), or -1. Control tokens only within its first `control` bytes. */
 int32_t dm_special_find(const struct dm_tokenizer *tokenizer, const char *text, size_t n, size_t control);
 
-/* Collects the ends. `named` are ids that the file names as ends, -1 for none. Tokens that look like ends, <|im_end|>, but
- * have another type become control tokens, as in other programs. */
-dm_status dm_special_find_ends(struct dm_tokenizer *tokenizer, const int32_t *named, size_t n);
+/* Collects the ends: those that the vocabulary names (eos, eot, eom) and those known by their texts. Tokens that look like
+ * ends, <|im_end|>, but have another type become control tokens, as in other programs. */
+dm_status dm_special_find_ends(struct dm_tokenizer *tokenizer);
 
 #endif

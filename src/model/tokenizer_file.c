@@ -183,6 +183,7 @@ static dm_status read_special(const dm_gguf *file, dm_tokenizer *tokenizer) {
         uint32_t id = dm_strings_find(&tokenizer->texts, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT));
         tokenizer->eos = id == DM_TABLE_NONE ? -1 : (int32_t)id;
     }
+    DM_TRY(dm_special_find_ends(tokenizer));
     DM_TRY(read_flag(file, "tokenizer.ggml.add_bos_token", tokenizer->bos, &tokenizer->add_bos));
     return read_flag(file, "tokenizer.ggml.add_eos_token", tokenizer->eos, &tokenizer->add_eos);
 }
@@ -214,16 +215,16 @@ static dm_status read_tokenizer(const dm_gguf *file, dm_tokenizer *tokenizer) {
     dm_status status = read_tokens(file, strings, count, tokenizer);
     free(strings);
     DM_TRY(status);
-    if (tokenizer->kind == DM_TOKENIZER_BPE) {
-        DM_TRY(dm_gguf_get_strings(file, "tokenizer.ggml.merges", &strings, &n_merges));
-        status = read_merges(strings, n_merges, tokenizer);
-        free(strings);
-        DM_TRY(status);
-    } else {
-        DM_TRY(read_scores(file, count, tokenizer));
-    }
     DM_TRY(read_special(file, tokenizer));
     DM_TRY(read_manners(file, tokenizer));
+    if (tokenizer->kind == DM_TOKENIZER_PIECES) {
+        DM_TRY(read_scores(file, count, tokenizer));
+        return dm_vocabulary_finish(tokenizer);
+    }
+    DM_TRY(dm_gguf_get_strings(file, "tokenizer.ggml.merges", &strings, &n_merges));
+    status = read_merges(strings, n_merges, tokenizer);
+    free(strings);
+    DM_TRY(status);
     return dm_vocabulary_finish(tokenizer);
 }
 

@@ -65,6 +65,11 @@ dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer) {
     return DM_OK;
 }
 
+/* Special tokens are met as a whole or not at all, and those of bytes are the last resort. */
+static bool is_met(uint8_t type) {
+    return type == DM_TOKEN_NORMAL || type == DM_TOKEN_UNUSED;
+}
+
 /* The token whose text is left's and right's joined, added if `add` and there is none. */
 static dm_status join(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
     size_t a, b;
@@ -98,7 +103,7 @@ dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t rig
         return dm_fail(DM_ERR_UNSUPPORTED, "more than %zu merges", tokenizer->n_merges);
     }
     uint64_t pair = dm_pair(left, right);
-    if (dm_table_get(&tokenizer->ranks, pair) != DM_TABLE_NONE) {
+    if (dm_table_get(&tokenizer->ranks, pair) != DM_TABLE_NONE || !is_met(tokenizer->types[*result])) {
         return DM_OK;
     }
     DM_TRY(dm_reserve(&tokenizer->merges, &tokenizer->merges_room, tokenizer->n_merges + 1, sizeof *tokenizer->merges));
@@ -173,11 +178,6 @@ static dm_status decode_tokens(dm_tokenizer *tokenizer) {
     return DM_OK;
 }
 
-/* Special tokens are met as a whole or not at all, and those of bytes are the last resort. */
-static bool is_met(uint8_t type) {
-    return type == DM_TOKEN_NORMAL || type == DM_TOKEN_UNUSED;
-}
-
 static bool space_inside(const char *bytes, size_t length) {
     for (size_t i = 1; i < length; i++) {
         if (bytes[i] == ' ' && bytes[i - 1] != ' ') {
@@ -246,8 +246,6 @@ static void find_bytes(dm_tokenizer *tokenizer) {
 }
 
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer) {
-    const int32_t named[] = {tokenizer->eos, tokenizer->eot, tokenizer->eom};
-    DM_TRY(dm_special_find_ends(tokenizer, named, sizeof named / sizeof *named));
     DM_TRY(decode_tokens(tokenizer));
     DM_TRY(find_pieces(tokenizer));
     find_bytes(tokenizer);
@@ -257,5 +255,6 @@ dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer) {
 dm_status dm_vocabulary_end(dm_tokenizer *tokenizer) {
     DM_TRY(dm_vocabulary_add(tokenizer, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT), DM_TOKEN_CONTROL));
     tokenizer->bos = tokenizer->eos = dm_tokenizer_vocab(tokenizer) - 1;
+    DM_TRY(dm_special_find_ends(tokenizer));
     return dm_vocabulary_finish(tokenizer);
 }

@@ -71,7 +71,8 @@ dm_status dm_vocabulary_add(dm_tokenizer *tokenizer, const char *text, size_t le
 /* Adds the tokens of the 256 bytes, in order. */
 dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer);
 /* Adds the next merge; *result is the token of the joined text. If there is none, one is added with `add`, else it is
- * DM_ERR_FORMAT. A merge that repeats an earlier one changes nothing. */
+ * DM_ERR_FORMAT. A merge that repeats an earlier one changes nothing, nor does one that makes a special token: plain text never
+ * becomes one. Types are known by then. */
 dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result);
 /* Fills what follows from the tokens, their types and the merges. */
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer);
