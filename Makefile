@@ -72,12 +72,15 @@ peer: ## fetch llama.cpp, with which a test compares generated text
 	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 
 .PHONY: bench
-bench: ## training beside PyTorch, memory, bfloat16's cost, encoding, row operations: about half an hour, machine idle
+bench: ## inference beside llama.cpp, training beside PyTorch, memory, bfloat16's cost, kernels: about an hour, machine idle
 	@scripts/deps build test bench
+	@$(MAKE) --no-print-directory peer || echo "llama.cpp could not be fetched: dilmodeli is measured alone"
 	@$(MAKE) --no-print-directory all
-	@ninja -C $(BUILD) --quiet dm-bench-tokenizer dm-bench-vector dm-bench-peak
+	@ninja -C $(BUILD) --quiet dm-bench-tokenizer dm-bench-vector dm-bench-peak dm-bench-quantized
 	@bench/encoding $(BUILD)
 	@$(BUILD)/bench/dm-bench-vector
+	@$(BUILD)/bench/dm-bench-quantized
+	@/usr/bin/python3 bench/inference.py $(BUILD)
 	@/usr/bin/python3 bench/train.py $(BUILD)
 	@bench/memory $(BUILD)/dilmodeli
 	@bench/precision $(BUILD)/dilmodeli

@@ -67,10 +67,11 @@ typedef struct dm_panel_format {
     FORMAT(iq4_nl, DM_TYPE_IQ4_NL, DM_CODES_TABLE, DM_SCALES_PLAIN, 0)                                                           \
     FORMAT(iq4_xs, DM_TYPE_IQ4_XS, DM_CODES_TABLE, DM_SCALES_GROUPS_32, 0)
 
+/* Their numbers: DM_PANEL_q4_0 and so on. */
 enum {
-#define DM_PANEL_COUNT_ONE(name, type, codes, scales, offset) +1
-    DM_PANEL_COUNT = 0 DM_PANEL_FORMATS(DM_PANEL_COUNT_ONE)
-#undef DM_PANEL_COUNT_ONE
+#define DM_PANEL_NUMBER(name, type, codes, scales, offset) DM_PANEL_##name,
+    DM_PANEL_FORMATS(DM_PANEL_NUMBER) DM_PANEL_COUNT
+#undef DM_PANEL_NUMBER
 };
 
 /* The format of a type, or NULL where it has none; its number below DM_PANEL_COUNT is format - dm_panel_format_at(0). */

@@ -16,7 +16,6 @@
 #define v_from_i8(p) ((vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define v_store_i8(p, a) _mm_storeu_si128((__m128i *)(p), _mm512_cvtepi32_epi8((__m512i)(a)))
 #define v_dot(acc, w, x) ((vi)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(w), (__m512i)(x)))
-#define v_dot_signed(acc, w, x) v_dot(acc, w, x)
 #define v_signed(w) ((w) ^ 0x80808080)
 #define v_lookup(w)                                                                                                              \
     ((vu)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)dm_iq4_values)), (__m512i)(w)))

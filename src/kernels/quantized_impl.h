@@ -7,7 +7,7 @@
  *   SIDE_BY_SIDE            of these, how many have their sums in registers at once
  *   DM_TABLE, DM_ISA        name of the table, and of the instruction set
  *   v_dot(acc, w, x)        acc + 4 products a lane, w codes 0 .. 127 (or 0 .. 255 after v_signed), x int8
- *   v_dot_signed(acc, w, x) the same for codes that went through v_signed
+ *   v_dot_signed(acc, w, x) the same for codes that went through v_signed, where it is another instruction
  *   SIGNED_SHIFT            1 where v_signed adds 128
  *   v_store_i8(p, a)        int32 of -128 .. 127 to LANES bytes at p
  */
@@ -64,6 +64,18 @@ enum {
     UNITS_AHEAD = 16, /* measured, a fifth more bandwidth than without; on into the next panel, and past the end harmless */
 };
 
+/* sum + 4 products a lane */
+ALWAYS_INLINE vi dot(vi sum, bool is_signed, vu codes, vi x) {
+#ifdef v_dot_signed
+    if (is_signed) {
+        return v_dot_signed(sum, codes, x);
+    }
+#else
+    (void)is_signed;
+#endif
+    return v_dot(sum, codes, x);
+}
+
 /* sums[t] += products of half a unit for each of n tokens, which take turns: chains of dependent additions that run side by
  * side keep the units busy. */
 ALWAYS_INLINE void dots(vi *sums, size_t n, bool is_signed, const vu *w, const dm_q8_block *x, size_t ldx, int half) {
@@ -74,7 +86,7 @@ ALWAYS_INLINE void dots(vi *sums, size_t n, bool is_signed, const vu *w, const d
             int32_t four;
             memcpy(&four, x[t * ldx].q + 16 * half + 4 * g, sizeof four);
             vu codes = w[half * LINES / 2 + g];
-            sums[t] = is_signed ? v_dot_signed(sums[t], codes, splat_i(four)) : v_dot(sums[t], codes, splat_i(four));
+            sums[t] = dot(sums[t], is_signed, codes, splat_i(four));
         }
     }
 }

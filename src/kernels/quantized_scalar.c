@@ -144,16 +144,10 @@ static void product(int format, float *y, size_t ldy, const dm_q8_block *x, size
     }
 }
 
-/* Numbers of the formats in their order. */
-enum {
-#define NUMBER(name, type, codes, scales, offset) number_##name,
-    DM_PANEL_FORMATS(NUMBER)
-};
-
 #define DEFINE_PRODUCT(name, type, codes, scales, offset)                                                                        \
     static void product_##name(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,              \
                                size_t columns) {                                                                                 \
-        product(number_##name, y, ldy, x, ldx, m, panel, columns);                                                               \
+        product(DM_PANEL_##name, y, ldy, x, ldx, m, panel, columns);                                                             \
     }
 DM_PANEL_FORMATS(DEFINE_PRODUCT)
 

@@ -116,7 +116,7 @@ void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, s
     x.stride = dm_q8_stride(x.dim);
     x.hidden_stride = dm_q8_stride(x.width);
     list_active(&x);
-    size_t choices = n * x.top_k, tokens_each = choices / x.n_active + 1;
+    size_t choices = n * x.top_k, tokens_each = choices / (x.n_active + 1) + 1; /* about */
     dm_parallel(threads, n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
     dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
     dm_parallel(threads, x.n_active * (x.width / UNIT), dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER), in_body,
