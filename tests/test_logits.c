@@ -51,21 +51,25 @@ static void check_last(const dm_model *model, const int32_t *ids, int32_t n, con
     dm_session_free(session);
 }
 
+/* Logarithm of the sum of the exponentials of a position's logits. */
+static double log_sum_exp(const float *logits) {
+    float most = logits[0];
+    for (size_t i = 1; i < VOCAB; i++) {
+        most = logits[i] > most ? logits[i] : most;
+    }
+    double sum = 0.0;
+    for (size_t i = 0; i < VOCAB; i++) {
+        sum += exp((double)logits[i] - (double)most);
+    }
+    return (double)most + log(sum);
+}
+
 /* KL(expected || ours) of one position, nats. */
 static double divergence(const float *expected, const float *ours) {
-    double most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0, 0.0}, kl = 0.0;
+    double expected_sum = log_sum_exp(expected), our_sum = log_sum_exp(ours), kl = 0.0;
     for (size_t i = 0; i < VOCAB; i++) {
-        most[0] = fmax(most[0], expected[i]);
-        most[1] = fmax(most[1], ours[i]);
-    }
-    for (size_t i = 0; i < VOCAB; i++) {
-        sum[0] += exp(expected[i] - most[0]);
-        sum[1] += exp(ours[i] - most[1]);
-    }
-    for (size_t i = 0; i < VOCAB; i++) {
-        double p = expected[i] - most[0] - log(sum[0]);
-        double q = ours[i] - most[1] - log(sum[1]);
-        kl += exp(p) * (p - q);
+        double p = (double)expected[i] - expected_sum;
+        kl += exp(p) * (p - ((double)ours[i] - our_sum));
     }
     return kl;
 }
