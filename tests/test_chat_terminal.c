@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <poll.h>
 #include <pty.h>
 #include <sys/wait.h>
@@ -27,7 +28,10 @@ typedef struct terminal {
 static void start(terminal *t, const char *model, const char *most) {
     *t = (terminal){0};
     t->child = forkpty(&t->descriptor, NULL, NULL, NULL);
-    assert_true(t->child >= 0);
+    if (t->child < 0) {
+        print_message("no terminal can be had here (%s)\n", strerror(errno)); /* a container without /dev/pts */
+        skip();
+    }
     if (t->child == 0) {
         execl(DM_CLI, DM_CLI, "run", model, "--temp", "0", "--threads", "1", "-n", most, "--chat-template", "chatml", "--system",
               "Go on.", (char *)NULL);
