@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "base/threads.h"
+#include "kernels/linear_tiles.h"
 #include "kernels/matmul.h"
 #include "kernels/quantized.h"
 #include "kernels/vector.h"
@@ -17,85 +18,21 @@ enum {
     INT8_FASTER = 2,          /* than float32 multiplications */
 };
 
-static const void *row_at(const dm_weight *weight, size_t row) {
-    return (const char *)weight->data + row * dm_type_bytes(weight->type, weight->columns);
-}
-
-dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
-    dm_weight part = {row_at(weight, first), weight->type, rows, weight->columns, NULL};
-    if (weight->panels != NULL && first % DM_PANEL_ROWS == 0) {
-        const dm_panel_format *format = dm_panel_format_of(weight->type);
-        part.panels = (const char *)weight->panels + first / DM_PANEL_ROWS * dm_panel_bytes(format, weight->columns);
-    }
-    return part;
-}
-
-size_t dm_weight_panel_bytes(const dm_weight *weight) {
-    return dm_panel_count(weight->rows) * dm_panel_bytes(dm_panel_format_of(weight->type), weight->columns);
-}
-
-/* sums[t] = sum over i of W[row, i] x[t, i]: DM_MAX_BLOCK weights are decoded at a time, once for all m <= FEW_TOKENS. */
-static void dot_blocks(const dm_weight *weight, size_t row, const float *x, size_t ldx, size_t m, float *sums) {
-    const dm_vector_table *vector = dm_vector();
-    dm_decode_fn decode = dm_type_decoder(weight->type);
-    const char *blocks = row_at(weight, row);
-    float decoded[DM_MAX_BLOCK];
-    memset(sums, 0, m * sizeof *sums);
-    for (size_t i = 0; i < weight->columns; i += DM_MAX_BLOCK) {
-        size_t n = weight->columns - i < DM_MAX_BLOCK ? weight->columns - i : DM_MAX_BLOCK;
-        decode(decoded, blocks + dm_type_bytes(weight->type, i), n);
-        for (size_t t = 0; t < m; t++) {
-            sums[t] += vector->dot(decoded, x + t * ldx + i, n);
-        }
-    }
-}
-
-static bool is_blocks(dm_type type) {
-    return type != DM_TYPE_F32 && type != DM_TYPE_F16 && type != DM_TYPE_BF16;
-}
-
-float dm_weight_dot(const dm_weight *weight, size_t row, const float *x) {
-    const dm_vector_table *vector = dm_vector();
-    const void *w = row_at(weight, row);
-    float sum;
-    switch (weight->type) {
-    case DM_TYPE_F32:
-        return vector->dot(w, x, weight->columns);
-    case DM_TYPE_F16:
-        return vector->dot_f16(w, x, weight->columns);
-    case DM_TYPE_BF16:
-        return vector->dot_bf16(w, x, weight->columns);
-    default:
-        dot_blocks(weight, row, x, 0, 1, &sum);
-        return sum;
-    }
-}
-
-/* y [rows, columns] = the whole matrix as float32 */
-static void widen(float *y, const dm_weight *weight) {
-    dm_type_decoder(weight->type)(y, weight->data, weight->rows * weight->columns);
-}
-
-void dm_weight_row(float *y, const dm_weight *weight, size_t row) {
-    dm_weight one = dm_weight_rows(weight, row, 1);
-    widen(y, &one);
-}
-
-size_t dm_linear_scratch(size_t columns) {
+/* Floats of a thread's own. */
+static size_t scratch_each(size_t columns) {
     return columns > SCRATCH_FLOATS / ROWS_TOGETHER ? columns * ROWS_TOGETHER : SCRATCH_FLOATS;
+}
+
+size_t dm_linear_scratch(size_t columns, size_t m, int threads) {
+    size_t tiles = dm_linear_tiles_scratch(columns, m, threads), others = (size_t)threads * scratch_each(columns);
+    return tiles > others ? tiles : others;
 }
 
 /* Row `row` of the results of m <= FEW_TOKENS tokens. */
 static void dot_row(const dm_linear_product *product, size_t row, const float *x, size_t ldx, size_t m, float *y) {
     float bias = product->bias != NULL ? product->bias[row] : 0.0f;
     float sums[FEW_TOKENS];
-    if (is_blocks(product->weight.type)) {
-        dot_blocks(&product->weight, row, x, ldx, m, sums);
-    } else {
-        for (size_t t = 0; t < m; t++) {
-            sums[t] = dm_weight_dot(&product->weight, row, x + t * ldx);
-        }
-    }
+    dm_weight_dots(&product->weight, row, x, ldx, m, sums);
     for (size_t t = 0; t < m; t++) {
         y[t * product->ldy + row] = sums[t] + bias;
     }
@@ -158,7 +95,7 @@ static void add_bias(const dm_linear_product *product, float *y, size_t m, size_
 
 /* Rows of weights that are one float32 product: a number that does not depend on the threads, nor exceeds the scratch. */
 static size_t block_rows(const dm_weight *weight) {
-    size_t fit = dm_linear_scratch(weight->columns) / weight->columns;
+    size_t fit = scratch_each(weight->columns) / weight->columns;
     size_t wanted = weight->rows >= 8 * BLOCK_ROWS ? BLOCK_ROWS : 2 * ROWS_TOGETHER;
     return fit < wanted ? fit : wanted;
 }
@@ -171,7 +108,7 @@ static dm_status multiply_block(const shared *s, size_t row, float *widened) {
     dm_weight part = dm_weight_rows(&product->weight, row, rows);
     const float *w = part.data;
     if (part.type != DM_TYPE_F32) {
-        widen(widened, &part);
+        dm_weight_widen(widened, &part);
         w = widened;
     }
     DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, s->x, s->ldx, w, columns, s->m, rows, columns,
@@ -198,31 +135,6 @@ static dm_status linear_many(shared *s, int threads) {
 }
 
 /* ---- Panels ---- */
-
-/* Blocks between rows of rounded activations: odd, so that rows lie in different cache sets. */
-size_t dm_q8_stride(size_t columns) {
-    return columns / DM_PANEL_UNIT | 1;
-}
-
-void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
-                              float *y, size_t ldy) {
-    const dm_panel_format *format = dm_panel_format_of(weight->type);
-    dm_panel_product_fn multiply = dm_quantized()->product[format - dm_panel_format_at(0)];
-    size_t bytes = dm_panel_bytes(format, weight->columns);
-    for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS) {
-        const char *data = (const char *)weight->panels + panel * bytes;
-        size_t left = weight->rows - panel * DM_PANEL_ROWS;
-        if (left >= DM_PANEL_ROWS) {
-            multiply(y, ldy, x, ldx, m, data, weight->columns);
-            continue;
-        }
-        for (size_t t = 0; t < m; t++) {
-            float whole[DM_PANEL_ROWS];
-            multiply(whole, DM_PANEL_ROWS, x + t * ldx, ldx, 1, data, weight->columns);
-            memcpy(y + t * ldy, whole, left * sizeof *y);
-        }
-    }
-}
 
 /* Panels [begin, end) of all products laid end to end. */
 static void panels_body(void *user, size_t begin, size_t end, int thread) {
@@ -282,7 +194,11 @@ static bool all_packed(const dm_linear_product *products, size_t count) {
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
                     float *scratch, int threads) {
     shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .scratch = scratch};
-    s.scratch_size = dm_linear_scratch(products->weight.columns);
+    s.scratch_size = scratch_each(products->weight.columns);
+    if (rows == DM_ROWS_OF_CHUNK && dm_linear_takes_tiles(products, count, m)) {
+        dm_linear_tiles(products, count, x, ldx, m, scratch, threads);
+        return DM_OK;
+    }
     if (all_packed(products, count)) {
         linear_packed(&s, threads);
         return DM_OK;

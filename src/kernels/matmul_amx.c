@@ -1,7 +1,6 @@
 /*
- * Both operands are rounded to bfloat16 and packed into tiles of 16 x 64 bytes: a tile of `a` holds 16 rows of 32
- * elements; one of `b` holds 16 pairs of elements, next to each other along k, of 16 columns. Four tiles of sums are then
- * kept in registers while k runs. The packed panels stay in the second-level cache.
+ * Both operands are rounded to bfloat16 and packed into tiles. Four tiles of sums are then kept in registers while k runs.
+ * The packed panels stay in the second-level cache.
  */
 #include "kernels/matmul_amx.h"
 
@@ -9,12 +8,9 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#include <immintrin.h>
+#include "kernels/amx_tiles.h"
 
 enum {
-    SIDE = 16,         /* rows and columns of a tile of sums */
-    DEPTH = 32,        /* elements of k in a tile */
-    TILE_BYTES = 1024, /* of any tile */
     BLOCK_M = 256,
     BLOCK_N = 512,
     BLOCK_K = 512,
@@ -36,13 +32,9 @@ static size_t tiles(size_t n, size_t side) {
 
 /* ---- Packing ---- */
 
-static __mmask16 first(size_t n) {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
-}
-
 /* Register i = up to 32 elements of row i, rounded; zeros where the matrix ends. */
 static inline void load_rows(__m512i out[SIDE], const float *x, size_t ld, size_t rows, size_t columns) {
-    __mmask16 low = first(columns), high = first(columns > 16 ? columns - 16 : 0);
+    __mmask16 low = first_lanes(columns), high = first_lanes(columns > 16 ? columns - 16 : 0);
     for (size_t i = 0; i < SIDE; i++) {
         __m512 left = i < rows ? _mm512_maskz_loadu_ps(low, x + i * ld) : _mm512_setzero_ps();
         __m512 right = i < rows ? _mm512_maskz_loadu_ps(high, x + i * ld + 16) : _mm512_setzero_ps();
@@ -54,42 +46,11 @@ static inline void load_rows(__m512i out[SIDE], const float *x, size_t ld, size_
 static inline void load_pairs(__m512i out[SIDE], const float *x, size_t ld, size_t rows, size_t columns) {
     const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
                                            4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __mmask16 mask = first(columns);
+    __mmask16 mask = first_lanes(columns);
     for (size_t i = 0; i < SIDE; i++) {
         __m512 even = 2 * i < rows ? _mm512_maskz_loadu_ps(mask, x + 2 * i * ld) : _mm512_setzero_ps();
         __m512 odd = 2 * i + 1 < rows ? _mm512_maskz_loadu_ps(mask, x + (2 * i + 1) * ld) : _mm512_setzero_ps();
         out[i] = _mm512_permutexvar_epi16(weave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
-    }
-}
-
-/* The 16 x 16 words in `r` turned over. */
-static inline void transpose(__m512i r[SIDE]) {
-    __m512i s[SIDE];
-    for (int i = 0; i < SIDE; i += 2) {
-        s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < SIDE; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(s[i], s[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(s[i], s[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(s[i + 1], s[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(s[i + 1], s[i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        s[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        s[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        s[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        s[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0xdd);
-    }
-}
-
-static inline void store_tile(uint8_t *tile, const __m512i r[SIDE]) {
-    for (int i = 0; i < SIDE; i++) {
-        _mm512_store_si512(tile + (size_t)i * 64, r[i]);
     }
 }
 
@@ -115,7 +76,7 @@ static void pack(uint8_t *out, const operand *x, size_t at, size_t across, size_
                 load_pairs(r, x->data + (l + t) * x->ld + side, x->ld, deep, wide);
             }
             if (x->along_k == x->paired) {
-                transpose(r);
+                transpose_words(r);
             }
             store_tile(out, r);
         }
@@ -124,80 +85,19 @@ static void pack(uint8_t *out, const operand *x, size_t at, size_t across, size_
 
 /* ---- Multiplying ---- */
 
-/* All tiles of full size. Constant: to the compiler, loading it reads but its first bytes. */
-static const struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} full_tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
-
-/* c[32, 32] = (add ? c : 0) + a b over `depth` tiles of k; the second tile rows of a and b follow the first ones. */
-static void multiply_32x32(float *c, size_t ldc, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
-    size_t stride = ldc * sizeof(float);
-    const uint8_t *a2 = a + depth * TILE_BYTES;
-    const uint8_t *b2 = b + depth * TILE_BYTES;
-    if (add) {
-        _tile_loadd(0, c, stride);
-        _tile_loadd(1, c + SIDE, stride);
-        _tile_loadd(2, c + SIDE * ldc, stride);
-        _tile_loadd(3, c + SIDE * ldc + SIDE, stride);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    for (size_t l = 0; l < depth * TILE_BYTES; l += TILE_BYTES) {
-        _tile_loadd(4, a + l, 64);
-        _tile_loadd(6, b + l, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b2 + l, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a2 + l, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, c, stride);
-    _tile_stored(1, c + SIDE, stride);
-    _tile_stored(2, c + SIDE * ldc, stride);
-    _tile_stored(3, c + SIDE * ldc + SIDE, stride);
-}
-
-/* The same for c[16, 32]. */
-static void multiply_16x32(float *c, size_t ldc, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
-    size_t stride = ldc * sizeof(float);
-    const uint8_t *b2 = b + depth * TILE_BYTES;
-    if (add) {
-        _tile_loadd(0, c, stride);
-        _tile_loadd(1, c + SIDE, stride);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-    }
-    for (size_t l = 0; l < depth * TILE_BYTES; l += TILE_BYTES) {
-        _tile_loadd(4, a + l, 64);
-        _tile_loadd(6, b + l, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b2 + l, 64);
-        _tile_dpbf16ps(1, 4, 7);
-    }
-    _tile_stored(0, c, stride);
-    _tile_stored(1, c + SIDE, stride);
-}
-
 /* Up to 32 x 32 elements of c; those at its edge go through a full block of their own. */
 static void multiply_block(float *c, size_t ldc, size_t m, size_t n, const uint8_t *a, const uint8_t *b, size_t depth, bool add) {
-    void (*multiply)(float *, size_t, const uint8_t *, const uint8_t *, size_t, bool) =
+    void (*multiply)(float *, size_t, const uint8_t *, size_t, const uint8_t *, size_t, bool) =
         m > SIDE ? multiply_32x32 : multiply_16x32;
     if (m % SIDE == 0 && n == 2 * SIDE) {
-        multiply(c, ldc, a, b, depth, add);
+        multiply(c, ldc, a, depth * TILE_BYTES, b, depth, add);
         return;
     }
     float edge[2 * SIDE * 2 * SIDE];
     for (size_t i = 0; i < m && add; i++) {
         memcpy(edge + i * 2 * SIDE, c + i * ldc, n * sizeof *c);
     }
-    multiply(edge, 2 * SIDE, a, b, depth, add);
+    multiply(edge, 2 * SIDE, a, depth * TILE_BYTES, b, depth, add);
     for (size_t i = 0; i < m; i++) {
         memcpy(c + i * ldc, edge + i * 2 * SIDE, n * sizeof *c);
     }

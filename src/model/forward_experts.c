@@ -188,9 +188,9 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
         {dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
     const dm_linear_product out = {dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
-    DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_CHUNK, widened, 1));
+    DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_EXPERT, widened, 1));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
-    return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_CHUNK, widened, 1);
+    return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_EXPERT, widened, 1);
 }
 
 static void experts_body(void *user, size_t begin, size_t end, int thread) {

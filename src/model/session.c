@@ -149,8 +149,8 @@ static void make_scratch(dm_session *session) {
     a->ffn = want(session, batch * ffn, sizeof *a->ffn);
     a->ffn_up = want(session, gated ? batch * ffn : 0, sizeof *a->ffn_up);
     a->shared = want(session, c->shared_dim > 0 ? batch * (size_t)c->dim : 0, sizeof *a->shared);
-    a->widened_size = dm_linear_scratch(widest_row(session));
-    a->widened = want(session, (size_t)session->threads * a->widened_size, sizeof *a->widened);
+    a->widened_size = dm_linear_scratch(widest_row(session), 0, 1);
+    a->widened = want(session, dm_linear_scratch(widest_row(session), batch, session->threads), sizeof *a->widened);
     session->ids = want(session, (size_t)session->context, sizeof *session->ids);
     session->logits = want(session, (size_t)c->vocab, sizeof *session->logits);
     make_attention_scratch(session);

@@ -1,0 +1,37 @@
+/*
+ * Products of many rows of activations with weights of any type but float32 on tile registers (AMX-BF16): both are rounded
+ * to bfloat16, weights where they are used, from their panels or from 16-bit floats; sums are float32. A result depends on
+ * its row of activations and its row of weights alone, wherever they lie.
+ */
+#ifndef DM_KERNELS_TILES_H
+#define DM_KERNELS_TILES_H
+
+#include "kernels/weight.h"
+
+enum {
+    DM_TILE_ROWS = 16,     /* rows of activations that share a tile */
+    DM_TILE_COLUMNS = 32,  /* columns of a tile */
+    DM_TILES_TOGETHER = 32 /* rows of weights of one product */
+};
+
+/* Whether the machine has the registers: nothing below may be called where not. */
+bool dm_tiles(void);
+/* Whether a weight can be multiplied so. */
+bool dm_tiles_take(const dm_weight *weight);
+
+/* Tiles along `columns` columns. Packed activations [m, columns] are tiles [m / 16 rounded up][units], zeros where the
+ * matrix ends, aligned to 64 bytes: */
+size_t dm_tiles_units(size_t columns);
+size_t dm_tiles_bytes(size_t m, size_t columns);
+
+/* Packs rows of x, ldx floats between them: row i is row rows[i] of x, or i where rows is NULL. Rows of tiles are `units`
+ * tiles apart. */
+void dm_tiles_pack(void *out, size_t units, const float *x, size_t ldx, const int32_t *rows, size_t m, size_t columns);
+
+/* Bytes of scratch, aligned to 64, of one product. */
+size_t dm_tiles_scratch(void);
+/* sums [m rounded up to 16][32] = packed activations x times rows `row` .. `row` + 31 of the weight, where it ends zeros. By
+ * the calling thread; m > 0. */
+void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch);
+
+#endif

@@ -1,0 +1,93 @@
+#include "kernels/weight.h"
+
+#include <string.h>
+
+#include "kernels/vector.h"
+
+static const void *row_at(const dm_weight *weight, size_t row) {
+    return (const char *)weight->data + row * dm_type_bytes(weight->type, weight->columns);
+}
+
+dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
+    dm_weight part = {row_at(weight, first), weight->type, rows, weight->columns, NULL};
+    if (weight->panels != NULL && first % DM_PANEL_ROWS == 0) {
+        const dm_panel_format *format = dm_panel_format_of(weight->type);
+        part.panels = (const char *)weight->panels + first / DM_PANEL_ROWS * dm_panel_bytes(format, weight->columns);
+    }
+    return part;
+}
+
+size_t dm_weight_panel_bytes(const dm_weight *weight) {
+    return dm_panel_count(weight->rows) * dm_panel_bytes(dm_panel_format_of(weight->type), weight->columns);
+}
+
+/* The same for types of blocks: DM_MAX_BLOCK weights are decoded at a time, once for all m. */
+static void dot_blocks(const dm_weight *weight, size_t row, const float *x, size_t ldx, size_t m, float *sums) {
+    const dm_vector_table *vector = dm_vector();
+    dm_decode_fn decode = dm_type_decoder(weight->type);
+    const char *blocks = row_at(weight, row);
+    float decoded[DM_MAX_BLOCK];
+    memset(sums, 0, m * sizeof *sums);
+    for (size_t i = 0; i < weight->columns; i += DM_MAX_BLOCK) {
+        size_t n = weight->columns - i < DM_MAX_BLOCK ? weight->columns - i : DM_MAX_BLOCK;
+        decode(decoded, blocks + dm_type_bytes(weight->type, i), n);
+        for (size_t t = 0; t < m; t++) {
+            sums[t] += vector->dot(decoded, x + t * ldx + i, n);
+        }
+    }
+}
+
+void dm_weight_dots(const dm_weight *weight, size_t row, const float *x, size_t ldx, size_t m, float *sums) {
+    const dm_vector_table *vector = dm_vector();
+    const void *w = row_at(weight, row);
+    if (weight->type != DM_TYPE_F32 && weight->type != DM_TYPE_F16 && weight->type != DM_TYPE_BF16) {
+        dot_blocks(weight, row, x, ldx, m, sums);
+        return;
+    }
+    for (size_t t = 0; t < m; t++) {
+        const float *other = x + t * ldx;
+        sums[t] = weight->type == DM_TYPE_F32   ? vector->dot(w, other, weight->columns)
+                  : weight->type == DM_TYPE_F16 ? vector->dot_f16(w, other, weight->columns)
+                                                : vector->dot_bf16(w, other, weight->columns);
+    }
+}
+
+float dm_weight_dot(const dm_weight *weight, size_t row, const float *x) {
+    float sum;
+    dm_weight_dots(weight, row, x, 0, 1, &sum);
+    return sum;
+}
+
+void dm_weight_widen(float *y, const dm_weight *weight) {
+    dm_type_decoder(weight->type)(y, weight->data, weight->rows * weight->columns);
+}
+
+void dm_weight_row(float *y, const dm_weight *weight, size_t row) {
+    dm_weight one = dm_weight_rows(weight, row, 1);
+    dm_weight_widen(y, &one);
+}
+
+size_t dm_q8_stride(size_t columns) {
+    return columns / DM_PANEL_UNIT | 1; /* odd */
+}
+
+void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
+                              float *y, size_t ldy) {
+    const dm_panel_format *format = dm_panel_format_of(weight->type);
+    dm_panel_product_fn multiply = dm_quantized()->product[format - dm_panel_format_at(0)];
+    size_t bytes = dm_panel_bytes(format, weight->columns);
+    for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS) {
+        const char *data = (const char *)weight->panels + panel * bytes;
+        size_t left = weight->rows - panel * DM_PANEL_ROWS;
+        if (left >= DM_PANEL_ROWS) {
+            multiply(y, ldy, x, ldx, m, data, weight->columns);
+            continue;
+        }
+        for (size_t t = 0; t < m; t++) {
+            float whole[DM_PANEL_ROWS];
+            multiply(whole, DM_PANEL_ROWS, x + t * ldx, ldx, 1, data, weight->columns);
+            memcpy(y + t * ldy, whole, left * sizeof *y);
+        }
+    }
+}
+

@@ -1,0 +1,39 @@
+/* A matrix of weights in the type that a file stores, and its panels where it has been repacked. */
+#ifndef DM_KERNELS_WEIGHT_H
+#define DM_KERNELS_WEIGHT_H
+
+#include "kernels/quantized.h"
+
+/* A matrix W [rows, columns] of a type that has a decoder; rows contiguous, each of whole blocks. Memory is the owner's. */
+typedef struct dm_weight {
+    const void *data;
+    dm_type type;
+    size_t rows, columns;
+    const void *panels; /* the same weights as panels, which products then use; or NULL */
+} dm_weight;
+
+/* sum over i of W[row, i] x[i] */
+float dm_weight_dot(const dm_weight *weight, size_t row, const float *x);
+/* sums[t] = the same of each of m rows of x, ldx floats apart: what is read of W is read once for all. */
+void dm_weight_dots(const dm_weight *weight, size_t row, const float *x, size_t ldx, size_t m, float *sums);
+
+/* y [rows, columns] = the whole matrix as float32. */
+void dm_weight_widen(float *y, const dm_weight *weight);
+/* y[columns] = W[row], as float32. */
+void dm_weight_row(float *y, const dm_weight *weight, size_t row);
+
+/* Blocks between rows of `columns` rounded activations that keep them in different cache sets. */
+size_t dm_q8_stride(size_t columns);
+
+/* y [m, 16 n] = x times rows 16 first ... of a matrix that has panels; less where the matrix ends. ldx blocks between rows
+ * of x, ldy floats between rows of y. By the calling thread. */
+void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
+                              float *y, size_t ldy);
+
+/* Bytes of all panels of a matrix whose type has them. */
+size_t dm_weight_panel_bytes(const dm_weight *weight);
+
+/* Rows first .. first + rows - 1 of a matrix, e.g. one expert of a stack of them. It has panels if they begin with one. */
+dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows);
+
+#endif
