@@ -1,10 +1,7 @@
 #include "kernels/linear_tiles.h"
 
-#include <string.h>
-
 #include "base/parallel.h"
 #include "kernels/tiles.h"
-#include "kernels/vector.h"
 
 enum {
     ENOUGH_ROWS = 16,   /* from here on tiles beat int8 dot products */
@@ -18,9 +15,9 @@ typedef struct shared {
     size_t count;
     const float *x;
     size_t ldx, m;
-    uint8_t *packed;                    /* x as tiles */
-    float *sums;                        /* [threads, m rounded up to 16, 32] */
-    uint8_t *scratch;                   /* [threads, dm_tiles_scratch()] */
+    uint8_t *packed;  /* x as tiles */
+    float *sums;      /* [threads, m rounded up to 16, 32] */
+    uint8_t *scratch; /* [threads, dm_tiles_scratch()] */
     size_t sums_each, units, columns;
 } shared;
 
@@ -54,20 +51,6 @@ static void pack_body(void *user, size_t begin, size_t end, int thread) {
                   s->columns);
 }
 
-/* y = sums + bias, rows of weights row .. */
-static void put(const dm_linear_product *product, const float *sums, size_t m, size_t row) {
-    const dm_vector_table *vector = dm_vector();
-    size_t left = product->weight.rows - row, n = left < DM_TILES_TOGETHER ? left : DM_TILES_TOGETHER;
-    for (size_t t = 0; t < m; t++, sums += DM_TILES_TOGETHER) {
-        float *y = product->y + t * product->ldy + row;
-        if (product->bias != NULL) {
-            vector->add(y, sums, product->bias + row, n);
-        } else {
-            memcpy(y, sums, n * sizeof *y);
-        }
-    }
-}
-
 /* Groups of rows begin .. end - 1 of all products laid end to end. */
 static void multiply_body(void *user, size_t begin, size_t end, int thread) {
     const shared *s = user;
@@ -78,8 +61,10 @@ static void multiply_body(void *user, size_t begin, size_t end, int thread) {
         size_t groups = groups_of(&product->weight);
         size_t to = end - base < groups ? end - base : groups;
         for (size_t group = begin > base ? begin - base : 0; group < to; group++) {
-            dm_tiles_product(sums, s->packed, s->m, &product->weight, group * DM_TILES_TOGETHER, scratch);
-            put(product, sums, s->m, group * DM_TILES_TOGETHER);
+            size_t row = group * DM_TILES_TOGETHER, left = product->weight.rows - row;
+            dm_tiles_product(sums, s->packed, s->m, &product->weight, row, scratch);
+            dm_tiles_put(product->y + row, product->ldy, sums, s->m, left < DM_TILES_TOGETHER ? left : DM_TILES_TOGETHER,
+                         product->bias != NULL ? product->bias + row : NULL);
         }
         base += groups;
     }
@@ -97,8 +82,8 @@ void dm_linear_tiles(const dm_linear_product *products, size_t count, const floa
     for (size_t i = 0; i < count; i++) {
         groups += groups_of(&products[i].weight);
     }
-    dm_parallel(threads, (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS, dm_parallel_grain(ROUNDING_COST * DM_TILE_ROWS * columns), pack_body,
-                &s);
+    dm_parallel(threads, (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS, dm_parallel_grain(ROUNDING_COST * DM_TILE_ROWS * columns),
+                pack_body, &s);
     dm_parallel(threads, groups, dm_parallel_grain(DM_TILES_TOGETHER * columns * (m + WIDENING_ROWS) / TILES_FASTER),
                 multiply_body, &s);
 }

@@ -30,8 +30,12 @@ void dm_tiles_pack(void *out, size_t units, const float *x, size_t ldx, const in
 
 /* Bytes of scratch, aligned to 64, of one product. */
 size_t dm_tiles_scratch(void);
-/* sums [m rounded up to 16][32] = packed activations x times rows `row` .. `row` + 31 of the weight, where it ends zeros. By
- * the calling thread; m > 0. */
+/* sums [m rounded up to 16][32], aligned to 64 bytes, = packed activations x times rows `row` .. `row` + 31 of the weight, of
+ * which those past its end have no meaning. By the calling thread; m > 0. */
 void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch);
+/* y [m, n] = sums + bias, or sums where that is NULL, ldy floats between rows of y; n <= 32. */
+void dm_tiles_put(float *y, size_t ldy, const float *sums, size_t m, size_t n, const float *bias);
+/* Row rows[i] of y += factors[i] times row i of the sums, n <= 32 columns. */
+void dm_tiles_add(float *y, size_t ldy, const float *sums, const int32_t *rows, const float *factors, size_t m, size_t n);
 
 #endif

@@ -19,11 +19,12 @@
 
 #include "kernels/quantized_units.h"
 
-enum { UNITS_TOGETHER = 16 }; /* of two rows of tiles, 32 KB: they stay in the first-level cache while all tokens meet them */
+enum {
+    UNITS_TOGETHER = DM_PANEL_SUPER
+}; /* of two rows of tiles, 16 KB, and as much of activations: they fit the first-level cache */
 
 _Static_assert((int)SIDE == DM_TILE_ROWS && (int)DEPTH == DM_TILE_COLUMNS && 2 * (int)SIDE == DM_TILES_TOGETHER, "one geometry");
 _Static_assert((int)SIDE == DM_PANEL_ROWS && (int)DEPTH == DM_PANEL_UNIT, "a unit of a panel is a tile");
-_Static_assert(UNITS_TOGETHER % DM_PANEL_SUPER == 0, "super-blocks stay whole");
 
 bool dm_tiles(void) {
     const dm_processor *processor = dm_processor_features();
@@ -104,100 +105,206 @@ ALWAYS_INLINE void widen_unit(uint8_t *tile, dm_panel_codes codes, dm_panel_scal
     }
 }
 
-/* Units first .. first + n - 1 of a panel of `units` as tiles; `first` is a multiple of 8. */
-ALWAYS_INLINE void widen_panel(uint8_t *out, dm_panel_codes codes, dm_panel_scales scales, int offset, const uint8_t *panel,
-                               size_t units, size_t first, size_t n) {
-    const size_t unit_bytes = dm_panel_lines(codes) * DM_PANEL_LINE;
-    const size_t unit_scales_bytes = dm_panel_unit_scales(scales), super = dm_panel_super_scales(scales);
-    const uint8_t *p = panel + units * unit_bytes + first * unit_scales_bytes + first / DM_PANEL_SUPER * super;
-    vf d = {0}, dmin = {0};
-    for (size_t u = first; u < first + n; u++, out += TILE_BYTES) {
-        if (super > 0 && u % DM_PANEL_SUPER == 0) {
-            d = halves_at(p, 0);
-            dmin = super > 32 ? halves_at(p + 32, 0) : (vf){0};
-            p += super;
-        }
-        unit_scales s = read_scales(scales, offset, p, 0, d, dmin);
-        p += unit_scales_bytes;
-        widen_unit(out, codes, scales, panel + u * unit_bytes, &s);
-    }
-}
-
-typedef void (*widen_fn)(uint8_t *out, const uint8_t *panel, size_t units, size_t first, size_t n);
-
-#define DEFINE_WIDEN(name, type, codes, scales, offset)                                                                          \
-    static void widen_##name(uint8_t *out, const uint8_t *panel, size_t units, size_t first, size_t n) {                         \
-        widen_panel(out, codes, scales, offset, panel, units, first, n);                                                         \
-    }
-DM_PANEL_FORMATS(DEFINE_WIDEN)
-
-#define WIDEN_ENTRY(name, type, codes, scales, offset) widen_##name,
-
-static const widen_fn widen_of[DM_PANEL_COUNT] = {DM_PANEL_FORMATS(WIDEN_ENTRY)};
-
 /* ---- Weights of 16 bits ---- */
 
 /* Columns `column` .. + 31 of a row, rounded. */
-static inline __m512i load_halves(const uint8_t *row, dm_type type, size_t column, size_t columns) {
+static inline __m512i load_halves(const uint8_t *row, bool is_bf16, size_t column, size_t columns) {
     size_t left = columns - column;
     __mmask32 mask = left >= DEPTH ? 0xffffffff : (__mmask32)((1u << left) - 1);
     __m512i halves = _mm512_maskz_loadu_epi16(mask, row + 2 * column);
-    if (type == DM_TYPE_BF16) {
+    if (is_bf16) {
         return halves;
     }
     __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves)), high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* Rows row .. row + 15, of which `there` are there. */
-static void widen_halves(uint8_t *out, const dm_weight *weight, size_t row, size_t there, size_t first, size_t n) {
-    size_t bytes = dm_type_bytes(weight->type, weight->columns);
-    const uint8_t *from = (const uint8_t *)weight->data + row * bytes;
-    for (size_t u = first; u < first + n; u++, out += TILE_BYTES) {
-        __m512i r[SIDE];
-        for (size_t i = 0; i < SIDE; i++) {
-            r[i] = i < there ? load_halves(from + i * bytes, weight->type, u * DEPTH, weight->columns) : _mm512_setzero_si512();
-        }
-        transpose_words(r);
-        store_tile(out, r);
+/* Unit u of `there` rows as a tile. */
+ALWAYS_INLINE void widen_halves(uint8_t *tile, bool is_bf16, const uint8_t *rows, size_t there, size_t columns, size_t u) {
+    __m512i r[SIDE];
+    for (size_t i = 0; i < SIDE; i++) {
+        r[i] = i < there ? load_halves(rows + i * 2 * columns, is_bf16, u * DEPTH, columns) : _mm512_setzero_si512();
+    }
+    transpose_words(r);
+    store_tile(tile, r);
+}
+
+/* ---- Products ---- */
+
+/* 32 rows of weights, and where their tiles go while all tokens meet them. */
+typedef struct weights {
+    const uint8_t *rows[2]; /* panels, or rows of 16-bit weights, 16 each; where the second ones lie past the end the first */
+    size_t there[2];        /* rows of the matrix among them */
+    size_t columns;
+    uint8_t *tiles; /* [2][UNITS_TOGETHER] */
+} weights;
+
+/* Sums 0 .. 3, of 32 tokens, += unit u's products, or 0 and 1 of 16 tokens; tiles of a, of up to 2 rows of tiles. */
+ALWAYS_INLINE void multiply_unit(const uint8_t *b, const uint8_t *a, size_t step, bool two, size_t u) {
+    a += u * TILE_BYTES;
+    b += u * TILE_BYTES;
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + (size_t)UNITS_TOGETHER * TILE_BYTES, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    if (two) {
+        _tile_loadd(5, a + step, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
     }
 }
 
-/* ---- The product ---- */
+/* Widens units first .. first + n - 1 and multiplies them with the first tokens at once: the tiles' unit works on one unit
+ * while the vectors' units widen the next. */
+ALWAYS_INLINE void widen_units(dm_panel_codes codes, dm_panel_scales scales, int offset, const weights *w, size_t first, size_t n,
+                               const uint8_t *a, size_t step, bool two) {
+    const size_t unit_bytes = dm_panel_lines(codes) * DM_PANEL_LINE, units = w->columns / DM_PANEL_UNIT;
+    const size_t scale_bytes = dm_panel_unit_scales(scales), super = dm_panel_super_scales(scales);
+    const size_t at = units * unit_bytes + first * scale_bytes + first / DM_PANEL_SUPER * super;
+    vf d[2] = {{0}, {0}}, dmin[2] = {{0}, {0}};
+    for (int i = 0; i < 2 && super > 0; i++) {
+        d[i] = halves_at(w->rows[i] + at, 0);
+        dmin[i] = super > 32 ? halves_at(w->rows[i] + at + 32, 0) : (vf){0};
+    }
+    for (size_t u = 0; u < n; u++) {
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            unit_scales s = read_scales(scales, offset, w->rows[i] + at + super + u * scale_bytes, 0, d[i], dmin[i]);
+            uint8_t *tile = w->tiles + ((size_t)i * UNITS_TOGETHER + u) * TILE_BYTES;
+            widen_unit(tile, codes, scales, w->rows[i] + (first + u) * unit_bytes, &s);
+        }
+        if (u > 0) {
+            multiply_unit(w->tiles, a, step, two, u - 1);
+        }
+    }
+    multiply_unit(w->tiles, a, step, two, n - 1);
+}
 
-/* Tiles of rows row .. row + 15, zeros where the matrix ends. */
-static void widen(uint8_t *out, const dm_weight *weight, size_t row, size_t first, size_t n) {
-    if (row >= weight->rows) {
-        memset(out, 0, n * TILE_BYTES);
-    } else if (weight->panels != NULL) {
-        const dm_panel_format *format = dm_panel_format_of(weight->type);
-        const uint8_t *panel =
-            (const uint8_t *)weight->panels + row / DM_PANEL_ROWS * dm_panel_bytes(format, weight->columns);
-        widen_of[format - dm_panel_format_at(0)](out, panel, weight->columns / DM_PANEL_UNIT, first, n);
+/* The same from weights of 16 bits. */
+ALWAYS_INLINE void widen_16_bits(bool is_bf16, const weights *w, size_t first, size_t n, const uint8_t *a, size_t step,
+                                 bool two) {
+    for (size_t u = 0; u < n; u++) {
+        widen_halves(w->tiles + u * TILE_BYTES, is_bf16, w->rows[0], w->there[0], w->columns, first + u);
+        widen_halves(w->tiles + (UNITS_TOGETHER + u) * TILE_BYTES, is_bf16, w->rows[1], w->there[1], w->columns, first + u);
+        if (u > 0) {
+            multiply_unit(w->tiles, a, step, two, u - 1);
+        }
+    }
+    multiply_unit(w->tiles, a, step, two, n - 1);
+}
+
+typedef void (*widen_fn)(const weights *w, size_t first, size_t n, const uint8_t *a, size_t step, bool two);
+
+#define DEFINE_WIDEN(name, type, codes, scales, offset)                                                                          \
+    static void widen_##name(const weights *w, size_t first, size_t n, const uint8_t *a, size_t step, bool two) {                \
+        widen_units(codes, scales, offset, w, first, n, a, step, two);                                                           \
+    }
+DM_PANEL_FORMATS(DEFINE_WIDEN)
+
+static void widen_f16(const weights *w, size_t first, size_t n, const uint8_t *a, size_t step, bool two) {
+    widen_16_bits(false, w, first, n, a, step, two);
+}
+
+static void widen_bf16(const weights *w, size_t first, size_t n, const uint8_t *a, size_t step, bool two) {
+    widen_16_bits(true, w, first, n, a, step, two);
+}
+
+#define WIDEN_ENTRY(name, type, codes, scales, offset) widen_##name,
+
+static widen_fn widen_of(const dm_weight *weight) {
+    static const widen_fn of_panels[DM_PANEL_COUNT] = {DM_PANEL_FORMATS(WIDEN_ENTRY)};
+    if (weight->panels != NULL) {
+        return of_panels[dm_panel_format_of(weight->type) - dm_panel_format_at(0)];
+    }
+    return weight->type == DM_TYPE_BF16 ? widen_bf16 : widen_f16;
+}
+
+static weights rows_of(const dm_weight *weight, size_t row, uint8_t *tiles) {
+    bool packed = weight->panels != NULL;
+    size_t bytes =
+        packed ? dm_panel_bytes(dm_panel_format_of(weight->type), weight->columns) / DM_PANEL_ROWS : 2 * weight->columns;
+    const uint8_t *from = (const uint8_t *)(packed ? weight->panels : weight->data) + row * bytes;
+    size_t left = weight->rows - row;
+    bool second = left > SIDE;
+    weights w = {{from, second ? from + SIDE * bytes : from}, {left < SIDE ? left : SIDE, 0}, weight->columns, tiles};
+    w.there[1] = !second ? w.there[0] : left < 2 * SIDE ? left - SIDE : SIDE;
+    return w;
+}
+
+static void load_sums(const float *c, bool two, bool fresh) {
+    const size_t stride = DM_TILES_TOGETHER * sizeof *c;
+    if (fresh) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
     } else {
-        widen_halves(out, weight, row, weight->rows - row < SIDE ? weight->rows - row : SIDE, first, n);
+        _tile_loadd(0, c, stride);
+        _tile_loadd(1, c + SIDE, stride);
+        if (two) {
+            _tile_loadd(2, c + (size_t)SIDE * DM_TILES_TOGETHER, stride);
+            _tile_loadd(3, c + (size_t)SIDE * DM_TILES_TOGETHER + SIDE, stride);
+        }
+    }
+}
+
+static void store_sums(float *c, bool two) {
+    const size_t stride = DM_TILES_TOGETHER * sizeof *c;
+    _tile_stored(0, c, stride);
+    _tile_stored(1, c + SIDE, stride);
+    if (two) {
+        _tile_stored(2, c + (size_t)SIDE * DM_TILES_TOGETHER, stride);
+        _tile_stored(3, c + (size_t)SIDE * DM_TILES_TOGETHER + SIDE, stride);
     }
 }
 
 void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch) {
-    uint8_t *b = scratch;
+    const widen_fn widen = widen_of(weight);
+    const weights w = rows_of(weight, row, scratch);
     size_t units = dm_tiles_units(weight->columns), step = units * TILE_BYTES;
     _tile_loadconfig(&full_tiles);
     for (size_t first = 0; first < units; first += UNITS_TOGETHER) {
         size_t n = units - first < UNITS_TOGETHER ? units - first : UNITS_TOGETHER;
-        widen(b, weight, row, first, n);
-        widen(b + n * TILE_BYTES, weight, row + SIDE, first, n);
         for (size_t t = 0; t < m; t += 2 * SIDE) {
             const uint8_t *a = (const uint8_t *)x + t / SIDE * step + first * TILE_BYTES;
             float *c = sums + t * DM_TILES_TOGETHER;
-            if (m - t > SIDE) {
-                multiply_32x32(c, DM_TILES_TOGETHER, a, step, b, n, first > 0);
+            bool two = m - t > SIDE;
+            load_sums(c, two, first == 0);
+            if (t == 0) {
+                widen(&w, first, n, a, step, two);
             } else {
-                multiply_16x32(c, DM_TILES_TOGETHER, a, step, b, n, first > 0);
+                for (size_t u = 0; u < n; u++) {
+                    multiply_unit(w.tiles, a, step, two, u);
+                }
             }
+            store_sums(c, two);
         }
     }
     _tile_release();
+}
+
+void dm_tiles_put(float *y, size_t ldy, const float *sums, size_t m, size_t n, const float *bias) {
+    const __mmask16 low = first_lanes(n), high = first_lanes(n > SIDE ? n - SIDE : 0);
+    const __m512 zero = _mm512_setzero_ps();
+    const __m512 add[2] = {bias != NULL ? _mm512_maskz_loadu_ps(low, bias) : zero,
+                           bias != NULL ? _mm512_maskz_loadu_ps(high, bias + SIDE) : zero};
+    for (size_t t = 0; t < m; t++, sums += DM_TILES_TOGETHER, y += ldy) {
+        _mm512_mask_storeu_ps(y, low, _mm512_add_ps(_mm512_load_ps(sums), add[0]));
+        _mm512_mask_storeu_ps(y + SIDE, high, _mm512_add_ps(_mm512_load_ps(sums + SIDE), add[1]));
+    }
+}
+
+void dm_tiles_add(float *y, size_t ldy, const float *sums, const int32_t *rows, const float *factors, size_t m, size_t n) {
+    const __mmask16 low = first_lanes(n), high = first_lanes(n > SIDE ? n - SIDE : 0);
+    for (size_t t = 0; t < m; t++, sums += DM_TILES_TOGETHER) {
+        const __m512 weight = _mm512_set1_ps(factors[t]);
+        float *to = y + (size_t)rows[t] * ldy;
+        __m512 left = _mm512_fmadd_ps(weight, _mm512_load_ps(sums), _mm512_maskz_loadu_ps(low, to));
+        __m512 right = _mm512_fmadd_ps(weight, _mm512_load_ps(sums + SIDE), _mm512_maskz_loadu_ps(high, to + SIDE));
+        _mm512_mask_storeu_ps(to, low, left);
+        _mm512_mask_storeu_ps(to + SIDE, high, right);
+    }
 }
 #else
 bool dm_tiles(void) {
@@ -230,5 +337,13 @@ size_t dm_tiles_scratch(void) {
 
 void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch) {
     (void)sums, (void)x, (void)m, (void)weight, (void)row, (void)scratch;
+}
+
+void dm_tiles_put(float *y, size_t ldy, const float *sums, size_t m, size_t n, const float *bias) {
+    (void)y, (void)ldy, (void)sums, (void)m, (void)n, (void)bias;
+}
+
+void dm_tiles_add(float *y, size_t ldy, const float *sums, const int32_t *rows, const float *factors, size_t m, size_t n) {
+    (void)y, (void)ldy, (void)sums, (void)rows, (void)factors, (void)m, (void)n;
 }
 #endif

@@ -90,4 +90,3 @@ void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, c
         }
     }
 }
-

@@ -51,6 +51,18 @@ bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *
 /* grouped = results of the experts for n tokens of h, whose slots and starts are known. */
 void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n);
 
+/* Whether a layer's experts can be run by the function after the next; from how many tokens on that is quicker. */
+bool dm_forward_experts_take_tiles(const dm_session *session, const dm_weights *weights);
+size_t dm_forward_enough_for_tiles(const dm_config *config);
+/* h = the experts' mixture of h for n tokens of one piece of a prompt, whose choices and starts are known. */
+void dm_forward_experts_tiled(dm_session *session, const dm_weights *weights, size_t n);
+
+/* Bytes of its scratch for up to n tokens: the experts' inputs and what is between their matrices as tiles; a thread's own. */
+typedef struct dm_expert_tiles_sizes {
+    size_t grouped, hidden, each;
+} dm_expert_tiles_sizes;
+void dm_forward_expert_tiles_sizes(const dm_config *config, size_t n, dm_expert_tiles_sizes *out);
+
 /* y = norm(x) of rows of the model's width, with the weights of `role` and, where there are biases of `bias_role`, as a
  * LayerNorm. */
 void dm_forward_norm(const dm_session *session, const dm_weights *weights, dm_role role, dm_role bias_role, const float *x,

@@ -243,7 +243,10 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }
     sort_choices(session, pass->n);
-    if (dm_forward_experts_are_packed(session, weights)) {
+    if (pass->rows == DM_ROWS_OF_CHUNK && pass->n >= dm_forward_enough_for_tiles(&session->model->config) &&
+        dm_forward_experts_take_tiles(session, weights)) {
+        dm_forward_experts_tiled(session, weights, pass->n);
+    } else if (dm_forward_experts_are_packed(session, weights)) {
         dm_forward_experts_packed(session, weights, pass->n);
         mix(session, pass->n);
     } else if (pass->rows == DM_ROWS_APART) {

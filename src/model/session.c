@@ -5,12 +5,18 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "kernels/tiles.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
 #include "model/repack.h"
 #include "moe/router.h"
 
-enum { BATCH = 256, MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *) };
+enum {
+    BATCH = 256,
+    TILED_BATCH = 512, /* where widening the weights is shared by a prompt's tokens */
+    STEPS = 64,        /* most sequences in one pass where prompts have scratch of their own */
+    MAX_OWNED = sizeof((dm_session){0}).owned / sizeof(void *),
+};
 
 dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer) {
     const dm_config *c = &session->model->config;
@@ -92,12 +98,38 @@ static size_t widest_row(const dm_session *session) {
     return widest;
 }
 
+static void make_tiles_scratch(dm_session *session) {
+    const dm_config *c = &session->model->config;
+    dm_activations *a = &session->scratch;
+    size_t choices = (size_t)session->batch * (size_t)c->top_k;
+    dm_expert_tiles_sizes sizes;
+    dm_forward_expert_tiles_sizes(c, (size_t)session->batch, &sizes);
+    a->grouped_tiles = want(session, sizes.grouped, 1);
+    a->hidden_tiles = want(session, sizes.hidden, 1);
+    a->tile_rows = want(session, (size_t)c->n_experts, sizeof *a->tile_rows);
+    a->tokens = want(session, choices, sizeof *a->tokens);
+    a->token_gates = want(session, choices, sizeof *a->token_gates);
+    a->tile_room = want(session, (size_t)session->threads * sizes.each, 1);
+    a->tile_room_each = sizes.each;
+}
+
+/* For `choices` choices at a time that do not meet tiles. */
+static void make_rows_scratch(dm_session *session, size_t choices, bool some_packed, bool some_not) {
+    const dm_config *c = &session->model->config;
+    dm_activations *a = &session->scratch;
+    size_t dim = (size_t)c->dim, width = (size_t)c->expert_dim, rounded = some_packed ? choices : 0;
+    a->grouped = want(session, choices * dim, sizeof *a->grouped);
+    a->hidden = want(session, some_not ? choices * width : 0, sizeof *a->hidden);
+    a->up = want(session, some_not ? choices * width : 0, sizeof *a->up);
+    a->rounded = want(session, rounded / (size_t)c->top_k * dm_q8_stride(dim), sizeof *a->rounded);
+    a->grouped_rounded = want(session, rounded * dm_q8_stride(dim), sizeof *a->grouped_rounded);
+    a->hidden_rounded = want(session, rounded * dm_q8_stride(width), sizeof *a->hidden_rounded);
+}
+
 static void make_expert_scratch(dm_session *session) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
-    size_t batch = (size_t)session->batch;
-    size_t experts = (size_t)c->n_experts;
-    size_t choices = batch * (size_t)c->top_k;
+    size_t batch = (size_t)session->batch, experts = (size_t)c->n_experts, choices = batch * (size_t)c->top_k;
     session->loads = want(session, (size_t)c->n_layers * experts, sizeof *session->loads);
     a->router = want(session, batch * experts, sizeof *a->router);
     a->experts = want(session, choices, sizeof *a->experts);
@@ -105,19 +137,26 @@ static void make_expert_scratch(dm_session *session) {
     a->slots = want(session, choices, sizeof *a->slots);
     a->choices = want(session, choices, sizeof *a->choices);
     a->starts = want(session, experts + 1, sizeof *a->starts);
-    a->grouped = want(session, choices * (size_t)c->dim, sizeof *a->grouped);
-    a->hidden = want(session, choices * (size_t)c->expert_dim, sizeof *a->hidden);
-    a->up = want(session, choices * (size_t)c->expert_dim, sizeof *a->up);
-    bool packed = false;
+    a->active = want(session, experts, sizeof *a->active);
+    bool some_packed = false, some_not = false, all_tiled = true, some_tiled = false;
     for (int32_t l = 0; l < c->n_layers; l++) {
-        packed = packed || dm_forward_experts_are_packed(session, &session->layers[l]);
+        bool packed = dm_forward_experts_are_packed(session, &session->layers[l]);
+        bool tiled = dm_forward_experts_take_tiles(session, &session->layers[l]);
+        some_packed = some_packed || packed;
+        some_not = some_not || !packed;
+        some_tiled = some_tiled || tiled;
+        all_tiled = all_tiled && tiled;
     }
-    if (packed) {
-        a->active = want(session, experts, sizeof *a->active);
-        a->rounded = want(session, batch * dm_q8_stride((size_t)c->dim), sizeof *a->rounded);
-        a->grouped_rounded = want(session, choices * dm_q8_stride((size_t)c->dim), sizeof *a->grouped_rounded);
-        a->hidden_rounded = want(session, choices * dm_q8_stride((size_t)c->expert_dim), sizeof *a->hidden_rounded);
+    if (some_tiled) {
+        make_tiles_scratch(session);
     }
+    if (all_tiled) { /* what is longer meets tiles */
+        size_t enough = dm_forward_enough_for_tiles(c);
+        session->apart = session->batch < STEPS ? session->batch : STEPS;
+        batch = enough > STEPS ? enough : STEPS;
+        batch = batch < (size_t)session->batch ? batch : (size_t)session->batch;
+    }
+    make_rows_scratch(session, batch * (size_t)c->top_k, some_packed, some_not);
 }
 
 static void make_attention_scratch(dm_session *session) {
@@ -208,7 +247,9 @@ dm_status dm_session_create_with(const dm_model *model, const dm_session_options
     }
     session->model = model;
     session->context = asked.context > 0 ? asked.context : model->config.context;
-    session->batch = session->context < BATCH ? session->context : BATCH;
+    session->batch = dm_tiles() ? TILED_BATCH : BATCH;
+    session->batch = session->context < session->batch ? session->context : session->batch;
+    session->apart = session->batch;
     session->threads = dm_threads();
     dm_status status = build(session, asked.cache);
     if (status != DM_OK) {
@@ -345,7 +386,7 @@ static dm_status step(dm_session *work, dm_session *const *sessions, size_t n, c
 /* How many sessions from `first` on are fed a single token, at most as many as fit into one pass. */
 static size_t steps_from(const int32_t *counts, size_t first, size_t n, const dm_session *work) {
     size_t end = first;
-    while (end < n && counts[end] == 1 && end - first < (size_t)work->batch) {
+    while (end < n && counts[end] == 1 && end - first < (size_t)work->apart) {
         end++;
     }
     return end - first;
@@ -355,7 +396,7 @@ static dm_status feed_many(dm_session *const *sessions, const int32_t *counts, s
     size_t vocab = (size_t)sessions[0]->model->config.vocab;
     dm_session *work = sessions[0];
     for (size_t i = 1; i < n; i++) {
-        work = sessions[i]->batch > work->batch ? sessions[i] : work;
+        work = sessions[i]->apart > work->apart ? sessions[i] : work;
     }
     for (size_t i = 0; i < n;) {
         float *to = logits != NULL ? logits + i * vocab : NULL;

@@ -32,14 +32,21 @@ typedef struct dm_activations {
     int32_t *slots;               /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
     int32_t *choices;             /* [B, top_k] the other way: which choice is in a row there */
     int32_t *starts;              /* [n_experts + 1] first row of each expert there */
-    float *grouped;               /* [B * top_k, dim] expert inputs, then outputs */
-    float *hidden;                /* [B * top_k, expert_dim] */
-    float *up;                    /* [B * top_k, expert_dim] */
     int32_t *active;              /* [n_experts] experts that have tokens */
-    dm_q8_block *rounded;         /* [B, dm_q8_stride(dim)] expert inputs, where weights are packed */
-    dm_q8_block *grouped_rounded; /* [B * top_k, dm_q8_stride(dim)] */
-    dm_q8_block *hidden_rounded;  /* [B * top_k, dm_q8_stride(expert_dim)] */
-    float *widened;               /* [threads, widened_size] weights as float32 */
+    float *grouped;               /* [R, dim] expert inputs, then outputs; R choices of so few tokens that none meet tiles */
+    float *hidden;                /* [R, expert_dim] where weights are not packed */
+    float *up;                    /* [R, expert_dim] */
+    dm_q8_block *rounded;         /* [R / top_k, dm_q8_stride(dim)] expert inputs, where weights are packed */
+    dm_q8_block *grouped_rounded; /* [R, dm_q8_stride(dim)] */
+    dm_q8_block *hidden_rounded;  /* [R, dm_q8_stride(expert_dim)] */
+    uint8_t *grouped_tiles;       /* expert inputs, and below what is between their matrices, as tiles, see forward.h */
+    uint8_t *hidden_tiles;
+    int32_t *tile_rows; /* [n_experts] first row of tiles of each active expert there */
+    int32_t *tokens;    /* [B * top_k] token of each row in the experts' order */
+    float *token_gates; /* [B * top_k] and its gate */
+    uint8_t *tile_room; /* [threads, tile_room_each] */
+    size_t tile_room_each;
+    float *widened; /* [threads, widened_size] weights as float32 */
     size_t widened_size;
     float *attention;       /* [threads, dm_attention_scratch()] */
     dm_attention_run *runs; /* [B] one sequence's part of the batch each */
@@ -49,7 +56,8 @@ struct dm_session {
     const dm_model *model;
     int32_t context; /* positions held */
     int32_t length;  /* positions used */
-    int32_t batch;   /* most tokens in one forward pass */
+    int32_t batch;   /* most tokens of a prompt in one forward pass */
+    int32_t apart;   /* most sequences whose next tokens share one */
     int threads;     /* that scratch was made for */
 
     dm_weights global;  /* those outside the layers */
@@ -65,7 +73,7 @@ struct dm_session {
     struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
 
-    void *owned[40]; /* what of the above the session allocated, for freeing */
+    void *owned[48]; /* what of the above the session allocated, for freeing */
     size_t n_owned;
     bool out_of_memory;
 
