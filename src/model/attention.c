@@ -10,7 +10,10 @@ size_t dm_attention_scratch(const dm_attention_shape *shape) {
     size_t group = shape->n_heads / shape->n_kv_heads;
     size_t chunk = CHUNK_QUERIES * CHUNK_KEYS + 2 * group * CHUNK_QUERIES + 2 * CHUNK_KEYS * widened(shape);
     size_t step = group * STEP_BLOCK + STEP_TILE * widened(shape);
-    return chunk > step ? chunk : step;
+    size_t tiles = dm_attention_tiles_scratch(shape);
+    size_t most = chunk > step ? chunk : step;
+    most = most > tiles ? most : tiles;
+    return (most + 15) / 16 * 16; /* the next thread's is aligned too */
 }
 
 size_t dm_attention_partials(const dm_attention_shape *shape, size_t context) {
