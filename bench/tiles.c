@@ -10,15 +10,16 @@
 #include "base/threads.h"
 #include "kernels/tiles.h"
 
-enum { ROWS = 384, MOST_TOKENS = 512, MOST_COLUMNS = 3072, ROUNDS = 7 };
+enum { ROWS = 768, MOST_TOKENS = 512, MOST_COLUMNS = 3072, ROUNDS = 7 };
 
 /* Best multiplications per second of m tokens by all rows. */
 static double measure(const dm_weight *weight, const void *x, size_t m, float *sums, void *scratch) {
     double best = 1e9;
     for (int round = 0; round < ROUNDS; round++) {
         double start = dm_seconds();
-        for (size_t row = 0; row < ROWS; row += DM_TILES_TOGETHER) {
-            dm_tiles_product(sums, x, m, weight, row, scratch);
+        size_t groups = dm_tiles_groups(weight, m, 1);
+        for (size_t row = 0; row < ROWS; row += groups * DM_TILES_TOGETHER) {
+            dm_tiles_product(sums, x, m, weight, row, groups, scratch);
         }
         double seconds = dm_seconds() - start;
         best = seconds < best ? seconds : best;
@@ -45,7 +46,8 @@ int main(void) {
         return 0;
     }
     size_t floats = (size_t)MOST_TOKENS * MOST_COLUMNS, room = (size_t)ROWS * MOST_COLUMNS * 2;
-    float *x = dm_alloc(floats, sizeof *x), *sums = dm_alloc(MOST_TOKENS * DM_TILES_TOGETHER, sizeof *sums);
+    float *x = dm_alloc(floats, sizeof *x),
+          *sums = dm_alloc((size_t)MOST_TOKENS * DM_TILES_TOGETHER * DM_TILES_MOST_GROUPS, sizeof *sums);
     void *packed = dm_alloc(dm_tiles_bytes(MOST_TOKENS, MOST_COLUMNS), 1), *scratch = dm_alloc(dm_tiles_scratch(), 1);
     uint8_t *weights = dm_alloc(room, 1);
     if (x == NULL || sums == NULL || packed == NULL || scratch == NULL || weights == NULL) {

@@ -10,25 +10,6 @@ enum {
     WIDENING_ROWS = 64, /* rows of activations that take as long as widening the weights */
 };
 
-typedef struct shared {
-    const dm_linear_product *products;
-    size_t count;
-    const float *x;
-    size_t ldx, m;
-    uint8_t *packed;  /* x as tiles */
-    float *sums;      /* [threads, m rounded up to 16, 32] */
-    uint8_t *scratch; /* [threads, dm_tiles_scratch()] */
-    size_t sums_each, units, columns;
-} shared;
-
-static size_t groups_of(const dm_weight *weight) {
-    return (weight->rows + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER;
-}
-
-static size_t sums_floats(size_t m) {
-    return (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS * DM_TILE_ROWS * DM_TILES_TOGETHER;
-}
-
 bool dm_linear_takes_tiles(const dm_linear_product *products, size_t count, size_t m) {
     bool takes = dm_tiles() && m >= ENOUGH_ROWS;
     for (size_t i = 0; i < count && takes; i++) {
@@ -37,53 +18,105 @@ bool dm_linear_takes_tiles(const dm_linear_product *products, size_t count, size
     return takes;
 }
 
+/* ---- Memory ---- */
+
+static size_t sums_floats(size_t m) {
+    return (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS * DM_TILE_ROWS * DM_TILES_TOGETHER * DM_TILES_MOST_GROUPS;
+}
+
+size_t dm_tiles_room_floats(size_t m, int threads) {
+    return dm_tiles() ? (size_t)threads * (sums_floats(m) + dm_tiles_scratch() / sizeof(float)) : 0;
+}
+
+dm_tiles_room dm_tiles_room_of(float *room, size_t m, int threads, int thread) {
+    float *scratch = room + (size_t)threads * sums_floats(m) + (size_t)thread * (dm_tiles_scratch() / sizeof *room);
+    return (dm_tiles_room){room + (size_t)thread * sums_floats(m), scratch};
+}
+
 size_t dm_linear_tiles_scratch(size_t columns, size_t m, int threads) {
-    size_t each = sums_floats(m) + dm_tiles_scratch() / sizeof(float);
-    return dm_tiles() ? dm_tiles_bytes(m, columns) / sizeof(float) + (size_t)threads * each : 0;
+    return dm_tiles() ? dm_tiles_bytes(m, columns) / sizeof(float) + dm_tiles_room_floats(m, threads) : 0;
 }
 
-/* Rows of tiles begin .. end - 1 of x. */
+/* ---- Packing ---- */
+
+typedef struct packing {
+    uint8_t *out;
+    const float *x;
+    size_t ldx, m, columns;
+} packing;
+
+/* Rows of tiles begin .. end - 1. */
 static void pack_body(void *user, size_t begin, size_t end, int thread) {
-    const shared *s = user;
-    size_t first = begin * DM_TILE_ROWS, last = end * DM_TILE_ROWS < s->m ? end * DM_TILE_ROWS : s->m;
+    const packing *p = user;
+    size_t first = begin * DM_TILE_ROWS, last = end * DM_TILE_ROWS < p->m ? end * DM_TILE_ROWS : p->m;
     (void)thread;
-    dm_tiles_pack(s->packed + dm_tiles_bytes(first, s->columns), s->units, s->x + first * s->ldx, s->ldx, NULL, last - first,
-                  s->columns);
+    dm_tiles_pack(p->out + dm_tiles_bytes(first, p->columns), dm_tiles_units(p->columns), p->x + first * p->ldx, p->ldx, NULL,
+                  last - first, p->columns);
 }
 
-/* Groups of rows begin .. end - 1 of all products laid end to end. */
-static void multiply_body(void *user, size_t begin, size_t end, int thread) {
-    const shared *s = user;
-    float *sums = s->sums + (size_t)thread * s->sums_each;
-    uint8_t *scratch = s->scratch + (size_t)thread * dm_tiles_scratch();
-    for (size_t i = 0, base = 0; i < s->count && base < end; i++) {
-        const dm_linear_product *product = &s->products[i];
-        size_t groups = groups_of(&product->weight);
-        size_t to = end - base < groups ? end - base : groups;
-        for (size_t group = begin > base ? begin - base : 0; group < to; group++) {
-            size_t row = group * DM_TILES_TOGETHER, left = product->weight.rows - row;
-            dm_tiles_product(sums, s->packed, s->m, &product->weight, row, scratch);
-            dm_tiles_put(product->y + row, product->ldy, sums, s->m, left < DM_TILES_TOGETHER ? left : DM_TILES_TOGETHER,
-                         product->bias != NULL ? product->bias + row : NULL);
-        }
-        base += groups;
+void dm_linear_tiles_pack(void *packed, const float *x, size_t ldx, size_t m, size_t columns, int threads) {
+    packing p = {packed, x, ldx, m, columns};
+    dm_parallel(threads, (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS, dm_parallel_grain(ROUNDING_COST * DM_TILE_ROWS * columns),
+                pack_body, &p);
+}
+
+/* ---- Multiplying ---- */
+
+typedef struct multiplying {
+    const dm_linear_product *products;
+    size_t count, m;
+    const void *packed;
+    float *room;
+    int threads;
+} multiplying;
+
+/* Tasks of one product, of dm_tiles_groups() groups of rows each. */
+static size_t tasks_of(const multiplying *it, const dm_linear_product *product) {
+    size_t rows = DM_TILES_TOGETHER * dm_tiles_groups(&product->weight, it->m, it->threads);
+    return (product->weight.rows + rows - 1) / rows;
+}
+
+static void multiply(const multiplying *it, const dm_linear_product *product, size_t task, const dm_tiles_room *own) {
+    const dm_weight *weight = &product->weight;
+    size_t most = dm_tiles_groups(weight, it->m, it->threads), row = task * most * DM_TILES_TOGETHER;
+    size_t groups = (weight->rows - row + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER;
+    groups = groups < most ? groups : most;
+    dm_tiles_product(own->sums, it->packed, it->m, weight, row, groups, own->scratch);
+    for (size_t g = 0; g < groups; g++, row += DM_TILES_TOGETHER) {
+        size_t left = weight->rows - row;
+        dm_tiles_put(product->y + row, product->ldy, dm_tiles_sums_of(own->sums, it->m, g), it->m,
+                     left < DM_TILES_TOGETHER ? left : DM_TILES_TOGETHER, product->bias != NULL ? product->bias + row : NULL);
     }
+}
+
+/* Tasks begin .. end - 1 of all products laid end to end. */
+static void multiply_body(void *user, size_t begin, size_t end, int thread) {
+    const multiplying *it = user;
+    const dm_tiles_room own = dm_tiles_room_of(it->room, it->m, it->threads, thread);
+    for (size_t i = 0, base = 0; i < it->count && base < end; i++) {
+        size_t tasks = tasks_of(it, &it->products[i]), to = end - base < tasks ? end - base : tasks;
+        for (size_t task = begin > base ? begin - base : 0; task < to; task++) {
+            multiply(it, &it->products[i], task, &own);
+        }
+        base += tasks;
+    }
+}
+
+void dm_linear_tiles_packed(const dm_linear_product *products, size_t count, const void *packed, size_t m, float *room,
+                            int threads) {
+    multiplying it = {products, count, m, packed, room, threads};
+    size_t tasks = 0;
+    for (size_t i = 0; i < count; i++) {
+        tasks += tasks_of(&it, &products[i]);
+    }
+    dm_parallel(threads, tasks,
+                dm_parallel_grain(DM_TILES_TOGETHER * products->weight.columns * (m + WIDENING_ROWS) / TILES_FASTER),
+                multiply_body, &it);
 }
 
 void dm_linear_tiles(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch,
                      int threads) {
-    size_t columns = products->weight.columns, groups = 0;
-    shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .columns = columns};
-    s.units = dm_tiles_units(columns);
-    s.sums_each = sums_floats(m);
-    s.packed = (uint8_t *)(void *)scratch;
-    s.sums = scratch + dm_tiles_bytes(m, columns) / sizeof *scratch;
-    s.scratch = (uint8_t *)(void *)(s.sums + (size_t)threads * s.sums_each);
-    for (size_t i = 0; i < count; i++) {
-        groups += groups_of(&products[i].weight);
-    }
-    dm_parallel(threads, (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS, dm_parallel_grain(ROUNDING_COST * DM_TILE_ROWS * columns),
-                pack_body, &s);
-    dm_parallel(threads, groups, dm_parallel_grain(DM_TILES_TOGETHER * columns * (m + WIDENING_ROWS) / TILES_FASTER),
-                multiply_body, &s);
+    size_t columns = products->weight.columns;
+    dm_linear_tiles_pack(scratch, x, ldx, m, columns, threads);
+    dm_linear_tiles_packed(products, count, scratch, m, scratch + dm_tiles_bytes(m, columns) / sizeof *scratch, threads);
 }

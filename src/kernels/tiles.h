@@ -9,9 +9,10 @@
 #include "kernels/weight.h"
 
 enum {
-    DM_TILE_ROWS = 16,     /* rows of activations that share a tile */
-    DM_TILE_COLUMNS = 32,  /* columns of a tile */
-    DM_TILES_TOGETHER = 32 /* rows of weights of one product */
+    DM_TILE_ROWS = 16,      /* rows of activations that share a tile */
+    DM_TILE_COLUMNS = 32,   /* columns of a tile */
+    DM_TILES_TOGETHER = 32, /* rows of weights of one group */
+    DM_TILES_MOST_GROUPS = 8
 };
 
 /* Whether the machine has the registers: nothing below may be called where not. */
@@ -30,9 +31,14 @@ void dm_tiles_pack(void *out, size_t units, const float *x, size_t ldx, const in
 
 /* Bytes of scratch, aligned to 64, of one product. */
 size_t dm_tiles_scratch(void);
-/* sums [m rounded up to 16][32], aligned to 64 bytes, = packed activations x times rows `row` .. `row` + 31 of the weight, of
- * which those past its end have no meaning. By the calling thread; m > 0. */
-void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch);
+/* sums [groups][m rounded up to 16][32], aligned to 64 bytes, = packed activations x times `groups` groups of 32 rows of the
+ * weight from `row` on, of which those past its end have no meaning, but at least one of each group is there. By the calling
+ * thread; m > 0. Several groups share the way of x from memory where it exceeds the second-level cache. */
+void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, size_t groups, void *scratch);
+/* Those of one group. */
+float *dm_tiles_sums_of(float *sums, size_t m, size_t group);
+/* How many groups of a weight's rows to take together, when m rows meet them and `threads` threads share them out. */
+size_t dm_tiles_groups(const dm_weight *weight, size_t m, int threads);
 /* y [m, n] = sums + bias, or sums where that is NULL, ldy floats between rows of y; n <= 32. */
 void dm_tiles_put(float *y, size_t ldy, const float *sums, size_t m, size_t n, const float *bias);
 /* Row rows[i] of y += factors[i] times row i of the sums, n <= 32 columns. */

@@ -259,26 +259,48 @@ static void store_sums(float *c, bool two) {
     }
 }
 
-void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch) {
+size_t dm_tiles_groups(const dm_weight *weight, size_t m, int threads) {
+    enum { NEAR = 1 << 20 }; /* bytes of activations that every group finds in the second-level cache again */
+    if (dm_tiles_bytes(m, weight->columns) <= NEAR) {
+        return 1;
+    }
+    size_t groups = (weight->rows + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER, most = DM_TILES_MOST_GROUPS * (size_t)threads;
+    size_t tasks = (groups + most - 1) / most * (size_t)threads; /* as many for each thread */
+    return (groups + tasks - 1) / tasks;
+}
+
+float *dm_tiles_sums_of(float *sums, size_t m, size_t group) {
+    return sums + group * ((m + SIDE - 1) / SIDE * SIDE * DM_TILES_TOGETHER);
+}
+
+/* Sums of all m tokens += units first .. first + n - 1 of 32 rows of weights. */
+static void multiply_units(float *sums, const uint8_t *x, size_t step, size_t m, widen_fn widen, const weights *w, size_t first,
+                           size_t n) {
+    for (size_t t = 0; t < m; t += 2 * SIDE) {
+        const uint8_t *a = x + t / SIDE * step + first * TILE_BYTES;
+        float *c = sums + t * DM_TILES_TOGETHER;
+        bool two = m - t > SIDE;
+        load_sums(c, two, first == 0);
+        if (t == 0) {
+            widen(w, first, n, a, step, two);
+        } else {
+            for (size_t u = 0; u < n; u++) {
+                multiply_unit(w->tiles, a, step, two, u);
+            }
+        }
+        store_sums(c, two);
+    }
+}
+
+void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, size_t groups, void *scratch) {
     const widen_fn widen = widen_of(weight);
-    const weights w = rows_of(weight, row, scratch);
-    size_t units = dm_tiles_units(weight->columns), step = units * TILE_BYTES;
+    const size_t units = dm_tiles_units(weight->columns), step = units * TILE_BYTES;
     _tile_loadconfig(&full_tiles);
     for (size_t first = 0; first < units; first += UNITS_TOGETHER) {
         size_t n = units - first < UNITS_TOGETHER ? units - first : UNITS_TOGETHER;
-        for (size_t t = 0; t < m; t += 2 * SIDE) {
-            const uint8_t *a = (const uint8_t *)x + t / SIDE * step + first * TILE_BYTES;
-            float *c = sums + t * DM_TILES_TOGETHER;
-            bool two = m - t > SIDE;
-            load_sums(c, two, first == 0);
-            if (t == 0) {
-                widen(&w, first, n, a, step, two);
-            } else {
-                for (size_t u = 0; u < n; u++) {
-                    multiply_unit(w.tiles, a, step, two, u);
-                }
-            }
-            store_sums(c, two);
+        for (size_t g = 0; g < groups; g++) { /* these columns of x, whatever its size, stay in the second-level cache */
+            const weights w = rows_of(weight, row + g * DM_TILES_TOGETHER, scratch);
+            multiply_units(dm_tiles_sums_of(sums, m, g), x, step, m, widen, &w, first, n);
         }
     }
     _tile_release();
@@ -335,8 +357,18 @@ size_t dm_tiles_scratch(void) {
     return 0;
 }
 
-void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, void *scratch) {
-    (void)sums, (void)x, (void)m, (void)weight, (void)row, (void)scratch;
+void dm_tiles_product(float *sums, const void *x, size_t m, const dm_weight *weight, size_t row, size_t groups, void *scratch) {
+    (void)sums, (void)x, (void)m, (void)weight, (void)row, (void)groups, (void)scratch;
+}
+
+size_t dm_tiles_groups(const dm_weight *weight, size_t m, int threads) {
+    (void)weight, (void)m, (void)threads;
+    return 1;
+}
+
+float *dm_tiles_sums_of(float *sums, size_t m, size_t group) {
+    (void)m, (void)group;
+    return sums;
 }
 
 void dm_tiles_put(float *y, size_t ldy, const float *sums, size_t m, size_t n, const float *bias) {

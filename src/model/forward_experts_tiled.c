@@ -114,8 +114,8 @@ static void columns_in(const experts *x, size_t i, size_t unit, const room *own)
     size_t first, m = tokens_of(x, e, &first), row = unit * DM_TILE_COLUMNS;
     dm_weight gate = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_GATE_EXPS, e);
     dm_weight up = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_UP_EXPS, e);
-    dm_tiles_product(own->gate, grouped_tiles(x, i), m, &gate, row, own->scratch);
-    dm_tiles_product(own->up, grouped_tiles(x, i), m, &up, row, own->scratch);
+    dm_tiles_product(own->gate, grouped_tiles(x, i), m, &gate, row, 1, own->scratch);
+    dm_tiles_product(own->up, grouped_tiles(x, i), m, &up, row, 1, own->scratch);
     dm_vector()->swiglu(own->gate, own->gate, own->up, m * DM_TILE_COLUMNS);
     dm_tiles_pack(hidden_tiles(x, i) + unit * dm_tiles_bytes(1, DM_TILE_COLUMNS), x->hidden_units, own->gate, DM_TILE_COLUMNS,
                   NULL, m, DM_TILE_COLUMNS);
@@ -141,7 +141,7 @@ static void columns_out(const experts *x, size_t n_active, size_t n, size_t part
         int32_t e = x->a->active[i];
         size_t first, m = tokens_of(x, e, &first);
         dm_weight down = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
-        dm_tiles_product(own->gate, hidden_tiles(x, i), m, &down, row, own->scratch);
+        dm_tiles_product(own->gate, hidden_tiles(x, i), m, &down, row, 1, own->scratch);
         dm_tiles_add(h, x->dim, own->gate, x->a->tokens + first, x->a->token_gates + first, m, columns);
     }
 }
