@@ -187,6 +187,7 @@ static void make_scratch(dm_session *session) {
     a->h = want(session, batch * (size_t)c->dim, sizeof *a->h);
     a->ffn = want(session, batch * ffn, sizeof *a->ffn);
     a->ffn_up = want(session, gated ? batch * ffn : 0, sizeof *a->ffn_up);
+    a->ffn_tiles = want(session, dm_tiles() ? dm_tiles_bytes(batch, ffn) : 0, 1);
     a->shared = want(session, c->shared_dim > 0 ? batch * (size_t)c->dim : 0, sizeof *a->shared);
     a->widened_size = dm_linear_scratch(widest_row(session), 0, 1);
     a->widened = want(session, dm_linear_scratch(widest_row(session), batch, session->threads), sizeof *a->widened);

@@ -25,6 +25,7 @@ typedef struct dm_activations {
     float *turns;                 /* [B, dm_rope_table_size()] rotary tables of the batch's positions */
     float *ffn;                   /* [B, ffn_dim or shared_dim] */
     float *ffn_up;                /* the same, where gated */
+    uint8_t *ffn_tiles;           /* the result of their nonlinearity as tiles, where weights meet such */
     float *shared;                /* [B, dim] result of the shared expert */
     float *router;                /* [B, n_experts] logits, then probabilities */
     int32_t *experts;             /* [B, top_k] */
