@@ -90,7 +90,8 @@ static void check_pieces(const char *architecture, const char *type) {
         double size;
         double largest = difference(whole, pieces, N * vocab, &size);
         assert_true(size > 0.0);
-        assert_true(largest <= 1e-4 * fmax(size, 1.0));
+        double allowed = strcmp(type, "f32") == 0 ? 1e-4 : 1e-2; /* activations that meet 16-bit weights may be rounded as well */
+        assert_true(largest <= allowed * fmax(size, 1.0));
     }
     dm_session_free(session);
     tiny_model_remove(&tiny);

@@ -135,7 +135,7 @@ static void chunk_body(void *user, size_t begin, size_t end, int thread) {
 }
 
 dm_status dm_attention_chunk(const dm_attention_shape *s, const dm_attention_run *run, float *scratch, int threads) {
-    if (dm_attention_takes_tiles(s, run->n)) {
+    if (dm_attention_takes_tiles(s, run)) {
         dm_attention_tiles(s, run, scratch, threads);
         return DM_OK;
     }

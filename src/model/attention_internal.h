@@ -34,8 +34,9 @@ void dm_query_tile_weigh(const dm_query_tile *t);
 /* out = out / totals */
 void dm_query_tile_finish(const dm_query_tile *t);
 
-/* dm_attention_chunk() on tile registers: whether so many new tokens are, a thread's floats of scratch, and its work. */
-bool dm_attention_takes_tiles(const dm_attention_shape *shape, size_t n);
+/* dm_attention_chunk() on tile registers: whether a run is (a cache of 32 bits wants more exact products), a thread's floats of
+ * scratch, and its work. */
+bool dm_attention_takes_tiles(const dm_attention_shape *shape, const dm_attention_run *run);
 size_t dm_attention_tiles_scratch(const dm_attention_shape *shape);
 void dm_attention_tiles(const dm_attention_shape *shape, const dm_attention_run *run, float *scratch, int threads);
 

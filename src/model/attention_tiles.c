@@ -1,5 +1,6 @@
 /*
- * Attention of many new tokens of one sequence on tile registers, with products nearly as exact as float32's: blocks of keys
+ * Attention of many new tokens of one sequence on tile registers, with products as exact as 16-bit caches
+ * deserve: blocks of keys
  * and values are packed once for all queries of a task, by all heads that share them.
  */
 #include "base/parallel.h"
@@ -50,13 +51,13 @@ static size_t lay_out(const dm_attention_shape *s, float *own, room *out) {
     return at;
 }
 
-bool dm_attention_takes_tiles(const dm_attention_shape *s, size_t n) {
-    return dm_tiles() && n >= ENOUGH && s->width <= WIDEST;
+bool dm_attention_takes_tiles(const dm_attention_shape *s, const dm_attention_run *run) {
+    return dm_tiles() && run->n >= ENOUGH && run->cache->type != DM_TYPE_F32 && s->width <= WIDEST;
 }
 
 size_t dm_attention_tiles_scratch(const dm_attention_shape *s) {
     room unused;
-    return dm_attention_takes_tiles(s, ENOUGH) ? lay_out(s, NULL, &unused) : 0;
+    return dm_tiles() && s->width <= WIDEST ? lay_out(s, NULL, &unused) : 0;
 }
 
 /* Queries first .. first + n - 1 of all heads that share a kv head. */
@@ -79,11 +80,7 @@ static dm_query_tile queries_of(const group *g, size_t member, size_t at) {
 
 static const float *rows_at(const group *g, uint8_t *array, size_t at, size_t n) {
     const dm_kv_cache *cache = g->run->cache;
-    const uint8_t *rows = dm_kv_cache_row(cache, array, g->shape->layer, g->kv_head, at);
-    if (cache->type == DM_TYPE_F32) {
-        return (const float *)(const void *)rows;
-    }
-    dm_kv_cache_widen(cache, rows, n, g->room.rows);
+    dm_kv_cache_widen(cache, dm_kv_cache_row(cache, array, g->shape->layer, g->kv_head, at), n, g->room.rows);
     return g->room.rows;
 }
 
