@@ -1,0 +1,130 @@
+/* Prompts in big pieces, where they meet tiles: near what single tokens give, causal and independent of threads to the bit. */
+#include "tiny_model.h"
+
+#include <math.h>
+
+enum { N = 150, CHANGED = 149 };
+
+typedef struct shape {
+    const char *name;
+    dm_model_info info;
+} shape;
+
+static const shape shapes[] = {
+    {"gpt2", {.layers = 2, .dim = 64, .heads = 4, .context = 200, .ffn_dim = 160}},
+    {"llama", {.layers = 2, .dim = 64, .heads = 4, .kv_heads = 2, .head_dim = 20, .context = 200, .ffn_dim = 160}},
+    {"llama",
+     {.layers = 2,
+      .dim = 64,
+      .heads = 4,
+      .kv_heads = 1,
+      .head_dim = 32,
+      .context = 200,
+      .experts = 8,
+      .top_k = 2,
+      .expert_dim = 96}},
+    {"qwen2moe",
+     {.layers = 2,
+      .dim = 64,
+      .heads = 2,
+      .kv_heads = 2,
+      .context = 200,
+      .experts = 16,
+      .top_k = 4,
+      .expert_dim = 32,
+      .shared_dim = 64}},
+    {"qwen3moe",
+     {.layers = 2,
+      .dim = 64,
+      .heads = 2,
+      .kv_heads = 1,
+      .head_dim = 48,
+      .context = 200,
+      .experts = 6,
+      .top_k = 3,
+      .expert_dim = 64}},
+};
+static const char *const types[] = {"f16", "bf16", "q8_0", "q4_0", "q5_1"};
+
+static tiny_model make(const shape *s, const char *type) {
+    tiny_model tiny;
+    dm_model_info info = s->info;
+    snprintf(info.architecture, sizeof info.architecture, "%s", s->name);
+    snprintf(tiny.path, sizeof tiny.path, "/tmp/dilmodeli-prompt-XXXXXX");
+    int descriptor = mkstemp(tiny.path);
+    assert_true(descriptor >= 0);
+    close(descriptor);
+    if (dm_model_create(tiny.path, &info, NULL, false, type, 9, &tiny.info) != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    assert_int_equal(dm_model_open(tiny.path, &tiny.model), DM_OK);
+    return tiny;
+}
+
+/* logits [N, vocab] of ids fed `step` at a time. */
+static void run(const tiny_model *tiny, const int32_t *ids, int32_t step, int threads, float *logits) {
+    dm_session *session;
+    dm_set_threads(threads);
+    assert_int_equal(dm_session_create(tiny->model, N, &session), DM_OK);
+    for (int32_t at = 0; at < N; at += step) {
+        int32_t n = N - at < step ? N - at : step;
+        assert_int_equal(dm_session_feed(session, ids + at, n, true, logits + (size_t)at * (size_t)tiny->info.vocab), DM_OK);
+    }
+    dm_session_free(session);
+    dm_set_threads(0);
+}
+
+/* Mean KL divergence of b's distributions from a's. */
+static double divergence(const float *a, const float *b, size_t vocab) {
+    double sum = 0.0;
+    for (size_t t = 0; t < N; t++, a += vocab, b += vocab) {
+        double total_a = 0.0, total_b = 0.0;
+        for (size_t i = 0; i < vocab; i++) {
+            total_a += exp((double)a[i]);
+            total_b += exp((double)b[i]);
+        }
+        for (size_t i = 0; i < vocab; i++) {
+            sum += exp((double)a[i]) / total_a * ((double)a[i] - log(total_a) - (double)b[i] + log(total_b)) / N;
+        }
+    }
+    return sum;
+}
+
+static void check(const shape *s, const char *type) {
+    tiny_model tiny = make(s, type);
+    size_t vocab = (size_t)tiny.info.vocab;
+    float *whole = malloc(N * vocab * sizeof *whole), *other = malloc(N * vocab * sizeof *other);
+    int32_t ids[N];
+    assert_true(whole != NULL && other != NULL);
+    tiny_model_ids(&tiny, ids, N);
+    run(&tiny, ids, N, 1, whole);
+    run(&tiny, ids, 1, 1, other);
+    double kl = divergence(other, whole, vocab);
+    print_message("%s %s: KL %.1e\n", s->name, type, kl);
+    assert_true(isfinite(kl) && kl < 1e-4);
+    for (int threads = 2; threads <= 3; threads++) {
+        run(&tiny, ids, N, threads, other);
+        assert_memory_equal(other, whole, N * vocab * sizeof *whole);
+    }
+    ids[CHANGED] ^= 1;
+    run(&tiny, ids, N, 2, other);
+    assert_memory_equal(other, whole, CHANGED * vocab * sizeof *whole);
+    assert_memory_not_equal(other + CHANGED * vocab, whole + CHANGED * vocab, vocab * sizeof *whole);
+    tiny_model_remove(&tiny);
+    free(whole);
+    free(other);
+}
+
+static void prompts(void **state) {
+    (void)state;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            check(&shapes[s], types[t]);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
