@@ -152,7 +152,7 @@ static void make_expert_scratch(dm_session *session) {
     }
     if (all_tiled) { /* what is longer meets tiles */
         size_t enough = dm_forward_enough_for_tiles(c);
-        session->apart = session->batch < STEPS ? session->batch : STEPS;
+        session->apart = session->apart < STEPS ? session->apart : STEPS;
         batch = enough > STEPS ? enough : STEPS;
         batch = batch < (size_t)session->batch ? batch : (size_t)session->batch;
     }
@@ -177,16 +177,34 @@ static void make_attention_scratch(dm_session *session) {
     session->partials = want(session, dm_attention_partials(&shape, (size_t)session->context), sizeof *session->partials);
 }
 
+/* Whether pieces of a prompt meet tiles in every dense feed-forward block, or shared expert. */
+static bool dense_takes_tiles(const dm_session *session) {
+    static const dm_role roles[2][3] = {{DM_FFN_GATE, DM_FFN_UP, DM_FFN_DOWN},
+                                        {DM_FFN_GATE_SHEXP, DM_FFN_UP_SHEXP, DM_FFN_DOWN_SHEXP}};
+    for (int32_t l = 0; l < session->model->config.n_layers; l++) {
+        for (int i = 0; i < 6; i++) {
+            const dm_weight *weight = &session->layers[l].matrices[roles[i / 3][i % 3]];
+            if (weight->data != NULL && !dm_tiles_take(weight)) {
+                return false;
+            }
+        }
+    }
+    return dm_tiles();
+}
+
 static void make_scratch(dm_session *session) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
     size_t batch = (size_t)session->batch;
     size_t ffn = (size_t)(c->n_experts > 0 ? c->shared_dim : c->ffn_dim);
     bool gated = (dm_config_parts(c) & DM_PART_GATED) != 0;
+    bool tiled = ffn % DM_TILE_COLUMNS == 0 && dense_takes_tiles(session);
+    size_t rows = tiled && batch > STEPS ? STEPS : batch; /* more at a time become tiles */
     a->x = want(session, batch * (size_t)c->dim, sizeof *a->x);
     a->h = want(session, batch * (size_t)c->dim, sizeof *a->h);
-    a->ffn = want(session, batch * ffn, sizeof *a->ffn);
-    a->ffn_up = want(session, gated ? batch * ffn : 0, sizeof *a->ffn_up);
+    session->apart = (int32_t)rows;
+    a->ffn = want(session, rows * ffn, sizeof *a->ffn);
+    a->ffn_up = want(session, gated ? rows * ffn : 0, sizeof *a->ffn_up);
     a->ffn_tiles = want(session, dm_tiles() ? dm_tiles_bytes(batch, ffn) : 0, 1);
     a->shared = want(session, c->shared_dim > 0 ? batch * (size_t)c->dim : 0, sizeof *a->shared);
     a->widened_size = dm_linear_scratch(widest_row(session), 0, 1);
@@ -250,7 +268,6 @@ dm_status dm_session_create_with(const dm_model *model, const dm_session_options
     session->context = asked.context > 0 ? asked.context : model->config.context;
     session->batch = dm_tiles() ? TILED_BATCH : BATCH;
     session->batch = session->context < session->batch ? session->context : session->batch;
-    session->apart = session->batch;
     session->threads = dm_threads();
     dm_status status = build(session, asked.cache);
     if (status != DM_OK) {
