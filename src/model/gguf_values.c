@@ -229,16 +229,12 @@ dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_stri
 
 /* ---- Text for people ---- */
 
-static bool is_control(uint32_t code) {
-    return code < 0x20 || (code >= 0x7f && code < 0xa0);
-}
-
 void dm_gguf_clean_text(dm_gguf_string string, char *text, size_t size) {
     size_t used = 0;
     for (uint64_t i = 0; i < string.length;) {
         uint32_t code = 0;
         size_t length = dm_utf8_decode(string.bytes + i, (size_t)(string.length - i), &code);
-        bool usable = length != 0 && !is_control(code);
+        bool usable = length != 0 && !dm_utf8_is_control(code);
         size_t add = usable ? length : 1;
         if (used + add >= size) {
             break;
