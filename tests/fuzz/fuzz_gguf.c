@@ -39,7 +39,7 @@ static void write_part(int part, int parts, const uint8_t *bytes, size_t size) {
 /* Writes the parts; *path is the last one's, as any of them stands for all. */
 static void write_parts(const uint8_t *data, size_t size, int parts, char *path, size_t room) {
     if (folder[0] == '\0') {
-        snprintf(folder, sizeof folder, "/dev/shm/dilmodeli-fuzz-XXXXXX");
+        snprintf(folder, sizeof folder, "/dev/shm/dilmodelifuzz.XXXXXX");
         FUZZ_CHECK(mkdtemp(folder) != NULL && atexit(remove_folder) == 0);
     }
     for (int part = 0; part + 1 < parts; part++) {
@@ -57,10 +57,11 @@ static void write_parts(const uint8_t *data, size_t size, int parts, char *path,
 
 /* ---- Use ---- */
 
+/* A failure has one line that starts with the path, of whichever part it is. */
 static dm_status checked(dm_status status, const char *path) {
     const char *message = dm_error_message();
     if (status != DM_OK) {
-        FUZZ_CHECK(status != DM_ERR_INTERNAL && strncmp(message, path, strlen(path)) == 0);
+        FUZZ_CHECK(status != DM_ERR_INTERNAL && strncmp(message, path, strcspn(path, "-")) == 0);
         for (const char *at = message; *at != '\0'; at++) {
             FUZZ_CHECK((unsigned char)*at >= ' ' && *at != 0x7f);
         }
@@ -160,8 +161,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 static dm_type type_for(const dm_tensor_spec *spec, dm_type wanted) {
     uint32_t weights, bytes;
     dm_type_block((uint32_t)wanted, &weights, &bytes);
-    dm_type stored = dm_config_stored_type(spec, wanted);
-    return spec->dims[0] % weights == 0 ? stored : stored == wanted ? DM_TYPE_F16 : stored;
+    return dm_config_stored_type(spec, spec->dims[0] % weights == 0 ? wanted : DM_TYPE_Q8_0);
 }
 
 static void *random_tensor(const dm_tensor_spec *spec, dm_type type) {
@@ -217,7 +217,7 @@ static void append_file(const char *path, bool more, uint8_t *seed, size_t room,
     uint8_t *length = seed + *used;
     *used += more ? 2 : 0;
     size_t size = fread(seed + *used, 1, room - *used, stream);
-    FUZZ_CHECK(feof(stream) && size <= UINT16_MAX);
+    FUZZ_CHECK(feof(stream) && (!more || size <= UINT16_MAX));
     fclose(stream);
     if (more) {
         length[0] = (uint8_t)size;
@@ -227,7 +227,7 @@ static void append_file(const char *path, bool more, uint8_t *seed, size_t room,
 }
 
 static void add_seed(const char *name, const dm_config *config, dm_type type, int parts, int cache) {
-    static uint8_t seed[1 << 17];
+    static uint8_t seed[1 << 17]; /* libFuzzer cuts what is longer, see scripts/fuzz */
     char path[] = "/dev/shm/dilmodeli-seed-XXXXXX";
     close(mkstemp(path));
     seed[0] = (uint8_t)(parts - 1 + MOST_PARTS * cache);
@@ -240,24 +240,25 @@ static void add_seed(const char *name, const dm_config *config, dm_type type, in
     fuzz_seed(name, seed, used);
 }
 
-static dm_config shape_of(dm_arch arch, bool experts, int32_t dim) {
+/* `width` is that of the feed-forward layer, or of an expert. */
+static dm_config shape_of(dm_arch arch, bool experts, int32_t dim, int32_t width) {
     dm_config c = {.arch = arch,
                    .n_layers = 1,
                    .dim = dim,
                    .n_heads = 2,
                    .n_kv_heads = 1,
                    .head_dim = 16,
-                   .ffn_dim = experts ? 0 : 32,
+                   .ffn_dim = experts ? 0 : width,
                    .vocab = VOCAB,
                    .context = CONTEXT,
                    .norm_eps = 1e-5f,
                    .rope_base = 1e4f,
                    .tied_output = true};
     if (experts) {
-        c.n_experts = 4;
-        c.top_k = 2;
-        c.expert_dim = 32;
-        c.shared_dim = arch == DM_ARCH_QWEN2MOE ? 32 : 0;
+        c.n_experts = dim + width > 64 ? 2 : 4; /* the file has to stay small */
+        c.top_k = c.n_experts / 2;
+        c.expert_dim = width;
+        c.shared_dim = arch == DM_ARCH_QWEN2MOE ? width : 0;
     }
     if (dm_arch_row_of(arch)->rope == DM_ROPE_NONE) {
         c.n_kv_heads = c.n_heads;
@@ -272,7 +273,7 @@ static void add_architectures(void) {
     for (int arch = 0; arch < DM_ARCHS; arch++) {
         const dm_arch_row *row = dm_arch_row_of((dm_arch)arch);
         for (int experts = row->dense ? 0 : 1; experts <= row->experts; experts++) {
-            dm_config c = shape_of((dm_arch)arch, experts != 0, 32);
+            dm_config c = shape_of((dm_arch)arch, experts != 0, 32, 32);
             char name[64];
             snprintf(name, sizeof name, "%s-%d", row->name, experts);
             add_seed(name, &c, DM_TYPE_F32, 1, DM_CACHE_F16);
@@ -280,13 +281,20 @@ static void add_architectures(void) {
     }
 }
 
-/* Every type that can be computed with, in a mixture whose experts may be repacked. */
+/* Every type that can be computed with, in a mixture whose experts may be repacked; blocks of 256 in one of its matrices at
+ * a time, as the file gets too large otherwise. */
 static void add_types(void) {
     for (uint32_t type = 0; type < DM_TYPES; type++) {
         uint32_t weights, bytes;
-        if (dm_type_decoder(type) != NULL && dm_type_block(type, &weights, &bytes)) {
-            dm_config c = shape_of(DM_ARCH_QWEN3MOE, true, weights > 32 ? 256 : 32);
-            add_seed(dm_type_name(type), &c, (dm_type)type, 1, DM_CACHE_Q8);
+        if (dm_type_decoder(type) == NULL || !dm_type_block(type, &weights, &bytes)) {
+            continue;
+        }
+        for (int down = 0; down <= (weights > 32); down++) {
+            int32_t dim = weights > 32 && down == 0 ? 256 : 32, width = down != 0 ? 256 : 32;
+            dm_config c = shape_of(DM_ARCH_QWEN3MOE, true, dim, width);
+            char name[64];
+            snprintf(name, sizeof name, "%s-%d", dm_type_name(type), down);
+            add_seed(name, &c, (dm_type)type, 1, DM_CACHE_Q8);
         }
     }
 }
@@ -294,7 +302,7 @@ static void add_types(void) {
 static void fuzz_seeds(void) {
     add_architectures();
     add_types();
-    dm_config c = shape_of(DM_ARCH_LLAMA, false, 32);
+    dm_config c = shape_of(DM_ARCH_LLAMA, false, 32, 32);
     add_seed("two-parts", &c, DM_TYPE_Q8_0, 2, DM_CACHE_F32);
     add_seed("three-parts", &c, DM_TYPE_F16, 3, DM_CACHE_F16);
     c.window = 3;
@@ -303,7 +311,7 @@ static void fuzz_seeds(void) {
     c.rope_scaling =
         (dm_rope_scaling){.kind = DM_SCALING_YARN, .factor = 4.0f, .original_context = 4, .beta_fast = 32.0f, .beta_slow = 1.0f};
     add_seed("yarn", &c, DM_TYPE_F32, 1, DM_CACHE_F32);
-    c = shape_of(DM_ARCH_LLAMA, true, 32);
+    c = shape_of(DM_ARCH_LLAMA, true, 32, 32);
     c.extra = DM_PART_APART;
     add_seed("apart", &c, DM_TYPE_Q4_0, 1, DM_CACHE_F16);
 }
