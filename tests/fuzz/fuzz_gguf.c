@@ -8,7 +8,7 @@
 #include "model/model.h"
 #include "quantization/encode.h"
 
-enum { MOST_PARTS = 3, CONTEXT = 8, VOCAB = 16 };
+enum { MOST_PARTS = 3, CONTEXT = 16, PROMPT = 12, VOCAB = 16 };
 
 /* ---- Files ---- */
 
@@ -99,12 +99,12 @@ static void read_tokenizer(const char *path) {
 
 /* Ids all over the vocabulary. */
 static void feed_some(dm_session *session, int32_t vocab, float *logits) {
-    int32_t ids[CONTEXT];
-    for (int32_t i = 0; i < CONTEXT; i++) {
-        ids[i] = (int32_t)((int64_t)i * (vocab - 1) / (CONTEXT - 1));
+    int32_t ids[PROMPT + 1];
+    for (int32_t i = 0; i <= PROMPT; i++) {
+        ids[i] = (int32_t)((int64_t)i * (vocab - 1) / PROMPT);
     }
-    FUZZ_CHECK(dm_session_feed(session, ids, CONTEXT / 2, false, logits) == DM_OK);
-    FUZZ_CHECK(dm_session_feed(session, ids + CONTEXT / 2, 1, false, logits) == DM_OK);
+    FUZZ_CHECK(dm_session_feed(session, ids, PROMPT, false, logits) == DM_OK);
+    FUZZ_CHECK(dm_session_feed(session, ids + PROMPT, 1, false, logits) == DM_OK);
 }
 
 /* `cache` is a dm_cache_type. */
@@ -179,6 +179,24 @@ static void *random_tensor(const dm_tensor_spec *spec, dm_type type) {
     return bytes;
 }
 
+/* A vocabulary of letters, and the bias that training keeps for each expert. */
+static void add_arrays(dm_gguf_writer *writer, const dm_config *config) {
+    static const char letters[VOCAB] = "abcdefghijklmnop";
+    static const float numbers[VOCAB] = {0.5f, -1.0f};
+    dm_gguf_string tokens[VOCAB];
+    for (int i = 0; i < VOCAB; i++) {
+        tokens[i] = (dm_gguf_string){letters + i, 1};
+    }
+    dm_gguf_add_string(writer, "tokenizer.ggml.model", "llama");
+    dm_gguf_add_strings(writer, "tokenizer.ggml.tokens", tokens, VOCAB);
+    dm_gguf_add_array(writer, "tokenizer.ggml.scores", DM_GGUF_F32, numbers, VOCAB);
+    dm_gguf_add_u32(writer, "tokenizer.ggml.eos_token_id", 3);
+    dm_gguf_add_string(writer, "tokenizer.chat_template", "<|im_start|><|im_end|>");
+    if (config->n_experts > 0) {
+        dm_gguf_add_array(writer, DM_KEY_EXPERT_BIAS, DM_GGUF_F32, numbers, (uint64_t)(config->n_layers * config->n_experts));
+    }
+}
+
 /* Tensors first, first + step, ... of a model as a file at `path`; the first part has the metadata. */
 static void write_model(const dm_config *config, dm_type type, uint32_t first, uint32_t step, const char *path) {
     dm_tensor_spec *specs;
@@ -195,6 +213,7 @@ static void write_model(const dm_config *config, dm_type type, uint32_t first, u
     if (first == 0) {
         dm_config_write(config, writer);
         dm_gguf_add_string(writer, "general.name", "a seed");
+        add_arrays(writer, config);
     }
     for (size_t i = first; i < count; i += step) {
         dm_type own = type_for(&specs[i], type);
