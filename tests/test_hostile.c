@@ -554,10 +554,7 @@ static void scores(void **state) {
 /* Texts of a file that would move a terminal's cursor, or forge another message, where a message quotes them. */
 static void messages_are_one_line(void **state) {
     (void)state;
-    const char *const texts[] = {"\x1b[2J\x1b[31mdone", "\ndilmodeli: fine\r",
-                                 "\xc2\x9b"
-                                 "31m",
-                                 "\a\b\x7f\t"};
+    const char *const texts[] = {"\x1b[2J\x1b[31mdone", "\ndilmodeli: fine\r", "\xc2\x9b[31m", "\a\b\x7f\t"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         const dm_gguf_string text = {texts[i], strlen(texts[i])};
         const vocabulary twice = {"gpt2", {text, text}, {1, 1}, {0}, 2}, unknown = {texts[i], {text}, {1}, {0}, 1};
@@ -587,8 +584,9 @@ static void add_template(dm_gguf_writer *writer) {
 static void templates_that_run_code(void **state) {
     (void)state;
     static const char *const attacks[] = {
-        "{% for c in [].__class__.__base__.__subclasses__() %}{% if c.__name__ == 'catch_warnings' %}"
-        "{{ c.__init__.__globals__['__builtins__'].eval(\"__import__('os').system('touch ATTACKED')\") }}{% endif %}{% endfor %}",
+        ("{% for c in [].__class__.__base__.__subclasses__() %}{% if c.__name__ == 'catch_warnings' %}"
+         "{{ c.__init__.__globals__['__builtins__'].eval(\"__import__('os').system('touch ATTACKED')\") }}{% endif %}{% endfor "
+         "%}"),
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
         "{% for i in range(99999999999) %}{{ 'x' * 99999999 }}{% endfor %}",
