@@ -407,6 +407,35 @@ static void cut_at_every_byte(void **state) {
     }
 }
 
+/* A file is read through a map, so another process can change a length after it was checked. */
+static void lengths_that_change_later(void **state) {
+    (void)state;
+    const uint64_t later[] = {5, 1000, UINT64_MAX};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        test_bytes b;
+        put_header(&b, 0, 1);
+        put_key(&b, "words", DM_GGUF_ARRAY);
+        put_u32(&b, DM_GGUF_STRING);
+        put_u64(&b, 2);
+        size_t at = b.size;
+        put_string(&b, "one");
+        put_string(&b, "two");
+        test_write(test_path("good.gguf"), b.data, b.size);
+        dm_gguf *file = open_ok(test_path("good.gguf"));
+        FILE *stream = fopen(test_path("good.gguf"), "r+b");
+        assert_true(stream != NULL && fseek(stream, (long)at, SEEK_SET) == 0);
+        assert_int_equal(fwrite(&later[i], sizeof later[i], 1, stream), 1);
+        fclose(stream);
+        dm_gguf_string *strings;
+        uint64_t count;
+        assert_int_equal(dm_gguf_get_strings(file, "words", &strings, &count), DM_OK);
+        assert_int_equal(count, 2);
+        assert_true(strings[0].length + strings[1].length <= 14 && strings[1].length <= 14);
+        free(strings);
+        dm_gguf_close(file);
+    }
+}
+
 /* ---- Vocabularies ---- */
 
 typedef struct vocabulary {
@@ -636,6 +665,7 @@ int main(void) {
         cmocka_unit_test(types_without_blocks),
         cmocka_unit_test(offsets_past_the_end),
         cmocka_unit_test(cut_at_every_byte),
+        cmocka_unit_test(lengths_that_change_later),
         cmocka_unit_test(token_lengths),
         cmocka_unit_test(token_counts),
         cmocka_unit_test(token_ids),
