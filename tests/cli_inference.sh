@@ -109,7 +109,8 @@ got=0
 wait "$process" || got=$?
 [ "$got" = 1 ] || fail "a model that is cut short ends the program with 1, not $got"
 one_line
-expect 'cut.gguf: can no longer be read' err
+expect 'can no longer be read' err
+[ ${#program[@]} -gt 1 ] || expect 'cut.gguf: ' err # an emulator may give another address
 
 # what goes wrong: one line and the right code
 code 1 dilmodeli run nowhere.gguf -p x

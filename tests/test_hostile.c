@@ -526,7 +526,7 @@ static void token_counts(void **state) {
 }
 
 static void add_far_ids(dm_gguf_writer *writer) {
-    dm_gguf_add_u64(writer, "tokenizer.ggml.bos_token_id", UINT32_MAX);
+    dm_gguf_add_u64(writer, "tokenizer.ggml.bos_token_id", UINT32_MAX - 1);
     dm_gguf_add_u32(writer, "tokenizer.ggml.eos_token_id", 3);
     dm_gguf_add_u32(writer, "tokenizer.ggml.eot_token_id", (uint32_t)INT32_MAX + 1);
     dm_gguf_add_bool(writer, "tokenizer.ggml.add_bos_token", true);
