@@ -44,11 +44,12 @@ test-sanitize: deps ## the tests under AddressSanitizer and UndefinedBehaviorSan
 	@ctest --test-dir build-asan -j $(JOBS) --output-on-failure
 
 .PHONY: test-tsan
-test-tsan: deps ## the tests under ThreadSanitizer, with LLVM's OpenMP, which tells it about its barriers
+test-tsan: deps ## the tests where threads meet under ThreadSanitizer, with LLVM's OpenMP, which tells it about its barriers
 	@scripts/deps lint
 	$(call configure,build-tsan,-DCMAKE_BUILD_TYPE=Debug -DDM_SANITIZE=thread -DCMAKE_C_COMPILER=clang)
-	@ninja -C build-tsan -j $(JOBS)
-	@TSAN_OPTIONS="ignore_noninstrumented_modules=1 $$TSAN_OPTIONS" ctest --test-dir build-tsan --output-on-failure
+	@ninja -C build-tsan -j $(JOBS) thread-tests
+	@TSAN_OPTIONS="ignore_noninstrumented_modules=1 $$TSAN_OPTIONS" \
+		ctest --test-dir build-tsan -L threads -j $(JOBS) --output-on-failure
 
 .PHONY: test-aarch64
 test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator

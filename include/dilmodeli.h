@@ -91,7 +91,8 @@ typedef struct dm_model_info {
 } dm_model_info;
 
 /* Maps a GGUF model; of one that is split over several files, any of them opens all. On success *out is owned by the caller;
- * close it with dm_model_close(). On failure *out is NULL. */
+ * close it with dm_model_close(). On failure *out is NULL. The file may be replaced by another one of its name while it is
+ * open, but not cut short: reading what is gone raises SIGBUS, for which the library installs no handler. */
 DM_API dm_status dm_model_open(const char *path, dm_model **out);
 DM_API void dm_model_close(dm_model *model);
 DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);

@@ -96,6 +96,22 @@ expect 'decode ' out
 code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --ids ids.txt
 expect 'GB/s read' out
 
+# a model that another process cuts short while it is in use
+cp moe.gguf cut.gguf
+coproc chat { dilmodeli run cut.gguf --chat-template plain -n 2 2>err; }
+process=$chat_PID
+exec {messages}>&"${chat[1]}" {answers}<&"${chat[0]}"
+echo "hi" >&"$messages"
+read -r -N 1 -u "$answers" _ || fail "the first message is answered"
+: >cut.gguf
+echo "hi again" >&"$messages"
+got=0
+wait "$process" || got=$?
+[ "$got" = 1 ] || fail "a model that is cut short ends the program with 1, not $got"
+one_line
+expect 'can no longer be read' err
+[ ${#program[@]} -gt 1 ] || expect 'cut.gguf: ' err # an emulator may give another address
+
 # what goes wrong: one line and the right code
 code 1 dilmodeli run nowhere.gguf -p x
 one_line

@@ -68,6 +68,34 @@ void reference_write(const reference_model *m, const char *path) {
     dm_gguf_writer_free(writer);
 }
 
+dm_model *reference_open(const reference_model *m, const char *path) {
+    dm_model *model = NULL;
+    reference_write(m, path);
+    if (dm_model_open(path, &model) != DM_OK) {
+        fprintf(stderr, "%s\n", dm_error_message());
+        exit(1);
+    }
+    return model;
+}
+
+/* ---- Tokens and logits ---- */
+
+void reference_ids(int32_t *ids, int32_t n, int32_t vocab, uint32_t seed) {
+    for (int32_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ids[i] = (int32_t)((seed >> 8) % (uint32_t)vocab);
+    }
+}
+
+double reference_difference(const float *logits, const double *expected, size_t n) {
+    double largest = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double difference = fabs((double)logits[i] - expected[i]);
+        largest = difference > largest || isnan(difference) ? difference : largest;
+    }
+    return largest;
+}
+
 /* ---- Pieces ---- */
 
 /* y = W x + b */

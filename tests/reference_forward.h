@@ -5,6 +5,7 @@
 #ifndef DM_TESTS_REFERENCE_FORWARD_H
 #define DM_TESTS_REFERENCE_FORWARD_H
 
+#include "dilmodeli.h"
 #include "model/config.h"
 
 /* The weights of a model in memory: weights[i], float32, belongs to specs[i]. */
@@ -23,5 +24,12 @@ void reference_write(const reference_model *model, const char *path);
 
 /* Logits [rows, vocab] of the last `rows` of n tokens. */
 void reference_forward(const reference_model *model, const int32_t *ids, int32_t n, int32_t rows, double *logits);
+
+/* n ids below `vocab`; each seed gives others. */
+void reference_ids(int32_t *ids, int32_t n, int32_t vocab, uint32_t seed);
+/* Writes it and opens the file; a failure ends the process. */
+dm_model *reference_open(const reference_model *model, const char *path);
+/* The largest difference of n logits; NaN if there is one. */
+double reference_difference(const float *logits, const double *expected, size_t n);
 
 #endif

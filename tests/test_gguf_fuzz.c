@@ -11,52 +11,11 @@
 #include <cmocka.h>
 
 #include "base/random.h"
+#include "counted_memory.h"
 #include "model/model.h"
 #include "test_files.h"
 
 enum { N_FILES = 10000, N_SHARED = 300, MAX_SEEDS = 8 };
-
-/* ---- Counting what is asked for: the linker sends the library's allocations here ---- */
-
-static uint64_t requested, in_one; /* bytes since start_counting(), all together and the largest piece */
-
-static void start_counting(void) {
-    requested = in_one = 0;
-}
-
-static void note(size_t size) {
-    requested += size;
-    in_one = size > in_one ? size : in_one;
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-
-void *__wrap_malloc(size_t size) {
-    note(size);
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size) {
-    note(count * size);
-    return __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size) {
-    note(size);
-    return __real_realloc(old, size);
-}
-
-void *__wrap_aligned_alloc(size_t alignment, size_t size) {
-    note(size);
-    return __real_aligned_alloc(alignment, size);
-}
 
 /* ---- Seeds ---- */
 
@@ -272,14 +231,14 @@ static double worst_share;
 /* What was asked for in all, outgrown buffers included: a little for the first tables, and a multiple of the file. */
 static void check_memory(size_t number, const char *what, size_t size) {
     const uint64_t fixed = 4096, per_byte = 16;
-    if (requested > fixed + per_byte * size) {
-        fail_msg("file %zu of %zu bytes: %s asked for %" PRIu64 " bytes", number, size, what, requested);
+    if (counted.bytes > fixed + per_byte * size) {
+        fail_msg("file %zu of %zu bytes: %s asked for %" PRIu64 " bytes", number, size, what, counted.bytes);
     }
-    if (requested > fixed) {
-        double share = (double)(requested - fixed) / (double)size;
+    if (counted.bytes > fixed) {
+        double share = (double)(counted.bytes - fixed) / (double)size;
         worst_share = share > worst_share ? share : worst_share;
     }
-    largest = in_one > largest ? in_one : largest;
+    largest = counted.largest > largest ? counted.largest : largest;
 }
 
 static void check_outcome(size_t number, const char *what, dm_status status, const void *handle) {
@@ -345,7 +304,7 @@ static void use_model(const dm_model *model) {
 
 static void judge(size_t number, size_t size) {
     dm_gguf *file = NULL;
-    start_counting();
+    counted = (counted_memory){0};
     dm_status status = dm_gguf_open(path, &file);
     check_memory(number, "dm_gguf_open", size);
     check_outcome(number, "dm_gguf_open", status, file);
@@ -355,7 +314,7 @@ static void judge(size_t number, size_t size) {
         dm_gguf_close(file);
     }
     dm_model *model = NULL;
-    start_counting();
+    counted = (counted_memory){0};
     status = dm_model_open(path, &model);
     check_memory(number, "dm_model_open", size);
     check_outcome(number, "dm_model_open", status, model);
@@ -365,7 +324,7 @@ static void judge(size_t number, size_t size) {
         dm_model_close(model);
     }
     dm_tokenizer *tokenizer = NULL;
-    start_counting();
+    counted = (counted_memory){0};
     status = dm_tokenizer_open(path, &tokenizer);
     check_memory(number, "dm_tokenizer_open", size);
     check_outcome(number, "dm_tokenizer_open", status, tokenizer);

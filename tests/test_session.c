@@ -4,43 +4,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "counted_memory.h"
+
 enum { N = 300 }; /* more than one batch */
 
 static const char *const architectures[] = {"qwen3moe", "gpt2"};
 static const char *const types[] = {"f32", "f16", "bf16"};
-
-/* ---- Counting allocations: the linker sends the library's calls here ---- */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-
-static int allocations;
-
-void *__wrap_malloc(size_t size) {
-    allocations++;
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size) {
-    allocations++;
-    return __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size) {
-    allocations++;
-    return __real_realloc(old, size);
-}
-
-void *__wrap_aligned_alloc(size_t alignment, size_t size) {
-    allocations++;
-    return __real_aligned_alloc(alignment, size);
-}
 
 static float *buffer(size_t n) {
     float *memory = malloc(n * sizeof *memory);
@@ -258,15 +227,15 @@ static void feeding_allocates_nothing(void **state) {
             tiny_model_make(&tiny, architectures[a], types[t], 4);
             tiny_model_ids(&tiny, ids, N);
             float *logits = buffer((size_t)tiny.info.vocab);
-            allocations = 0;
+            counted = (counted_memory){0};
             dm_session *session = open_session(&tiny, N);
-            assert_true(allocations > 0);
-            allocations = 0;
+            assert_true(counted.calls > 0);
+            counted = (counted_memory){0};
             assert_int_equal(dm_session_feed(session, ids, N - 20, false, logits), DM_OK);
             for (int32_t i = N - 20; i < N; i++) {
                 assert_int_equal(dm_session_feed(session, ids + i, 1, false, logits), DM_OK);
             }
-            assert_int_equal(allocations, 0);
+            assert_int_equal(counted.calls, 0);
             dm_session_free(session);
             tiny_model_remove(&tiny);
             free(logits);

@@ -16,4 +16,9 @@ size_t dm_utf8_valid_prefix(const char *text, size_t length);
  * 3 * length. */
 size_t dm_utf8_mend(const char *text, size_t length, char *out);
 
+/* Characters that no text needs: they move a terminal's cursor, or begin another line. */
+static inline bool dm_utf8_is_control(uint32_t code) {
+    return code < 0x20 || (code >= 0x7f && code < 0xa0);
+}
+
 #endif

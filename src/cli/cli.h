@@ -73,6 +73,9 @@ int cli_signal(void);
 /* Waits for standard input; false where a signal came first, whichever thread it went to and however early. */
 bool cli_wait_input(void);
 
+/* A mapped file that can no longer be read, as another process cut it short, ends the program with a line that names it. */
+void cli_catch_bus_errors(void);
+
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
 bool cli_read_ids(const char *path, int32_t **ids, size_t *n);
 /* The same from an argument. */

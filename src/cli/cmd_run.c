@@ -227,8 +227,8 @@ static bool encode_prompt(run *r) {
 static bool open_all(run *r, const char *path) {
     const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache};
     bool open = dm_model_open(path, &r->model) == DM_OK;
-    open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
+    open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK; /* last: it takes memory and time */
     open = open &&
            (option.session == NULL || access(option.session, F_OK) != 0 || dm_session_load(r->session, option.session) == DM_OK);
     if (!open) {

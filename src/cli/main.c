@@ -41,6 +41,7 @@ int main(int argc, char **argv) {
     for (const cli_command *command = commands; command->name != NULL; command++) {
         if (strcmp(argv[1], command->name) == 0) {
             cli_catch_signals();
+            cli_catch_bus_errors();
             return command->run(argc - 1, argv + 1);
         }
     }

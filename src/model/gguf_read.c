@@ -220,8 +220,8 @@ static dm_status read_type(cursor *c, dm_gguf_tensor *tensor) {
     uint32_t type, weights, bytes;
     DM_TRY(take(c, &type, sizeof type, "the type", tensor->name));
     if (!dm_type_block(type, &weights, &bytes)) {
-        return dm_fail(DM_ERR_UNSUPPORTED, "%s: tensor '%.80s' is of type %" PRIu32 ", which is unknown here", c->path,
-                       tensor->name, type);
+        return dm_fail(DM_ERR_UNSUPPORTED, "%s: tensor '%.80s' is of type %" PRIu32 ", which is unknown here; known are %s",
+                       c->path, tensor->name, type, dm_type_names());
     }
     tensor->type = (dm_type)type;
     if (tensor->dims[0] % weights != 0) {

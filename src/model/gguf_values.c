@@ -199,12 +199,17 @@ dm_status dm_gguf_get_array(const dm_gguf *file, const char *key, dm_gguf_kind k
     return DM_OK;
 }
 
-/* The string at `at`, whose length was checked when the file was opened; *at moves behind it. */
-static dm_gguf_string next_string(const uint8_t **at) {
-    uint64_t length;
+/* The string at `at` in an array's value; *at moves behind it. Its length was checked when the file was opened: one that no
+ * longer fits was changed since by another process, and is cut. */
+static dm_gguf_string next_string(const gguf_value *value, const uint8_t **at) {
+    uint64_t length = 0, left = (uint64_t)(value->raw + value->raw_size - *at);
+    if (left < sizeof length) {
+        return (dm_gguf_string){"", 0};
+    }
     memcpy(&length, *at, sizeof length);
-    dm_gguf_string string = {(const char *)*at + sizeof length, length};
-    *at += sizeof length + length;
+    left -= sizeof length;
+    dm_gguf_string string = {(const char *)*at + sizeof length, length < left ? length : left};
+    *at += sizeof length + string.length;
     return string;
 }
 
@@ -220,7 +225,7 @@ dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_stri
     }
     const uint8_t *at = value->data;
     for (uint64_t i = 0; i < value->count; i++) {
-        strings[i] = next_string(&at);
+        strings[i] = next_string(value, &at);
     }
     *out = strings;
     *count = value->count;
@@ -229,16 +234,12 @@ dm_status dm_gguf_get_strings(const dm_gguf *file, const char *key, dm_gguf_stri
 
 /* ---- Text for people ---- */
 
-static bool is_control(uint32_t code) {
-    return code < 0x20 || (code >= 0x7f && code < 0xa0);
-}
-
 void dm_gguf_clean_text(dm_gguf_string string, char *text, size_t size) {
     size_t used = 0;
     for (uint64_t i = 0; i < string.length;) {
         uint32_t code = 0;
         size_t length = dm_utf8_decode(string.bytes + i, (size_t)(string.length - i), &code);
-        bool usable = length != 0 && !is_control(code);
+        bool usable = length != 0 && !dm_utf8_is_control(code);
         size_t add = usable ? length : 1;
         if (used + add >= size) {
             break;
@@ -307,7 +308,7 @@ static void put_array(text_out *out, const gguf_value *value) {
         if (i == SHOWN) {
             put(out, "...");
         } else if (value->element == DM_GGUF_STRING) {
-            put_string(out, next_string(&at));
+            put_string(out, next_string(value, &at));
         } else {
             put_number(out, load_number(value->element, at));
             at += dm_gguf_kind_size(value->element);

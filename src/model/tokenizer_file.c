@@ -14,7 +14,7 @@ static int shown(dm_gguf_string string) {
 }
 
 static dm_status refuse_rules(const char *path, dm_gguf_string pre) {
-    char known[700];
+    char known[1024];
     dm_pretokenizer_list(known, sizeof known);
     return dm_fail(DM_ERR_UNSUPPORTED, "%s: its tokenizer cuts words by the rules '%.*s'; known are %s", path, shown(pre),
                    pre.bytes, known);

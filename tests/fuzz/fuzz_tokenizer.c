@@ -32,6 +32,21 @@ static void check_text(const dm_tokenizer *tokenizer, const char *text, size_t l
     free(ids);
 }
 
+/* The text as a message, if the file's template is known. */
+static void check_message(const dm_tokenizer *tokenizer, const char *text, size_t length) {
+    char *content = strndup(text, length);
+    const dm_chat_message message = {"user", content};
+    int32_t *ids;
+    size_t n;
+    if (dm_chat_encode(tokenizer, NULL, &message, 1, true, &ids, &n) == DM_OK) {
+        for (size_t i = 0; i < n; i++) {
+            FUZZ_CHECK(ids[i] >= 0 && ids[i] < dm_tokenizer_vocab(tokenizer));
+        }
+    }
+    free(ids);
+    free(content);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) {
         return 0;
@@ -46,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check_text(tokenizer, text, length, 0);
         check_text(tokenizer, text, length, DM_ENCODE_SPECIAL);
         check_text(tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_EOS | DM_ENCODE_GOES_ON);
+        check_message(tokenizer, text, length);
         dm_tokenizer_close(tokenizer);
     }
     close(file);
@@ -61,7 +77,7 @@ typedef struct token {
 } token;
 
 static void put_vocabulary(test_bytes *b, const char *model, const char *pre, const token *tokens, size_t n) {
-    put_header(b, 0, 8);
+    put_header(b, 0, 13);
     put_key(b, "general.architecture", DM_GGUF_STRING);
     put_string(b, "llama");
     put_key(b, "general.name", DM_GGUF_STRING);
@@ -70,6 +86,16 @@ static void put_vocabulary(test_bytes *b, const char *model, const char *pre, co
     put_string(b, model);
     put_key(b, "tokenizer.ggml.pre", DM_GGUF_STRING);
     put_string(b, pre);
+    put_key(b, "tokenizer.ggml.bos_token_id", DM_GGUF_U32);
+    put_u32(b, 0);
+    put_key(b, "tokenizer.ggml.eot_token_id", DM_GGUF_U32);
+    put_u32(b, 1);
+    put_key(b, "tokenizer.ggml.add_bos_token", DM_GGUF_BOOL);
+    put_u8(b, 1);
+    put_key(b, "tokenizer.ggml.add_eos_token", DM_GGUF_BOOL);
+    put_u8(b, 1);
+    put_key(b, "tokenizer.chat_template", DM_GGUF_STRING);
+    put_string(b, "[INST]<<SYS>>");
     put_key(b, "tokenizer.ggml.tokens", DM_GGUF_ARRAY);
     put_u32(b, DM_GGUF_STRING);
     put_u64(b, n);
