@@ -108,6 +108,26 @@ static bool find_stack(const dm_tensor *tensor, dm_role role, int32_t n_experts,
     return true;
 }
 
+/* Advice on the pages that begin in [data, data + size) or before it: all but a last one that goes on. */
+static void advise(const uint8_t *data, size_t size, int advice) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = (uintptr_t)data & ~(page - 1), end = ((uintptr_t)data + size) & ~(page - 1);
+    if (end > start) {
+        madvise((void *)start, end - start, advice);
+    }
+}
+
+/* Pages leave this process; the system may keep them, and reads them again if asked. */
+static void give_back(const uint8_t *data, size_t size) {
+    advise(data, size, MADV_DONTNEED);
+}
+
+static const uint8_t *blocks_of(const stack *s, size_t matrix) {
+    return s->tensor->experts != NULL
+               ? s->tensor->experts[matrix].data
+               : (const uint8_t *)s->tensor->data + matrix * s->rows * dm_type_bytes(s->tensor->type, s->columns);
+}
+
 static bool of_expert(const stack *s) {
     return s->matrices > 1;
 }
@@ -126,6 +146,8 @@ static size_t find_places(const dm_model *model, dm_repacked *repacked) {
             stack *s = &stacks_of(repacked, l)[role];
             if (find_stack(&tensors[role], (dm_role)role, model->config.n_experts, s)) {
                 s->offset = repacked->size;
+                /* in huge pages, what lies beside a matrix would bring it back */
+                advise(blocks_of(s, 0), s->matrices * s->rows * dm_type_bytes(s->tensor->type, s->columns), MADV_NOHUGEPAGE);
                 repacked->size += s->matrices * s->matrix_bytes;
                 n += s->matrices;
                 experts = experts || of_expert(s);
@@ -163,22 +185,6 @@ static dm_status lay_out(const dm_model *model, dm_repacked *repacked) {
 }
 
 /* ---- Packing ---- */
-
-/* The pages of [data, data + size) leave this process, but for a last one that goes on; the system may keep them, and
- * reads them again if asked. */
-static void give_back(const uint8_t *data, size_t size) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t start = (uintptr_t)data & ~(page - 1), end = ((uintptr_t)data + size) & ~(page - 1);
-    if (end > start) {
-        madvise((void *)start, end - start, MADV_DONTNEED);
-    }
-}
-
-static const uint8_t *blocks_of(const stack *s, size_t matrix) {
-    return s->tensor->experts != NULL
-               ? s->tensor->experts[matrix].data
-               : (const uint8_t *)s->tensor->data + matrix * s->rows * dm_type_bytes(s->tensor->type, s->columns);
-}
 
 /* Panels from .. to - 1 of an item. */
 static void pack_panels(const dm_repacked *repacked, const item *it, size_t from, size_t to) {
@@ -219,10 +225,14 @@ static void add_item(dm_repacked *repacked, const stack *s, size_t matrix) {
 
 static void pack_items(dm_repacked *repacked) {
     if (repacked->n_items > 0) {
-        const item *last = &repacked->items[repacked->n_items - 1];
-        size_t bytes = last->start + last->stack->matrix_bytes;
+        const item *it = &repacked->items[repacked->n_items - 1];
+        size_t bytes = it->start + it->stack->matrix_bytes;
         dm_parallel(dm_threads(), (bytes + PIECE - 1) / PIECE, 1, pack_body, repacked);
-        repacked->n_items = 0;
+        for (; repacked->n_items > 0; repacked->n_items--) {
+            it = &repacked->items[repacked->n_items - 1];
+            give_back(blocks_of(it->stack, it->matrix),
+                      it->stack->rows * dm_type_bytes(it->stack->tensor->type, it->stack->columns));
+        }
     }
 }
 
