@@ -1,7 +1,13 @@
-/* Weights in GGUF's block types for tests of kernels; included after cmocka.h. */
-#ifndef DM_TESTS_RANDOM_BLOCKS_H
-#define DM_TESTS_RANDOM_BLOCKS_H
+/* Random weights in blocks of any type that has panels. */
+#ifndef DM_TEST_RANDOM_BLOCKS_H
+#define DM_TEST_RANDOM_BLOCKS_H
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -9,7 +15,7 @@
 #include "kernels/block_types.h"
 #include "kernels/half.h"
 
-/* Blocks of random bits whose halves are small numbers. */
+/* Blocks of random bits whose halves are small numbers; dm_free() them. */
 static inline uint8_t *random_blocks(dm_random *random, dm_type type, size_t rows, size_t columns) {
     uint32_t width, bytes;
     assert_true(dm_type_block(type, &width, &bytes));

@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
+#include "model/repack.h"
 #include "moe/router.h"
 
 enum { ROWS_TOGETHER = 16 };
@@ -239,6 +240,7 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
     const dm_activations *a = &session->scratch;
     bool shared = session->model->config.shared_dim > 0;
     DM_TRY(route(pass, weights, l));
+    dm_repack_experts(session->model, l, a->experts, pass->n * (size_t)session->model->config.top_k);
     if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }

@@ -1,4 +1,7 @@
-/* A model's quantized matrices as panels (kernels/panels.h), made once for all of its sessions. */
+/*
+ * A model's quantized matrices as panels (kernels/panels.h), made once for all of its sessions: those that every token
+ * uses when the first session is made, an expert's when a token first chooses it.
+ */
 #ifndef DM_MODEL_REPACK_H
 #define DM_MODEL_REPACK_H
 
@@ -9,12 +12,16 @@ typedef struct dm_repacked dm_repacked;
 dm_status dm_repacked_create(dm_repacked **out);
 void dm_repacked_free(dm_repacked *repacked);
 
-/* Packs all matrices of the model whose types have a format, with all threads, unless that has been done; the pages of the
- * file behind them are given back. Does nothing on a machine whose kernels gain nothing from it. Several threads may ask
- * at once. */
+/* Finds places for the panels of all matrices whose types have a format and packs those that are not experts', with all
+ * threads, unless that has been done; the pages of the file behind them are given back. Does nothing on a machine whose
+ * kernels gain nothing from it. Several threads may ask at once. */
 dm_status dm_repack(const dm_model *model);
 
 /* Panels of a matrix, layer -1 for those outside the layers; of a stack of experts all, one after another. NULL: none. */
 const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role role);
+
+/* Packs what is missing of the n experts of a layer: to be called, outside of loops that are shared out, before their
+ * panels are read. Costs one load once all of the layer's are there. Several threads may ask at once, for the same too. */
+void dm_repack_experts(const dm_model *model, int32_t layer, const int32_t *experts, size_t n);
 
 #endif

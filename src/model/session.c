@@ -29,17 +29,22 @@ dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer
 
 /* ---- Memory -------------------------------------------------------------- */
 
-/* Zeroed memory that goes with the session; nothing for a count of 0. A failure is remembered in out_of_memory. */
+/* Zeroed memory that goes with the session; nothing for a count of 0. A failure is remembered in out_of_memory. By calloc,
+ * for the system hands out pages as they are used: most are for batches, and many prompts are short. */
 static void *want(dm_session *session, size_t count, size_t size) {
+    size_t bytes = 0;
     if (count == 0 || session->out_of_memory) {
         return NULL;
     }
-    void *memory = session->n_owned < MAX_OWNED ? dm_alloc(count, size) : NULL;
-    session->out_of_memory = memory == NULL;
-    if (memory != NULL) {
-        session->owned[session->n_owned++] = memory;
+    bool fits = dm_mul_size(count, size, &bytes) && dm_add_size(bytes, DM_ALIGNMENT - 1, &bytes);
+    char *memory = fits && session->n_owned < MAX_OWNED ? calloc(bytes, 1) : NULL;
+    if (memory == NULL) {
+        dm_fail(DM_ERR_MEMORY, "out of memory for a session (%zu x %zu bytes)", count, size);
+        session->out_of_memory = true;
+        return NULL;
     }
-    return memory;
+    session->owned[session->n_owned++] = memory;
+    return memory + (DM_ALIGNMENT - (uintptr_t)memory % DM_ALIGNMENT) % DM_ALIGNMENT;
 }
 
 /* ---- Weights ------------------------------------------------------------- */
@@ -288,7 +293,7 @@ void dm_session_free(dm_session *session) {
         return;
     }
     for (size_t i = 0; i < session->n_owned; i++) {
-        dm_free(session->owned[i]);
+        free(session->owned[i]);
     }
     dm_kv_cache_free(&session->cache);
     dm_tokenizer_close(session->own_tokenizer);
