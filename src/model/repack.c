@@ -267,8 +267,11 @@ static void pack_body(void *user, size_t begin, size_t end, int thread) {
 }
 
 static void add_item(dm_repacked *repacked, const stack *s, size_t matrix) {
-    const item *before = repacked->n_items > 0 ? &repacked->items[repacked->n_items - 1] : NULL;
-    size_t start = before != NULL ? before->start + before->stack->matrix_bytes : 0;
+    size_t start = 0;
+    if (repacked->n_items > 0) {
+        const item *before = &repacked->items[repacked->n_items - 1];
+        start = before->start + before->stack->matrix_bytes;
+    }
     repacked->items[repacked->n_items++] = (item){s, matrix, start, false};
 }
 
