@@ -82,6 +82,7 @@ bench: ## inference beside llama.cpp, training beside PyTorch, memory, bfloat16'
 	@$(BUILD)/bench/dm-bench-vector
 	@$(BUILD)/bench/dm-bench-quantized
 	@/usr/bin/python3 bench/inference.py $(BUILD)
+	@bench/load $(BUILD)/dilmodeli
 	@/usr/bin/python3 bench/train.py $(BUILD)
 	@bench/memory $(BUILD)/dilmodeli
 	@bench/precision $(BUILD)/dilmodeli

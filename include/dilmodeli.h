@@ -95,6 +95,18 @@ typedef struct dm_model_info {
  * open, but not cut short: reading what is gone raises SIGBUS, for which the library installs no handler. */
 DM_API dm_status dm_model_open(const char *path, dm_model **out);
 DM_API void dm_model_close(dm_model *model);
+
+/* Keeps the weights on disk as this library's kernels read them, so that later sessions of the model map them instead of
+ * repacking them: as PATH.panels beside the model, or below the user's cache folder where that cannot be written. The file is
+ * about as large as the model, and is not used once the model's file has changed. *path (of `size` bytes) is where it is,
+ * *bytes how many of panels it has. DM_ERR_UNSUPPORTED where nothing is repacked. */
+DM_API dm_status dm_model_keep(const dm_model *model, char *path, size_t size, uint64_t *bytes);
+/* Where the model's weights are kept, and the file's size; an empty path: nowhere. Fails, saying why, where there is a file
+ * that cannot be used. */
+DM_API dm_status dm_model_kept(const dm_model *model, char *path, size_t size, uint64_t *bytes);
+/* What was wrong with such a file when sessions of this model were made or fed, and made no difference but for time; NULL:
+ * nothing. Valid until the next of those calls. */
+DM_API const char *dm_model_note(const dm_model *model);
 DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
 
 /* Writes a freshly initialised model to `path` (atomically). Fields of `shape` that are

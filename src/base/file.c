@@ -24,11 +24,12 @@ dm_status dm_map_open(const char *path, dm_map *out) {
     } else if (!S_ISREG(info.st_mode)) {
         status = dm_fail(DM_ERR_IO, "%s: not a regular file", path);
     } else if (info.st_size > 0) {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, descriptor, 0);
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
         if (data == MAP_FAILED) {
             status = dm_fail(DM_ERR_IO, "%s: cannot map %lld bytes: %s", path, (long long)info.st_size, strerror(errno));
         } else {
-            *out = (dm_map){data, (size_t)info.st_size};
+            uint64_t modified = (uint64_t)info.st_mtim.tv_sec * 1000000000u + (uint64_t)info.st_mtim.tv_nsec;
+            *out = (dm_map){data, (size_t)info.st_size, modified};
         }
     }
     close(descriptor);

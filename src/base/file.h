@@ -9,9 +9,11 @@
 typedef struct dm_map {
     const uint8_t *data; /* NULL for an empty file */
     size_t size;         /* bytes */
+    uint64_t modified;   /* nanoseconds since 1970 */
 } dm_map;
 
-/* Maps a regular file whole. The caller unmaps it with dm_map_close(). */
+/* Maps a regular file whole, privately: a page that is made writable and written is this process's own. The caller unmaps it with
+ * dm_map_close(). */
 dm_status dm_map_open(const char *path, dm_map *out);
 void dm_map_close(dm_map *map);
 /* Gives back the memory that holds bytes [start, end), whole pages only; they can still be read. Keeps the resident set

@@ -63,6 +63,9 @@ int cli_usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* Prints the library's message; returns CLI_FAILED. */
 int cli_fail_status(void);
 
+/* Closes a model that sessions were made of, or NULL, and prints its note if it has one. */
+void cli_close_model(dm_model *model);
+
 /* A dm_log_fn: the line on standard error. */
 void cli_log_line(void *user, const char *line);
 
@@ -98,6 +101,7 @@ int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_new(int argc, char **argv);
+int cmd_repack(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_tokenizer(int argc, char **argv);

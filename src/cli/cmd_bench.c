@@ -168,7 +168,7 @@ int cmd_bench(int argc, char **argv) {
     }
     bench b = {0};
     status = run(&b, argv[0]);
-    dm_model_close(b.model);
+    cli_close_model(b.model);
     dm_tokenizer_close(b.tokenizer);
     free(b.text);
     free(b.ids);

@@ -49,8 +49,8 @@ typedef struct evaluation {
 } evaluation;
 
 static void close_all(evaluation *e) {
-    dm_model_close(e->model);
-    dm_model_close(e->base);
+    cli_close_model(e->model);
+    cli_close_model(e->base);
     dm_tokenizer_close(e->tokenizer);
     free(e->ids);
 }

@@ -17,7 +17,9 @@ typedef struct inspection {
     char arch[64], name[128];
     bool is_model; /* of a shape that is known here; info is set */
     dm_model_info info;
-    char problem[512]; /* why it is not */
+    char problem[512];   /* why it is not */
+    char kept[4096];     /* where its weights are kept, or why what is there is of no use; empty: nowhere */
+    uint64_t kept_bytes; /* 0: it is of no use */
     uint64_t params;
     uint64_t bytes; /* of all tensors */
     type_total types[N_TYPES];
@@ -33,6 +35,17 @@ static void read_text(const dm_gguf *file, const char *key, char *text, size_t s
     }
 }
 
+static void look_for_kept(inspection *it, const char *path) {
+    dm_model *model;
+    if (dm_model_open(path, &model) != DM_OK) {
+        return;
+    }
+    if (dm_model_kept(model, it->kept, sizeof it->kept, &it->kept_bytes) != DM_OK) {
+        snprintf(it->kept, sizeof it->kept, "%s", dm_error_message());
+    }
+    dm_model_close(model);
+}
+
 static void look_at_model(inspection *it, const char *path) {
     dm_config config;
     if (dm_config_read(it->file, &config) != DM_OK) {
@@ -44,6 +57,7 @@ static void look_at_model(inspection *it, const char *path) {
     }
     it->is_model = true;
     dm_config_info(&config, &it->info);
+    look_for_kept(it, path);
 }
 
 static double bits_per_weight(uint64_t bytes, uint64_t elements) {
@@ -151,6 +165,10 @@ static void print_json(const inspection *it) {
     if (it->is_model) {
         set_integer(object, "active_params", it->info.active_params);
         json_object_set_new(object, "shape", json_shape(&it->info));
+        if (it->kept[0] != '\0') {
+            const char *key = it->kept_bytes > 0 ? "path" : "problem";
+            json_object_set_new(object, "kept", json_pack("{s:s, s:I}", key, it->kept, "bytes", (json_int_t)it->kept_bytes));
+        }
     } else {
         json_object_set_new(object, "problem", cli_json_text(it->problem, strlen(it->problem)));
     }
@@ -216,6 +234,10 @@ static void print_summary(const inspection *it, const char *path) {
         printf("\nbits          %.2f per weight\n", bits_per_weight(it->bytes, it->params));
     } else {
         printf(" no tensors\n");
+    }
+    if (it->kept[0] != '\0') {
+        printf("repacked      %s%s%s\n", it->kept_bytes > 0 ? short_number(it->kept_bytes).text : "",
+               it->kept_bytes > 0 ? "B in " : "", it->kept);
     }
 }
 

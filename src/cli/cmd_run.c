@@ -67,7 +67,7 @@ typedef struct run {
 static void close_all(run *r) {
     dm_session_free(r->session);
     dm_tokenizer_close(r->tokenizer);
-    dm_model_close(r->model);
+    cli_close_model(r->model);
     free(r->prompt);
     free(r->made);
     free(r->text);

@@ -14,6 +14,7 @@ static const cli_command commands[] = {
     {"gradcheck", "compare the gradients of one backward pass", cmd_gradcheck},
     {"eval", "perplexity of a text, distance from a base model, logits", cmd_eval},
     {"run", "generate text", cmd_run},
+    {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
     {"bench", "how fast a model runs here, and what would be possible", cmd_bench},
     {NULL, NULL, NULL},
 };

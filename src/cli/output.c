@@ -30,6 +30,14 @@ int cli_fail(const char *format, ...) {
     return CLI_FAILED;
 }
 
+void cli_close_model(dm_model *model) {
+    const char *note = model != NULL ? dm_model_note(model) : NULL;
+    if (note != NULL) {
+        fprintf(stderr, "dilmodeli: %s (`dilmodeli repack` makes it anew)\n", note);
+    }
+    dm_model_close(model);
+}
+
 int cli_usage_error(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

@@ -23,6 +23,7 @@
 #include "kernels/block_types.h"
 
 enum { DM_PANEL_ROWS = 16, DM_PANEL_UNIT = 32, DM_PANEL_SUPER = 8 /* units that share a super-block */, DM_PANEL_LINE = 64 };
+enum { DM_PANEL_LAYOUT = 1 }; /* goes up with every change of what is described above: panels are kept in files */
 
 /* Bits of a code; planes of 5 are 4 + 1, of 6 are 4 + 2, of 3 are 2 + 1. */
 typedef enum dm_panel_codes {

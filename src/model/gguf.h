@@ -60,6 +60,8 @@ dm_status dm_gguf_open(const char *path, dm_gguf **out);
 void dm_gguf_close(dm_gguf *file);
 const char *dm_gguf_path(const dm_gguf *file);
 uint64_t dm_gguf_size(const dm_gguf *file); /* bytes of the file, or of all parts */
+/* A number that differs once the size or the time of any of its files has changed. */
+uint64_t dm_gguf_stamp(const dm_gguf *file);
 uint32_t dm_gguf_version(const dm_gguf *file);
 
 size_t dm_gguf_n_tensors(const dm_gguf *file);

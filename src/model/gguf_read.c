@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/gguf_internal.h"
@@ -468,6 +469,14 @@ uint64_t dm_gguf_size(const dm_gguf *file) {
         bytes += file->parts[i]->map.size;
     }
     return bytes;
+}
+
+uint64_t dm_gguf_stamp(const dm_gguf *file) {
+    uint64_t stamp = dm_hash_mix(file->map.size, file->map.modified);
+    for (size_t i = 0; i < file->n_parts; i++) {
+        stamp = dm_hash_mix(stamp, dm_gguf_stamp(file->parts[i]));
+    }
+    return stamp;
 }
 
 uint32_t dm_gguf_version(const dm_gguf *file) {

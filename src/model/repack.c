@@ -15,6 +15,7 @@
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/quantized.h"
+#include "model/kept.h"
 
 /* Bytes of panels that a thread makes at a time: a huge page, for two that touch a new one together both clear it. */
 enum { PIECE = 2 << 20 };
@@ -29,6 +30,7 @@ typedef struct stack {
     size_t columns, rows, matrices;
     size_t panel_bytes, matrix_bytes; /* of one panel, of all of a matrix */
     size_t offset;                    /* of the first matrix in the memory */
+    size_t first;                     /* matrices of the model before it */
 } stack;
 
 /* A matrix to be packed. */
@@ -36,19 +38,23 @@ typedef struct item {
     const stack *stack;
     size_t matrix; /* which of the stack */
     size_t start;  /* bytes of panels of the items before it */
+    bool bad;      /* what was kept of it is not what was written */
 } item;
 
 struct dm_repacked {
     pthread_mutex_t lock; /* held by who lays out or packs */
     bool done;
-    stack *stacks;       /* [n_layers + 1, DM_ROLES] */
-    uint8_t *panels;     /* [size] */
-    size_t size;         /* bytes of panels */
-    void *memory;        /* what the system gave for them, PIECE bytes more */
-    atomic_uchar *state; /* [n_layers, n_experts] */
-    atomic_int *missing; /* [n_layers] experts that are not PACKED */
-    item *items;         /* [all matrices] those to be packed */
-    size_t n_items;
+    stack *stacks;   /* [n_layers + 1, DM_ROLES] */
+    uint8_t *panels; /* [size] */
+    size_t size;     /* bytes of panels */
+    void *memory;    /* what the system gave for them, PIECE bytes more; NULL where they are `kept` */
+    dm_kept kept;    /* where they lie already: using them is checking them, or else packing over them */
+    char kept_path[DM_KEPT_PATH];
+    char note[DM_KEPT_PATH + 128]; /* what was wrong with a file that was kept */
+    atomic_uchar *state;           /* [n_layers, n_experts] */
+    atomic_int *missing;           /* [n_layers] experts that are not PACKED */
+    item *items;                   /* [all matrices] those to be packed */
+    size_t n_items, n_matrices;
 };
 
 dm_status dm_repacked_create(dm_repacked **out) {
@@ -65,6 +71,7 @@ static void forget(dm_repacked *repacked) {
     if (repacked->memory != NULL) {
         munmap(repacked->memory, repacked->size + PIECE);
     }
+    dm_kept_close(&repacked->kept);
     dm_free(repacked->stacks);
     dm_free(repacked->state);
     dm_free(repacked->missing);
@@ -104,7 +111,7 @@ static bool find_stack(const dm_tensor *tensor, dm_role role, int32_t n_experts,
         return false;
     }
     size_t panel_bytes = dm_panel_bytes(format, tensor->dims[0]);
-    *out = (stack){tensor, format, tensor->dims[0], rows, matrices, panel_bytes, dm_panel_count(rows) * panel_bytes, 0};
+    *out = (stack){tensor, format, tensor->dims[0], rows, matrices, panel_bytes, dm_panel_count(rows) * panel_bytes, 0, 0};
     return true;
 }
 
@@ -115,6 +122,11 @@ static void advise(const uint8_t *data, size_t size, int advice) {
     if (end > start) {
         madvise((void *)start, end - start, advice);
     }
+}
+
+static bool make_writable(uint8_t *panels, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)panels & ~(page - 1);
+    return mprotect((void *)start, (uintptr_t)panels + size - start, PROT_READ | PROT_WRITE) == 0;
 }
 
 /* Pages leave this process; the system may keep them, and reads them again if asked. */
@@ -128,6 +140,11 @@ static const uint8_t *blocks_of(const stack *s, size_t matrix) {
                : (const uint8_t *)s->tensor->data + matrix * s->rows * dm_type_bytes(s->tensor->type, s->columns);
 }
 
+/* Bytes of one of the stack's matrices in the model's file. */
+static size_t matrix_size(const stack *s) {
+    return s->rows * dm_type_bytes(s->tensor->type, s->columns);
+}
+
 static bool of_expert(const stack *s) {
     return s->matrices > 1;
 }
@@ -136,9 +153,9 @@ static stack *stacks_of(const dm_repacked *repacked, int32_t layer) {
     return repacked->stacks + (size_t)(layer + 1) * DM_ROLES;
 }
 
-/* Sizes are about the tensors', which were checked, so that their sums fit. Returns how many matrices there are. */
-static size_t find_places(const dm_model *model, dm_repacked *repacked) {
-    size_t n = 0;
+/* Sizes are about the tensors', which were checked, so that their sums fit. */
+static void find_places(const dm_model *model, dm_repacked *repacked) {
+    repacked->size = repacked->n_matrices = 0;
     for (int32_t l = -1; l < model->config.n_layers; l++) {
         const dm_tensor *tensors = l < 0 ? model->tensors : model->layers[l].tensors;
         bool experts = false;
@@ -146,10 +163,11 @@ static size_t find_places(const dm_model *model, dm_repacked *repacked) {
             stack *s = &stacks_of(repacked, l)[role];
             if (find_stack(&tensors[role], (dm_role)role, model->config.n_experts, s)) {
                 s->offset = repacked->size;
+                s->first = repacked->n_matrices;
                 /* in huge pages, what lies beside a matrix would bring it back */
-                advise(blocks_of(s, 0), s->matrices * s->rows * dm_type_bytes(s->tensor->type, s->columns), MADV_NOHUGEPAGE);
+                advise(blocks_of(s, 0), s->matrices * matrix_size(s), MADV_NOHUGEPAGE);
                 repacked->size += s->matrices * s->matrix_bytes;
-                n += s->matrices;
+                repacked->n_matrices += s->matrices;
                 experts = experts || of_expert(s);
             }
         }
@@ -157,7 +175,6 @@ static size_t find_places(const dm_model *model, dm_repacked *repacked) {
             atomic_init(&repacked->missing[l], model->config.n_experts);
         }
     }
-    return n;
 }
 
 static dm_status reserve(dm_repacked *repacked) {
@@ -172,6 +189,31 @@ static dm_status reserve(dm_repacked *repacked) {
     return DM_OK;
 }
 
+/* The fingerprint reads a little of every matrix, whose pages would stay. */
+static dm_kept_header header_of(const dm_model *model, const dm_repacked *repacked) {
+    dm_kept_header header = dm_kept_header_of(model, repacked->n_matrices, repacked->size);
+    for (size_t i = 0; i < ((size_t)model->config.n_layers + 1) * DM_ROLES; i++) {
+        const stack *s = &repacked->stacks[i];
+        for (size_t m = 0; s->format != NULL && m < s->matrices; m++) {
+            give_back(blocks_of(s, m), matrix_size(s));
+        }
+    }
+    return header;
+}
+
+/* What is wrong with a file is no reason not to run. */
+static bool use_kept(const dm_model *model, dm_repacked *repacked) {
+    if (model->file == NULL || repacked->n_matrices == 0 || !dm_kept_exists(model)) {
+        return false;
+    }
+    const dm_kept_header wanted = header_of(model, repacked);
+    if (dm_kept_find(model, &wanted, repacked->kept_path, sizeof repacked->kept_path, &repacked->kept) != DM_OK) {
+        snprintf(repacked->note, sizeof repacked->note, "%s", dm_error_message());
+    }
+    repacked->panels = (uint8_t *)(uintptr_t)repacked->kept.panels;
+    return repacked->panels != NULL;
+}
+
 static dm_status lay_out(const dm_model *model, dm_repacked *repacked) {
     size_t layers = (size_t)model->config.n_layers, experts = layers * (size_t)model->config.n_experts;
     repacked->stacks = dm_alloc((layers + 1) * DM_ROLES, sizeof *repacked->stacks);
@@ -180,11 +222,19 @@ static dm_status lay_out(const dm_model *model, dm_repacked *repacked) {
     if (repacked->stacks == NULL || repacked->state == NULL || repacked->missing == NULL) {
         return DM_ERR_MEMORY;
     }
-    repacked->items = dm_alloc(find_places(model, repacked), sizeof *repacked->items);
-    return repacked->items == NULL ? DM_ERR_MEMORY : reserve(repacked);
+    find_places(model, repacked);
+    repacked->items = dm_alloc(repacked->n_matrices, sizeof *repacked->items);
+    if (repacked->items == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    return use_kept(model, repacked) ? DM_OK : reserve(repacked);
 }
 
 /* ---- Packing ---- */
+
+static uint8_t *panels_of(const dm_repacked *repacked, const item *it) {
+    return repacked->panels + it->stack->offset + it->matrix * it->stack->matrix_bytes;
+}
 
 /* Panels from .. to - 1 of an item. */
 static void pack_panels(const dm_repacked *repacked, const item *it, size_t from, size_t to) {
@@ -192,8 +242,7 @@ static void pack_panels(const dm_repacked *repacked, const item *it, size_t from
     const uint8_t *blocks = blocks_of(s, it->matrix);
     size_t row_bytes = dm_type_bytes(s->tensor->type, s->columns);
     size_t first = from * DM_PANEL_ROWS, last = to * DM_PANEL_ROWS < s->rows ? to * DM_PANEL_ROWS : s->rows;
-    uint8_t *panels = repacked->panels + s->offset + it->matrix * s->matrix_bytes;
-    dm_panels_pack(panels + from * s->panel_bytes, s->format, blocks, s->rows, s->columns, first, to - from);
+    dm_panels_pack(panels_of(repacked, it) + from * s->panel_bytes, s->format, blocks, s->rows, s->columns, first, to - from);
     give_back(blocks + first * row_bytes, (last - first) * row_bytes);
 }
 
@@ -218,22 +267,62 @@ static void pack_body(void *user, size_t begin, size_t end, int thread) {
 }
 
 static void add_item(dm_repacked *repacked, const stack *s, size_t matrix) {
-    const item *before = repacked->n_items > 0 ? &repacked->items[repacked->n_items - 1] : NULL;
-    size_t start = before != NULL ? before->start + before->stack->matrix_bytes : 0;
-    repacked->items[repacked->n_items++] = (item){s, matrix, start};
+    size_t start = 0;
+    if (repacked->n_items > 0) {
+        const item *before = &repacked->items[repacked->n_items - 1];
+        start = before->start + before->stack->matrix_bytes;
+    }
+    repacked->items[repacked->n_items++] = (item){s, matrix, start, false};
 }
 
 static void pack_items(dm_repacked *repacked) {
     if (repacked->n_items > 0) {
-        const item *it = &repacked->items[repacked->n_items - 1];
-        size_t bytes = it->start + it->stack->matrix_bytes;
+        const item *last = &repacked->items[repacked->n_items - 1];
+        size_t bytes = last->start + last->stack->matrix_bytes;
         dm_parallel(dm_threads(), (bytes + PIECE - 1) / PIECE, 1, pack_body, repacked);
-        for (; repacked->n_items > 0; repacked->n_items--) {
-            it = &repacked->items[repacked->n_items - 1];
-            give_back(blocks_of(it->stack, it->matrix),
-                      it->stack->rows * dm_type_bytes(it->stack->tensor->type, it->stack->columns));
+    }
+    for (size_t i = 0; i < repacked->n_items; i++) {
+        const item *it = &repacked->items[i];
+        give_back(blocks_of(it->stack, it->matrix), matrix_size(it->stack));
+    }
+}
+
+/* ---- Checking what was kept ---- */
+
+static void check_body(void *user, size_t begin, size_t end, int thread) {
+    const dm_repacked *repacked = user;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        item *it = &repacked->items[i];
+        it->bad = dm_kept_check(panels_of(repacked, it), it->stack->matrix_bytes) !=
+                  repacked->kept.checks[it->stack->first + it->matrix];
+    }
+}
+
+/* Leaves the items that have to be packed, in memory of this process's own. */
+static void check_items(dm_repacked *repacked) {
+    size_t n = repacked->n_items;
+    dm_parallel(dm_threads(), n, 1, check_body, repacked);
+    repacked->n_items = 0;
+    for (size_t i = 0; i < n; i++) {
+        const item it = repacked->items[i];
+        if (it.bad && make_writable(panels_of(repacked, &it), it.stack->matrix_bytes)) {
+            add_item(repacked, it.stack, it.matrix);
+        }
+        if (it.bad) {
+            snprintf(repacked->note, sizeof repacked->note, "%s: is damaged: what it has of some weights was packed anew",
+                     repacked->kept_path);
         }
     }
+}
+
+/* Makes the panels of all items, or finds them good. */
+static void provide_items(dm_repacked *repacked) {
+    if (repacked->kept.panels != NULL) {
+        check_items(repacked);
+    }
+    pack_items(repacked);
+    repacked->n_items = 0;
 }
 
 /* All that is no expert's. */
@@ -244,7 +333,7 @@ static void pack_shared(const dm_model *model, dm_repacked *repacked) {
             add_item(repacked, s, 0);
         }
     }
-    pack_items(repacked);
+    provide_items(repacked);
 }
 
 dm_status dm_repack(const dm_model *model) {
@@ -284,7 +373,7 @@ static void pack_listed(const dm_model *model, dm_repacked *repacked, int32_t la
             }
         }
     }
-    pack_items(repacked);
+    provide_items(repacked);
     for (size_t e = 0; e < n; e++) {
         if (atomic_load_explicit(&state[e], memory_order_relaxed) == LISTED) {
             atomic_store_explicit(&state[e], PACKED, memory_order_release);
@@ -316,4 +405,62 @@ void dm_repack_experts(const dm_model *model, int32_t layer, const int32_t *expe
     }
     pack_listed(model, repacked, layer, listed);
     pthread_mutex_unlock(&repacked->lock);
+}
+
+void dm_repack_all_experts(const dm_model *model) {
+    for (int32_t l = 0; l < model->config.n_layers; l++) {
+        for (int32_t e = 0; e < model->config.n_experts; e++) {
+            dm_repack_experts(model, l, &e, 1);
+        }
+    }
+}
+
+/* ---- Keeping ---- */
+
+const char *dm_model_note(const dm_model *model) {
+    return model->repacked->note[0] != '\0' ? model->repacked->note : NULL;
+}
+
+static dm_status write_kept(const dm_model *model, const dm_repacked *repacked, char *path, size_t size) {
+    uint64_t *checks = dm_alloc(repacked->n_matrices, sizeof *checks);
+    if (checks == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    for (size_t i = 0; i < ((size_t)model->config.n_layers + 1) * DM_ROLES; i++) {
+        const stack *s = &repacked->stacks[i];
+        for (size_t m = 0; s->format != NULL && m < s->matrices; m++) {
+            checks[s->first + m] = dm_kept_check(repacked->panels + s->offset + m * s->matrix_bytes, s->matrix_bytes);
+        }
+    }
+    const dm_kept_header header = header_of(model, repacked);
+    dm_status status = dm_kept_write(model, &header, checks, repacked->panels, path, size);
+    dm_free(checks);
+    return status;
+}
+
+dm_status dm_model_keep(const dm_model *model, char *path, size_t size, uint64_t *bytes) {
+    DM_TRY(dm_repack(model));
+    const dm_repacked *repacked = model->repacked;
+    *bytes = repacked->size;
+    if (model->file == NULL || repacked->size == 0) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "%s: has no weights that are repacked on this machine",
+                       model->file != NULL ? dm_gguf_path(model->file) : "a model in memory");
+    }
+    dm_repack_all_experts(model);
+    return write_kept(model, repacked, path, size);
+}
+
+dm_status dm_model_kept(const dm_model *model, char *path, size_t size, uint64_t *bytes) {
+    dm_repacked *looking;
+    path[0] = '\0';
+    DM_TRY(dm_repacked_create(&looking));
+    dm_status status = lay_out(model, looking);
+    if (status == DM_OK && looking->note[0] != '\0') {
+        status = dm_fail(DM_ERR_FORMAT, "%s", looking->note);
+    } else if (status == DM_OK && looking->kept.panels != NULL) {
+        snprintf(path, size, "%s", looking->kept_path);
+        *bytes = looking->kept.map.size;
+    }
+    dm_repacked_free(looking);
+    return status;
 }

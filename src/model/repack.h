@@ -1,6 +1,7 @@
 /*
  * A model's quantized matrices as panels (kernels/panels.h), made once for all of its sessions: those that every token
- * uses when the first session is made, an expert's when a token first chooses it.
+ * uses when the first session is made, an expert's when a token first chooses it. Where they are kept on disk, they are
+ * checked then instead.
  */
 #ifndef DM_MODEL_REPACK_H
 #define DM_MODEL_REPACK_H
@@ -23,5 +24,7 @@ const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role rol
 /* Packs what is missing of the n experts of a layer: to be called, outside of loops that are shared out, before their
  * panels are read. Costs one load once all of the layer's are there. Several threads may ask at once, for the same too. */
 void dm_repack_experts(const dm_model *model, int32_t layer, const int32_t *experts, size_t n);
+/* All of them, where speed is to be the same from now on. */
+void dm_repack_all_experts(const dm_model *model);
 
 #endif

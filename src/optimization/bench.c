@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "dilmodeli.h"
-#include "model/model.h"
+#include "model/repack.h"
 #include "optimization/limits.h"
 
 enum { MOST_ROUNDS = 1000 };
@@ -154,6 +154,7 @@ static dm_status run(const dm_model *model, const dm_bench_options *options, rou
     }
     double start = dm_seconds();
     DM_TRY(dm_session_create(model, options->prompt + options->decode, &r->session));
+    dm_repack_all_experts(model);
     result->load_s = dm_seconds() - start;
     DM_TRY(all_rounds(r, result));
     dm_session_routing(r->session, &result->routing);
