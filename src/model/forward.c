@@ -85,13 +85,16 @@ static dm_status layer(const dm_pass *pass, int32_t l) {
     const dm_activations *a = &pass->work->scratch;
 
     dm_forward_norm(pass->work, weights, DM_ATTN_NORM, DM_ATTN_NORM_B, a->x, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     DM_TRY(dm_forward_attention(pass, weights, l));
     add_residual(pass);
 
     dm_forward_norm(pass->work, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     DM_TRY(weights->matrices[DM_FFN_ROUTER].data != NULL ? dm_forward_experts(pass, weights, l)
                                                          : dm_forward_dense(pass, weights));
     add_residual(pass);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     return DM_OK;
 }
 
@@ -112,15 +115,18 @@ static void advance(const dm_segment *segment) {
 }
 
 dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
+    dm_times_start(&pass->work->times);
     for (size_t s = 0; s < pass->n_segments; s++) {
         embed(pass, &pass->segments[s]);
         prepare_turns(pass, &pass->segments[s]);
     }
+    dm_times_lap(&pass->work->times, DM_OPERATION_EMBEDDING);
     for (int32_t l = 0; l < config_of(pass->work)->n_layers; l++) {
         DM_TRY(layer(pass, l));
     }
     if (kind != DM_LOGITS_NONE) {
         DM_TRY(output(pass, kind, logits));
+        dm_times_lap(&pass->work->times, DM_OPERATION_OUTPUT);
     }
     for (size_t s = 0; s < pass->n_segments; s++) {
         advance(&pass->segments[s]);

@@ -112,9 +112,13 @@ dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, i
     const dm_activations *a = &pass->work->scratch;
     heads at;
     DM_TRY(project(pass, weights, &at));
+    dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
     for (size_t s = 0; s < pass->n_segments; s++) {
         append(pass, &pass->segments[s], weights, &at, l);
     }
     DM_TRY(attend(pass, &at, l));
-    return dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_ATTENTION);
+    DM_TRY(dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h));
+    dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
+    return DM_OK;
 }

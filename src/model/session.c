@@ -32,6 +32,7 @@ static void *want(dm_session *session, size_t count, size_t size) {
     session->out_of_memory = memory == NULL;
     if (memory != NULL) {
         session->owned[session->n_owned++] = memory;
+        session->owned_bytes += count * size;
     }
     return memory;
 }
