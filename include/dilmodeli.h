@@ -332,27 +332,65 @@ DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, s
 
 /* ---- Speed -------------------------------------------------------------- */
 
+/* What a forward pass consists of. */
+typedef enum dm_operation {
+    DM_OPERATION_EMBEDDING,     /* rows of the embedding, and the rotary tables of the positions */
+    DM_OPERATION_NORMS,         /* before sublayers, and the residual stream's additions */
+    DM_OPERATION_PROJECTIONS,   /* of attention: queries, keys and values, and its output */
+    DM_OPERATION_ATTENTION,     /* norms and turns of heads, the cache, scores and sums */
+    DM_OPERATION_ROUTER,        /* its product, and the choice of experts */
+    DM_OPERATION_EXPERTS,       /* of a mixture, sorting tokens by them and mixing their results included */
+    DM_OPERATION_SHARED_EXPERT, /* that every token uses */
+    DM_OPERATION_FEED_FORWARD,  /* where there are no experts */
+    DM_OPERATION_OUTPUT,        /* logits, with the norm before them */
+    DM_OPERATIONS
+} dm_operation;
+
+/* "embedding", "norms", "projections", "attention", "router", "experts", "shared_expert", "feed_forward", "output". */
+DM_API const char *dm_operation_name(dm_operation operation);
+
 typedef struct dm_bench_options {
-    const int32_t *ids; /* [n_ids] text to feed, from its beginning again when it ends */
+    const int32_t *ids; /* [n_ids] text to feed, from its beginning again when it ends; each sequence begins elsewhere */
     size_t n_ids;
-    int32_t prompt; /* tokens read at once; 0: none */
-    int32_t decode; /* tokens fed one by one after them; 0: none */
-    int32_t rounds; /* after one that is not counted */
-    bool limits;    /* measure the machine's limits too: a few seconds */
+    int32_t prompt;      /* tokens read at once; 0: none */
+    int32_t decode;      /* tokens that each sequence is fed one by one; 0: none */
+    int32_t depth;       /* tokens of context before them */
+    int32_t sequences;   /* decoded together, 1 or more */
+    int32_t rounds;      /* after one that is not counted */
+    dm_cache_type cache; /* of keys and values */
+    bool limits;         /* measure the machine's limits too: a few seconds */
 } dm_bench_options;
 
+/* Tokens a second of all sequences together: median over rounds, and their range; NaN where nothing was asked for. */
+typedef struct dm_bench_speed {
+    double tps, slowest, fastest;
+    double seconds;              /* that a token took in the mean */
+    double times[DM_OPERATIONS]; /* seconds of it by kind of operation; what is missing to the whole is none of them */
+} dm_bench_speed;
+
+/* Bytes of memory that the process holds at the end, with all sessions still there. */
+typedef struct dm_bench_memory {
+    uint64_t resident;  /* in all, the next four included */
+    uint64_t file;      /* pages of the model's file */
+    uint64_t repacked;  /* weights as the kernels read them */
+    uint64_t cache;     /* keys and values of the positions in use */
+    uint64_t scratch;   /* of the sessions */
+    uint64_t file_size; /* for comparison, resident or not */
+} dm_bench_memory;
+
 typedef struct dm_bench_result {
-    double load_s; /* making a session, the repacking of weights included */
-    /* Tokens a second: medians over rounds, and their range; NaN for what was not asked for. */
-    double prefill_tps, prefill_slowest, prefill_fastest;
-    double decode_tps, decode_slowest, decode_fastest;
+    double load_s; /* making sessions, the repacking of weights included */
+    dm_bench_speed prefill, decode;
+    dm_bench_memory memory;
     uint64_t peak_rss;
-    double bytes_per_token;    /* of weights that a decoded token reads */
-    double decode_operations;  /* additions and multiplications with weights that a decoded token does */
-    double prefill_operations; /* and one of a prompt, whose last token alone is put out */
+    double bytes_per_token;       /* of weights that a decoded token reads: of a step, over its sequences */
+    double cache_bytes_per_token; /* of keys and values that it reads */
+    double experts_per_step;      /* different experts of a layer that a step of all sequences reads, in the mean */
+    double decode_operations;     /* additions and multiplications with weights that a decoded token does */
+    double prefill_operations;    /* and one of a prompt, whose last token alone is put out */
     /* Limits of the machine with all threads, in 10^9 operations and bytes a second; 0: not measured, or not there. */
     double fp32_gops, bf16_gops, int8_gops, int8_vector_gops, read_gb_s;
-    dm_routing_stats routing;
+    dm_routing_stats routing; /* of the first sequence */
 } dm_bench_result;
 
 /* How fast a model runs here. Interrupted, it fails with DM_ERR_INTERRUPTED. */

@@ -88,13 +88,31 @@ head -c 6 logits.npy | tail -c 5 | grep -q NUMPY || fail "logits come in NumPy's
 
 # speed: what is counted is right; how fast it is depends on the machine
 code 0 dilmodeli bench moe.gguf --prompt 16 --decode 4 --rounds 2 --no-limits --json
-for word in '"prefill_tps":' '"decode_tps":' '"bytes_per_token":' '"peak_rss_bytes":' '"routing":'; do
+only_json
+for word in '"prefill_tps":' '"decode_tps":' '"prefill_us":{"embedding":' '"decode_us":{' '"norms":' '"projections":' \
+    '"attention":' '"router":' '"experts":' '"shared_expert":' '"feed_forward":' '"output":' '"other":' '"total":' \
+    '"bytes_per_token":' '"cache_bytes_per_token":' '"peak_rss_bytes":' '"memory":{"resident":' '"file":' '"repacked":' \
+    '"cache":' '"scratch":' '"file_size":' '"routing":' '"sequences":1,"depth":16' '"experts_per_step":2.0'; do
     expect "$word" out
 done
 code 0 dilmodeli bench dense.gguf --prompt 0 --decode 3 --rounds 1 --no-limits --data text.txt
 expect 'decode ' out
+expect 'attention ' out
+expect 'MiB resident: file ' out
+code 0 dilmodeli bench moe.gguf --prompt 3 --depth 20 --decode 4 --sequences 3 --cache q8 --rounds 1 --no-limits --scaling \
+    --threads 2 --json
+only_json
+for word in '"sequences":3,"depth":20' '"scaling":[{"threads":1,"prefill_tps":' '{"threads":2,"prefill_tps":'; do
+    expect "$word" out
+done
 code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --ids ids.txt
 expect 'GB/s read' out
+expect '% of the bandwidth' out
+code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --scaling --threads 2 --json
+for word in '"bandwidth_share":' '"arithmetic_share":' '"prefill_arithmetic_shares":{"int8":' '"int8_vector":' '"bf16":' \
+    '"fp32":' '"decode_arithmetic_shares":'; do
+    expect "$word" out
+done
 
 # a model that another process cuts short while it is in use
 cp moe.gguf cut.gguf
@@ -142,7 +160,13 @@ code 1 dilmodeli bench moe.gguf --prompt 0 --decode 0
 one_line
 code 1 dilmodeli bench moe.gguf --ids bad.txt
 one_line
+code 1 dilmodeli bench moe.gguf --sequences 2000
+one_line
 code 2 dilmodeli bench moe.gguf --rounds 0
+code 2 dilmodeli bench moe.gguf --sequences 0
+code 2 dilmodeli bench moe.gguf --depth -2
+code 2 dilmodeli bench moe.gguf --cache f8
+expect 'expected f32, f16 or q8' err
 code 2 dilmodeli bench moe.gguf --ids ids.txt --data text.txt
 code 0 dilmodeli bench --help
 code 0 dilmodeli run --help

@@ -171,6 +171,13 @@ size_t dm_parallel_grain(size_t cost) {
     return cost < WORTH_SHARING ? WORTH_SHARING / (cost + 1) + 1 : 1;
 }
 
+size_t dm_parallel_run(size_t grain, size_t wanted, size_t n, int threads) {
+    enum { TURNS = 4 };
+    size_t fair = n / (TURNS * (size_t)threads);
+    size_t run = fair < wanted ? fair : wanted;
+    return run > grain ? run : grain;
+}
+
 void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, void *user) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (n == 0) {

@@ -21,6 +21,10 @@ void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, voi
  * or more, so that small loops stay with the caller. */
 size_t dm_parallel_grain(size_t cost);
 
+/* A grain of up to `wanted` of n items, for items that read memory one after another: each hand-over to another thread loses
+ * what was fetched ahead. Fewer where the threads would get less than four turns each; not below `grain`. */
+size_t dm_parallel_run(size_t grain, size_t wanted, size_t n, int threads);
+
 /* True inside a body: what it calls uses this thread alone. */
 bool dm_parallel_inside(void);
 

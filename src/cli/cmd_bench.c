@@ -1,20 +1,25 @@
-/* dilmodeli bench: prefill and decode speed of a model, and the share of the machine's limits that they reach. */
+/* dilmodeli bench: speed of a model, what takes the time and the memory, and the share of the machine's limits reached. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/bench_report.h"
 #include "cli/cli.h"
 
 static struct {
-    const char *data, *ids;
-    int64_t prompt, decode, rounds;
-    bool no_limits;
+    const char *data, *ids, *cache;
+    int64_t prompt, decode, depth, sequences, rounds;
+    bool scaling, no_limits;
 } option;
 
 static const cli_option options[] = {
     {"prompt", 'p', CLI_INT, &option.prompt, "N", "tokens of the prompt"},
-    {"decode", 'n', CLI_INT, &option.decode, "N", "tokens fed one by one after it"},
+    {"decode", 'n', CLI_INT, &option.decode, "N", "tokens fed one by one, to each sequence"},
+    {"depth", 0, CLI_INT, &option.depth, "N", "tokens of context before them; -1: as many as the prompt has"},
+    {"sequences", 's', CLI_INT, &option.sequences, "N", "decoded together, each its own part of the text"},
+    {"cache", 0, CLI_STRING, &option.cache, "TYPE", "keys and values in f16 (default), q8 or f32"},
     {"rounds", 'r', CLI_INT, &option.rounds, "N", "how often; the median counts"},
+    {"scaling", 0, CLI_FLAG, &option.scaling, NULL, "measure with 1, 2, ... up to --threads threads"},
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text to feed; by default, a passage of its own"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to feed instead of a text"},
     {"no-limits", 0, CLI_FLAG, &option.no_limits, NULL, "do not measure what the machine can do (a few seconds)"},
@@ -22,10 +27,12 @@ static const cli_option options[] = {
 
 static const cli_usage usage = {
     .synopsis = "dilmodeli bench MODEL [options]",
-    .summary = "Measures how fast a model reads a prompt and goes on from it, on text, and which share of the memory's\n"
-               "bandwidth and of the processor's int8 arithmetic that is. The machine should do nothing else.",
+    .summary = "Measures how fast a model reads a prompt and goes on from it, on text: where the time goes, what memory is\n"
+               "used for, and which share of the memory's bandwidth and of the processor's arithmetic that is. The machine\n"
+               "should do nothing else.",
     .example = "  dilmodeli bench model.gguf --prompt 512 --decode 64\n"
-               "  dilmodeli bench model.gguf --data chat.txt --rounds 9 --json",
+               "  dilmodeli bench model.gguf --sequences 8 --data chat.txt --rounds 9 --json\n"
+               "  dilmodeli bench model.gguf --prompt 0 --depth 4096 --cache q8 --scaling",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .min_arguments = 1,
@@ -48,6 +55,8 @@ typedef struct bench {
     char *text;
     int32_t *ids;
     size_t n;
+    dm_bench_result *results; /* [runs] */
+    int runs;
 } bench;
 
 static bool encode(bench *b, const char *path) {
@@ -67,102 +76,82 @@ static bool encode(bench *b, const char *path) {
     return done;
 }
 
-static double share(double rate, double cost, double limit) {
-    return limit > 0 ? rate * cost / (limit * 1e9) : 0;
+static bool read_options(const bench *b, dm_bench_options *how) {
+    *how = (dm_bench_options){.ids = b->ids,
+                              .n_ids = b->n,
+                              .prompt = (int32_t)option.prompt,
+                              .decode = (int32_t)option.decode,
+                              .depth = (int32_t)option.depth,
+                              .sequences = (int32_t)option.sequences,
+                              .rounds = (int32_t)option.rounds};
+    return option.cache == NULL || dm_cache_type_from_name(option.cache, &how->cache) == DM_OK;
 }
 
-static void print_rate(const char *name, double median, double slowest, double fastest, int64_t tokens) {
-    if (tokens > 0) {
-        printf("%-14s %.1f tokens/s (%.1f to %.1f over %d rounds of %d)\n", name, median, slowest, fastest, (int)option.rounds,
-               (int)tokens);
+/* With all threads, or with 1, 2, ... of them; in the last run the machine's limits too. */
+static bool measure(bench *b, dm_bench_options *how) {
+    int threads = dm_threads();
+    b->runs = option.scaling ? threads : 1;
+    b->results = calloc((size_t)b->runs, sizeof *b->results);
+    if (b->results == NULL) {
+        cli_fail("out of memory");
+        return false;
     }
-}
-
-static void print_text(const dm_bench_result *r) {
-    print_rate("prefill", r->prefill_tps, r->prefill_slowest, r->prefill_fastest, option.prompt);
-    print_rate("decode", r->decode_tps, r->decode_slowest, r->decode_fastest, option.decode);
-    printf("%-14s %.2f s\n", "load", r->load_s);
-    printf("%-14s %.0f MiB at most\n", "memory", (double)r->peak_rss / 1048576);
-    printf("%-14s %.1f MB of weights and %.1f million operations for a decoded token, %.1f for one of a prompt\n", "cost",
-           r->bytes_per_token * 1e-6, r->decode_operations * 1e-6, r->prefill_operations * 1e-6);
-    if (r->read_gb_s > 0) {
-        printf("%-14s %.1f GB/s read; 10^9 operations a second: float32 %.0f, bfloat16 %.0f, int8 %.0f (vectors %.0f)\n",
-               "limits", r->read_gb_s, r->fp32_gops, r->bf16_gops, r->int8_gops, r->int8_vector_gops);
+    for (int i = 0; i < b->runs; i++) {
+        dm_set_threads(threads - b->runs + 1 + i);
+        how->limits = !option.no_limits && i == b->runs - 1;
+        if (dm_bench(b->model, how, &b->results[i]) != DM_OK) {
+            cli_fail_status();
+            return false;
+        }
     }
-    if (r->read_gb_s > 0 && option.decode > 0) {
-        printf("%-14s %.0f%% of the bandwidth in decode\n", "share",
-               100 * share(r->decode_tps, r->bytes_per_token, r->read_gb_s));
-    }
-    if (r->int8_gops > 0 && option.prompt > 0) {
-        printf("%-14s %.0f%% of int8 arithmetic in prefill, %.0f%% of that of vectors\n", "share",
-               100 * share(r->prefill_tps, r->prefill_operations, r->int8_gops),
-               100 * share(r->prefill_tps, r->prefill_operations, r->int8_vector_gops));
-    }
-}
-
-static void set_figure(json_t *object, const char *key, double value) {
-    json_object_set_new(object, key, cli_json_figure(value));
-}
-
-static void print_json(const dm_bench_result *r) {
-    json_t *object = json_object();
-    set_figure(object, "prefill_tps", r->prefill_tps);
-    set_figure(object, "prefill_slowest", r->prefill_slowest);
-    set_figure(object, "prefill_fastest", r->prefill_fastest);
-    set_figure(object, "decode_tps", r->decode_tps);
-    set_figure(object, "decode_slowest", r->decode_slowest);
-    set_figure(object, "decode_fastest", r->decode_fastest);
-    set_figure(object, "load_s", r->load_s);
-    json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss));
-    set_figure(object, "bytes_per_token", r->bytes_per_token);
-    set_figure(object, "decode_operations", r->decode_operations);
-    set_figure(object, "prefill_operations", r->prefill_operations);
-    if (!option.no_limits) {
-        set_figure(object, "read_gb_s", r->read_gb_s);
-        set_figure(object, "fp32_gops", r->fp32_gops);
-        set_figure(object, "bf16_gops", r->bf16_gops);
-        set_figure(object, "int8_gops", r->int8_gops);
-        set_figure(object, "int8_vector_gops", r->int8_vector_gops);
-        set_figure(object, "bandwidth_share", share(r->decode_tps, r->bytes_per_token, r->read_gb_s));
-        set_figure(object, "arithmetic_share", share(r->prefill_tps, r->prefill_operations, r->int8_gops));
-    }
-    json_object_set_new(object, "routing", cli_json_routing(&r->routing));
-    cli_print_json(object);
+    return true;
 }
 
 static int run(bench *b, const char *path) {
+    dm_bench_options how;
+    if (!read_options(b, &how)) {
+        return cli_usage_error("%s", dm_error_message());
+    }
     if (dm_model_open(path, &b->model) != DM_OK) {
         return cli_fail_status();
     }
     if (!(option.ids != NULL ? cli_read_ids(option.ids, &b->ids, &b->n) : encode(b, path))) {
         return CLI_FAILED;
     }
-    const dm_bench_options how = {b->ids,           b->n, (int32_t)option.prompt, (int32_t)option.decode, (int32_t)option.rounds,
-                                  !option.no_limits};
-    dm_bench_result result;
-    if (dm_bench(b->model, &how, &result) != DM_OK) {
-        return cli_fail_status();
+    how.ids = b->ids;
+    how.n_ids = b->n;
+    if (!measure(b, &how)) {
+        return CLI_FAILED;
     }
     if (cli_json()) {
-        print_json(&result);
+        bench_print_json(&how, b->results, b->runs);
     } else {
-        print_text(&result);
+        bench_print_text(&how, b->results, b->runs);
     }
     return CLI_DONE;
+}
+
+static bool in_range(int64_t value, int64_t least) {
+    return value >= least && value <= INT32_MAX;
 }
 
 int cmd_bench(int argc, char **argv) {
     option.prompt = 128;
     option.decode = 64;
+    option.depth = -1;
+    option.sequences = 1;
     option.rounds = 5;
     int n, status;
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }
-    if (option.prompt < 0 || option.prompt > INT32_MAX || option.decode < 0 || option.decode > INT32_MAX || option.rounds < 1 ||
-        option.rounds > INT32_MAX) {
-        return cli_usage_error("--prompt and --decode expect 0 or more, --rounds 1 or more");
+    if (!in_range(option.prompt, 0) || !in_range(option.decode, 0) || !in_range(option.depth, -1)) {
+        return cli_usage_error("--prompt, --decode and --depth expect 0 or more");
     }
+    if (!in_range(option.sequences, 1) || !in_range(option.rounds, 1)) {
+        return cli_usage_error("--sequences and --rounds expect 1 or more");
+    }
+    option.depth = option.depth < 0 ? option.prompt : option.depth;
     if (option.data != NULL && option.ids != NULL) {
         return cli_usage_error("expected --data or --ids, not both");
     }
@@ -172,5 +161,6 @@ int cmd_bench(int argc, char **argv) {
     dm_tokenizer_close(b.tokenizer);
     free(b.text);
     free(b.ids);
+    free(b.results);
     return status;
 }

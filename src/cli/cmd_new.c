@@ -44,6 +44,21 @@ static const named_shape shapes[] = {
       .expert_dim = 256,
       .vocab = 8192,
       .context = 1024}},
+    {"llama-124m",
+     "GPT-2 small's size as a Llama: 12 layers, dim 768, 12 heads",
+     true,
+     {.architecture = "llama", .layers = 12, .dim = 768, .heads = 12, .ffn_dim = 2048, .vocab = 50257, .context = 8192}},
+    {"llama-124m-gqa",
+     "the same with 4 heads of keys and values",
+     true,
+     {.architecture = "llama",
+      .layers = 12,
+      .dim = 768,
+      .heads = 12,
+      .kv_heads = 4,
+      .ffn_dim = 2304,
+      .vocab = 50257,
+      .context = 8192}},
     {"fine-12l",
      "12 layers, dim 768, 64 experts of 256, top 8 (0.56 B)",
      false,
@@ -94,7 +109,7 @@ static bool find_shape(const choices *c, dm_model_info *info, bool *tied_output)
     }
     fprintf(stderr, "shapes:\n");
     for (size_t i = 0; i < N_SHAPES; i++) {
-        fprintf(stderr, "  %-10s %s\n", shapes[i].name, shapes[i].what);
+        fprintf(stderr, "  %-14s %s\n", shapes[i].name, shapes[i].what);
     }
     return false;
 }
@@ -146,7 +161,8 @@ static void report(const char *path, const dm_model_info *info) {
 int cmd_new(int argc, char **argv) {
     choices c = {.type = "f32"};
     const cli_option options[] = {
-        {"shape", 0, CLI_STRING, &c.shape, "NAME", "start from a named shape: gpt2-124m, moe-22m, moe-110m, fine-12l, olmoe-4l"},
+        {"shape", 0, CLI_STRING, &c.shape, "NAME",
+         "start from a named shape: gpt2-124m, llama-124m, llama-124m-gqa, moe-22m, moe-110m, fine-12l, olmoe-4l"},
         {"arch", 0, CLI_STRING, &c.arch, "NAME",
          "llama (with experts: as Mixtral), qwen2, qwen2moe, qwen3, qwen3moe, olmoe or gpt2"},
         {"layers", 0, CLI_INT, &c.layers, "N", "layers; 0, here and below: the shape's or the architecture's"},

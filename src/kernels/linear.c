@@ -16,6 +16,8 @@ enum {
     BLOCK_ROWS = 128,         /* most rows of a float32 product */
     ROUNDING_COST = 4,        /* of an activation, in multiplications */
     INT8_FASTER = 2,          /* than float32 multiplications */
+    FEW_ROWS = 16,            /* of rounded activations: up to here reading panels takes longer than multiplying */
+    PANELS_IN_A_RUN = 8,
 };
 
 /* Floats of a thread's own. */
@@ -178,7 +180,9 @@ static void linear_packed(shared *s, int threads) {
     for (s->token = 0; s->token < m; s->token += most) {
         s->m = m - s->token < most ? m - s->token : most;
         dm_parallel(threads, s->m, dm_parallel_grain(ROUNDING_COST * columns), round_body, s);
-        dm_parallel(threads, panels, dm_parallel_grain(DM_PANEL_ROWS * columns * s->m / INT8_FASTER), panels_body, s);
+        size_t grain = dm_parallel_grain(DM_PANEL_ROWS * columns * s->m / INT8_FASTER);
+        dm_parallel(threads, panels, s->m <= FEW_ROWS ? dm_parallel_run(grain, PANELS_IN_A_RUN, panels, threads) : grain,
+                    panels_body, s);
     }
 }
 

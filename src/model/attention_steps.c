@@ -39,13 +39,15 @@ typedef struct task {
     float *tile;   /* [STEP_TILE, width] */
 } task;
 
-/* scores = q k, tile by tile, each for the whole group. */
+/* scores = q k, tile by tile, each for the whole group. The values are asked for meanwhile: two streams from memory bring
+ * more than one. */
 static void score(const task *t) {
     const dm_kv_cache *cache = t->run->cache;
     size_t width = t->shape->width;
     for (size_t at = t->seen.from; at < t->seen.to; at += STEP_TILE) {
         size_t n = t->seen.to - at < STEP_TILE ? t->seen.to - at : STEP_TILE;
         const uint8_t *rows = dm_kv_cache_row(cache, cache->keys, t->shape->layer, t->kv_head, at);
+        dm_kv_cache_fetch(cache, dm_kv_cache_row(cache, cache->values, t->shape->layer, t->kv_head, at), n);
         if (t->widen) {
             dm_kv_cache_widen(cache, rows, n, t->tile);
         }

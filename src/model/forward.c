@@ -49,35 +49,47 @@ dm_status dm_forward_linear(const dm_pass *pass, const dm_weights *weights, dm_r
     return dm_linear(&product, 1, x, product.weight.columns, n, pass->rows, pass->work->scratch.widened, pass->work->threads);
 }
 
-/* x = token embedding, plus that of the position where positions are learned */
-static void embed(const dm_pass *pass, const dm_segment *segment) {
-    const dm_vector_table *vector = dm_vector();
-    const dm_weights *weights = &pass->work->global;
-    const dm_weight *positions = &weights->matrices[DM_POSITION_EMBD];
-    size_t dim = (size_t)config_of(pass->work)->dim;
-    for (size_t t = 0; t < segment->n; t++) {
-        float *x = pass->work->scratch.x + (segment->first + t) * dim;
-        dm_weight_row(x, &weights->matrices[DM_TOKEN_EMBD], (size_t)segment->ids[t]);
+/* x = token embedding, plus that of the position where positions are learned; and the rotary table of the position. */
+static void embed_body(void *user, size_t begin, size_t end, int thread) {
+    const dm_pass *pass = user;
+    const dm_session *work = pass->work;
+    const dm_weight *positions = &work->global.matrices[DM_POSITION_EMBD];
+    size_t dim = (size_t)config_of(work)->dim, turns = dm_rope_table_size(&work->rope);
+    (void)thread;
+    for (size_t row = begin; row < end; row++) {
+        const dm_segment *segment = dm_segment_of(pass, row);
+        size_t t = row - segment->first, position = (size_t)segment->session->length + t;
+        float *x = work->scratch.x + row * dim, *h = work->scratch.h + row * dim;
+        dm_weight_row(x, &work->global.matrices[DM_TOKEN_EMBD], (size_t)segment->ids[t]);
         if (positions->data != NULL) {
-            dm_weight_row(pass->work->scratch.h, positions, (size_t)segment->session->length + t);
-            vector->add(x, x, pass->work->scratch.h, dim);
+            dm_weight_row(h, positions, position);
+            dm_vector()->add(x, x, h, dim);
+        }
+        if (turns > 0) {
+            dm_rope_table(&work->rope, (int32_t)position, work->scratch.turns + row * turns);
         }
     }
 }
 
-/* The rotary tables of the tokens' positions. */
-static void prepare_turns(const dm_pass *pass, const dm_segment *segment) {
-    const dm_rope *rope = &pass->work->rope;
-    size_t size = dm_rope_table_size(rope);
-    for (size_t t = 0; t < segment->n && size > 0; t++) {
-        dm_rope_table(rope, segment->session->length + (int32_t)t, pass->work->scratch.turns + (segment->first + t) * size);
-    }
+static void embed(const dm_pass *pass) {
+    enum { DECODING_COST = 8, SINE_COST = 32 }; /* of a number, in multiplications */
+    size_t cost = DECODING_COST * (size_t)config_of(pass->work)->dim + SINE_COST * dm_rope_table_size(&pass->work->rope);
+    dm_parallel(pass->work->threads, pass->n, dm_parallel_grain(cost), embed_body, (void *)pass);
 }
 
 /* x += h */
-static void add_residual(const dm_pass *pass) {
+static void add_body(void *user, size_t begin, size_t end, int thread) {
+    const dm_pass *pass = user;
     const dm_activations *a = &pass->work->scratch;
-    dm_vector()->add(a->x, a->x, a->h, pass->n * (size_t)config_of(pass->work)->dim);
+    size_t dim = (size_t)config_of(pass->work)->dim;
+    (void)thread;
+    dm_vector()->add(a->x + begin * dim, a->x + begin * dim, a->h + begin * dim, (end - begin) * dim);
+}
+
+static void add_residual(const dm_pass *pass) {
+    enum { ADDING_COST = 2 };
+    size_t dim = (size_t)config_of(pass->work)->dim;
+    dm_parallel(pass->work->threads, pass->n, dm_parallel_grain(ADDING_COST * dim), add_body, (void *)pass);
 }
 
 static dm_status layer(const dm_pass *pass, int32_t l) {
@@ -85,13 +97,16 @@ static dm_status layer(const dm_pass *pass, int32_t l) {
     const dm_activations *a = &pass->work->scratch;
 
     dm_forward_norm(pass->work, weights, DM_ATTN_NORM, DM_ATTN_NORM_B, a->x, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     DM_TRY(dm_forward_attention(pass, weights, l));
     add_residual(pass);
 
     dm_forward_norm(pass->work, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     DM_TRY(weights->matrices[DM_FFN_ROUTER].data != NULL ? dm_forward_experts(pass, weights, l)
                                                          : dm_forward_dense(pass, weights));
     add_residual(pass);
+    dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
     return DM_OK;
 }
 
@@ -112,15 +127,15 @@ static void advance(const dm_segment *segment) {
 }
 
 dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
-    for (size_t s = 0; s < pass->n_segments; s++) {
-        embed(pass, &pass->segments[s]);
-        prepare_turns(pass, &pass->segments[s]);
-    }
+    dm_times_start(&pass->work->times);
+    embed(pass);
+    dm_times_lap(&pass->work->times, DM_OPERATION_EMBEDDING);
     for (int32_t l = 0; l < config_of(pass->work)->n_layers; l++) {
         DM_TRY(layer(pass, l));
     }
     if (kind != DM_LOGITS_NONE) {
         DM_TRY(output(pass, kind, logits));
+        dm_times_lap(&pass->work->times, DM_OPERATION_OUTPUT);
     }
     for (size_t s = 0; s < pass->n_segments; s++) {
         advance(&pass->segments[s]);

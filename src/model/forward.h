@@ -28,6 +28,11 @@ typedef struct dm_pass {
     dm_linear_rows rows;
 } dm_pass;
 
+/* The segment of one of its rows. */
+static inline const dm_segment *dm_segment_of(const dm_pass *pass, size_t row) {
+    return &pass->segments[pass->n_segments == 1 ? 0 : row];
+}
+
 /* Appends the tokens and advances the sessions. */
 dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits);
 

@@ -48,8 +48,7 @@ static void prepare(const dm_session *session, const dm_weights *weights, dm_rol
 }
 
 typedef struct appending {
-    const dm_session *work;
-    const dm_segment *segment;
+    const dm_pass *pass;
     const dm_weights *weights;
     const heads *at;
     int32_t layer;
@@ -57,25 +56,27 @@ typedef struct appending {
 
 static void append_body(void *user, size_t begin, size_t end, int thread) {
     const appending *it = user;
-    const dm_config *c = &it->work->model->config;
+    const dm_session *work = it->pass->work;
+    const dm_config *c = &work->model->config;
     const heads *at = it->at;
-    dm_session *session = it->segment->session;
     (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        size_t row = it->segment->first + t;
+    for (size_t row = begin; row < end; row++) {
+        const dm_segment *segment = dm_segment_of(it->pass, row);
+        const dm_session *session = segment->session;
         float *k = at->k + row * at->ldkv;
-        prepare(it->work, it->weights, DM_ATTN_Q_NORM, at->q + row * at->ldq, c->n_heads, row);
-        prepare(it->work, it->weights, DM_ATTN_K_NORM, k, c->n_kv_heads, row);
-        dm_kv_cache_store(&session->cache, it->layer, (size_t)session->length + t, k, at->v + row * at->ldkv);
+        prepare(work, it->weights, DM_ATTN_Q_NORM, at->q + row * at->ldq, c->n_heads, row);
+        prepare(work, it->weights, DM_ATTN_K_NORM, k, c->n_kv_heads, row);
+        dm_kv_cache_store(&session->cache, it->layer, (size_t)session->length + row - segment->first, k, at->v + row * at->ldkv);
     }
 }
 
-/* Norms and turns of a segment's queries and keys, which then go to its cache with the values. */
-static void append(const dm_pass *pass, const dm_segment *segment, const dm_weights *weights, const heads *at, int32_t l) {
+/* Norms and turns of all queries and keys, which then go to their sequences' caches with the values. */
+static void append(const dm_pass *pass, const dm_weights *weights, const heads *at, int32_t l) {
+    enum { TURNING_COST = 8 }; /* of a number with its storing, in multiplications */
     const dm_config *c = &pass->work->model->config;
-    appending it = {pass->work, segment, weights, at, l};
+    appending it = {pass, weights, at, l};
     size_t width = (size_t)(c->n_heads + 2 * c->n_kv_heads) * (size_t)c->head_dim;
-    dm_parallel(pass->work->threads, segment->n, dm_parallel_grain(4 * width), append_body, &it);
+    dm_parallel(pass->work->threads, pass->n, dm_parallel_grain(TURNING_COST * width), append_body, &it);
 }
 
 static dm_attention_run run_of(const dm_pass *pass, const dm_segment *segment, const heads *at) {
@@ -112,9 +113,11 @@ dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, i
     const dm_activations *a = &pass->work->scratch;
     heads at;
     DM_TRY(project(pass, weights, &at));
-    for (size_t s = 0; s < pass->n_segments; s++) {
-        append(pass, &pass->segments[s], weights, &at, l);
-    }
+    dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
+    append(pass, weights, &at, l);
     DM_TRY(attend(pass, &at, l));
-    return dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h);
+    dm_times_lap(&pass->work->times, DM_OPERATION_ATTENTION);
+    DM_TRY(dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h));
+    dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
+    return DM_OK;
 }

@@ -134,10 +134,10 @@ static dm_status plain(const dm_pass *pass, const dm_weights *weights) {
 
 dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights) {
     static const block dense = {DM_FFN_GATE, DM_FFN_GATE_B, DM_FFN_UP, DM_FFN_UP_B, DM_FFN_DOWN, DM_FFN_DOWN_B};
-    if (weights->matrices[DM_FFN_GATE].data == NULL) {
-        return plain(pass, weights);
-    }
-    return gated(pass, weights, &dense, pass->work->scratch.h);
+    DM_TRY(weights->matrices[DM_FFN_GATE].data != NULL ? gated(pass, weights, &dense, pass->work->scratch.h)
+                                                       : plain(pass, weights));
+    dm_times_lap(&pass->work->times, DM_OPERATION_FEED_FORWARD);
+    return DM_OK;
 }
 
 dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
@@ -151,5 +151,6 @@ dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
         float share = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
         vector->scale(a->shared + t * dim, share, a->shared + t * dim, dim);
     }
+    dm_times_lap(&pass->work->times, DM_OPERATION_SHARED_EXPERT);
     return DM_OK;
 }

@@ -65,6 +65,7 @@ static void sort_choices(dm_session *session, size_t n) {
         a->starts[a->experts[i] + 1]++;
     }
     for (int32_t e = 0; e < c->n_experts; e++) {
+        session->experts_read += a->starts[e + 1] > 0;
         a->starts[e + 1] += a->starts[e];
     }
     for (size_t i = 0; i < choices; i++) {
@@ -240,6 +241,7 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
     const dm_activations *a = &session->scratch;
     bool shared = session->model->config.shared_dim > 0;
     DM_TRY(route(pass, weights, l));
+    dm_times_lap(&session->times, DM_OPERATION_ROUTER);
     dm_repack_experts(session->model, l, a->experts, pass->n * (size_t)session->model->config.top_k);
     if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
@@ -260,5 +262,6 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
     if (shared) {
         dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);
     }
+    dm_times_lap(&session->times, DM_OPERATION_EXPERTS);
     return DM_OK;
 }

@@ -11,7 +11,7 @@
 #include "kernels/vector.h"
 #include "model/forward.h"
 
-enum { TOKENS_TOGETHER = 32, PANELS_TOGETHER = 4, UNIT = DM_PANEL_UNIT };
+enum { TOKENS_TOGETHER = 32, FEW_TOKENS = 8, PANELS_TOGETHER = 4, UNIT = DM_PANEL_UNIT };
 
 typedef struct experts {
     const dm_session *session;
@@ -119,8 +119,13 @@ void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, s
     size_t choices = n * x.top_k, tokens_each = choices / (x.n_active + 1) + 1; /* about */
     dm_parallel(threads, n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
     dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
-    dm_parallel(threads, x.n_active * (x.width / UNIT), dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER), in_body,
-                &x);
-    dm_parallel(threads, x.n_active * pieces_out(&x),
-                dm_parallel_grain(PANELS_TOGETHER * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER), out_body, &x);
+    size_t units = x.width / UNIT, pieces = pieces_out(&x);
+    size_t grain_in = dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER);
+    size_t grain_out = dm_parallel_grain(PANELS_TOGETHER * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER);
+    if (tokens_each <= FEW_TOKENS) { /* reading an expert takes longer than multiplying with it */
+        grain_in = dm_parallel_run(grain_in, units, x.n_active * units, threads);
+        grain_out = dm_parallel_run(grain_out, pieces, x.n_active * pieces, threads);
+    }
+    dm_parallel(threads, x.n_active * units, grain_in, in_body, &x);
+    dm_parallel(threads, x.n_active * pieces, grain_out, out_body, &x);
 }

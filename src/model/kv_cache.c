@@ -107,6 +107,13 @@ void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position,
     }
 }
 
+void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n) {
+    enum { LINE = 64 };
+    for (size_t at = 0; at < n * cache->row_bytes; at += LINE) {
+        __builtin_prefetch(rows + at);
+    }
+}
+
 void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, float *out) {
     if (cache->type == DM_TYPE_F16) {
         dm_vector()->f16_to_f32(out, (const uint16_t *)(const void *)rows, n * cache->stored);

@@ -28,6 +28,8 @@ uint8_t *dm_kv_cache_row(const dm_kv_cache *cache, uint8_t *array, int32_t layer
 /* Stores one position of a layer: k and v are [n_heads * width]. */
 void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position, const float *k, const float *v);
 
+/* Asks for n rows, which will be read soon. */
+void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n);
 /* n rows as float32 [n, stored]. */
 void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, float *out);
 /* y[j] = rows[j] x, for n rows; x [width] */

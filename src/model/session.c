@@ -44,6 +44,7 @@ static void *want(dm_session *session, size_t count, size_t size) {
         return NULL;
     }
     session->owned[session->n_owned++] = memory;
+    session->owned_bytes += bytes;
     return memory + (DM_ALIGNMENT - (uintptr_t)memory % DM_ALIGNMENT) % DM_ALIGNMENT;
 }
 

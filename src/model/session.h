@@ -6,6 +6,7 @@
 #include "model/attention.h"
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/times.h"
 
 /* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
 typedef struct dm_weights {
@@ -69,13 +70,16 @@ struct dm_session {
     int32_t *ids;    /* [context] what was fed */
     float *logits;   /* [vocab] of the last position, for generation */
     dm_rope rope;
-    uint64_t *loads;             /* [n_layers, n_experts] tokens sent to each expert */
-    uint64_t routed;             /* tokens that went through the routers */
+    uint64_t *loads;       /* [n_layers, n_experts] tokens sent to each expert */
+    uint64_t routed;       /* tokens that went through the routers */
+    uint64_t experts_read; /* experts that had tokens, summed over layers and the passes that this session lent its scratch to */
+    dm_times times;        /* of those passes */
     struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
 
     void *owned[48]; /* what of the above the session allocated, for freeing */
     size_t n_owned;
+    size_t owned_bytes;
     bool out_of_memory;
 
     const dm_tokenizer *tokenizer; /* borrowed, or `own_tokenizer`, or NULL until generation asks for it */

@@ -1,119 +1,132 @@
 /*
- * Speed of a model: prompts read and tokens fed one by one, round after round.
- * What is fed is given text, so that the choice of experts is a real one.
+ * Speed of a model: a prompt read round after round, then tokens fed one by one
+ * to one sequence or several, from the same depth each round. What is fed is
+ * given text, so that the choice of experts is a real one.
  */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/memory.h"
 #include "base/threads.h"
 #include "dilmodeli.h"
 #include "model/repack.h"
+#include "model/session.h"
 #include "optimization/limits.h"
+#include "optimization/memory_use.h"
+#include "optimization/token_cost.h"
 
-enum { MOST_ROUNDS = 1000 };
+enum { MOST_ROUNDS = 1000, MOST_SEQUENCES = 1000 };
 
-/* ---- What a token costs ---- */
-
-static bool is_expert_role(dm_role role) {
-    return role == DM_FFN_GATE_EXPS || role == DM_FFN_UP_EXPS || role == DM_FFN_DOWN_EXPS;
-}
-
-/* Adds what one token reads of a tensor, and the multiplications that it does with it. */
-static void add_tensor(const dm_model *model, const dm_tensor *tensor, dm_role role, dm_bench_result *result) {
-    if (tensor->data == NULL || role == DM_POSITION_EMBD || role == DM_TOKEN_EMBD) {
-        return; /* a row of these */
-    }
-    const dm_config *c = &model->config;
-    double matrices = (double)tensor->dims[2];
-    if (is_expert_role(role)) {
-        matrices = (double)c->top_k;
-    }
-    double weights = matrices * (double)tensor->dims[0] * (double)tensor->dims[1];
-    double rows = matrices * (double)tensor->dims[1];
-    result->bytes_per_token += rows * (double)dm_type_bytes(tensor->type, tensor->dims[0]);
-    if (tensor->dims[1] > 1) {
-        result->decode_operations += 2 * weights;
-        result->prefill_operations += role == DM_OUTPUT ? 0 : 2 * weights; /* only the last token is put out */
-    }
-}
-
-static void add_costs(const dm_model *model, dm_bench_result *result) {
-    for (int role = 0; role < DM_ROLES; role++) {
-        add_tensor(model, &model->tensors[role], (dm_role)role, result);
-        for (int32_t l = 0; l < model->config.n_layers; l++) {
-            add_tensor(model, &model->layers[l].tensors[role], (dm_role)role, result);
-        }
-    }
-}
-
-/* ---- Rounds ---- */
+/* ---- Speeds ---- */
 
 static int by_size(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static double median(double *values, size_t n) {
-    qsort(values, n, sizeof *values, by_size);
-    return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+/* What rounds took. */
+typedef struct laps {
+    double tps[MOST_ROUNDS];
+    int32_t rounds;
+    double seconds, tokens; /* in all */
+} laps;
+
+static void add_lap(laps *it, double seconds, double tokens) {
+    it->tps[it->rounds++] = tokens / seconds;
+    it->seconds += seconds;
+    it->tokens += tokens;
 }
 
-typedef struct rounds {
-    dm_session *session;
-    const dm_bench_options *options;
-    float *logits; /* [vocab] */
-    size_t at;     /* in the text */
-    double *prefill, *decode;
-} rounds;
+static dm_bench_speed speed_of(laps *it, const dm_times *times) {
+    size_t n = (size_t)it->rounds;
+    qsort(it->tps, n, sizeof *it->tps, by_size);
+    dm_bench_speed speed = {.tps = 0.5 * (it->tps[n / 2] + it->tps[(n - 1) / 2]),
+                            .slowest = it->tps[0],
+                            .fastest = it->tps[n - 1],
+                            .seconds = it->seconds / it->tokens};
+    for (int i = 0; i < DM_OPERATIONS; i++) {
+        speed.times[i] = times->seconds[i] / it->tokens;
+    }
+    return speed;
+}
 
-/* The next tokens of the text, which begins anew when it ends. */
-static dm_status feed(rounds *r, int32_t n) {
-    const dm_bench_options *o = r->options;
+/* ---- Rounds ---- */
+
+typedef struct bench {
+    const dm_bench_options *options;
+    dm_session **sessions; /* [sequences]; the first one lends its scratch to all passes */
+    size_t *at;            /* [sequences] in the text */
+    int32_t *counts, *ids; /* [sequences] of one step: 1 each, and the tokens */
+    float *logits;         /* [sequences, vocab] */
+    laps laps;
+} bench;
+
+/* The next n tokens of the text for one sequence at once; the text begins anew when it ends. */
+static dm_status feed(bench *b, size_t sequence, int32_t n) {
+    const dm_bench_options *o = b->options;
     while (n > 0) {
-        size_t left = o->n_ids - r->at % o->n_ids;
+        size_t at = b->at[sequence] % o->n_ids, left = o->n_ids - at;
         int32_t m = left < (size_t)n ? (int32_t)left : n;
-        DM_TRY(dm_session_feed(r->session, o->ids + r->at % o->n_ids, m, false, r->logits));
-        r->at += (size_t)m;
+        DM_TRY(dm_session_feed(b->sessions[sequence], o->ids + at, m, false, b->logits));
+        b->at[sequence] += (size_t)m;
         n -= m;
     }
     return DM_OK;
 }
 
-static dm_status one_round(rounds *r, double *prefill, double *decode) {
-    const dm_bench_options *o = r->options;
-    dm_session_truncate(r->session, 0);
-    double start = dm_seconds();
-    DM_TRY(feed(r, o->prompt));
-    double middle = dm_seconds();
-    for (int32_t i = 0; i < o->decode; i++) {
-        if (dm_interrupted()) {
-            return dm_fail(DM_ERR_INTERRUPTED, "interrupted");
+static dm_status prefill(bench *b) {
+    dm_session_truncate(b->sessions[0], 0);
+    return feed(b, 0, b->options->prompt);
+}
+
+/* Leaves each sequence with as many tokens as decoding begins after. */
+static dm_status deepen(bench *b) {
+    for (size_t i = 0; i < (size_t)b->options->sequences; i++) {
+        if (dm_session_length(b->sessions[i]) > b->options->depth) {
+            dm_session_truncate(b->sessions[i], b->options->depth);
         }
-        DM_TRY(feed(r, 1));
+        DM_TRY(feed(b, i, b->options->depth - dm_session_length(b->sessions[i])));
     }
-    *prefill = o->prompt / (middle - start);
-    *decode = o->decode / (dm_seconds() - middle);
     return DM_OK;
 }
 
-static dm_status all_rounds(rounds *r, dm_bench_result *result) {
-    const dm_bench_options *o = r->options;
-    double ignored[2];
-    DM_TRY(one_round(r, &ignored[0], &ignored[1])); /* warms the caches */
-    for (int32_t i = 0; i < o->rounds; i++) {
-        DM_TRY(one_round(r, &r->prefill[i], &r->decode[i]));
+static dm_status decode(bench *b) {
+    const dm_bench_options *o = b->options;
+    size_t n = (size_t)o->sequences;
+    for (int32_t step = 0; step < o->decode; step++) {
+        if (dm_interrupted()) {
+            return dm_fail(DM_ERR_INTERRUPTED, "interrupted");
+        }
+        for (size_t i = 0; i < n; i++) {
+            b->ids[i] = o->ids[b->at[i]++ % o->n_ids];
+        }
+        DM_TRY(dm_session_feed_many(b->sessions, b->counts, n, b->ids, b->logits));
     }
-    size_t n = (size_t)o->rounds;
-    result->prefill_tps = o->prompt > 0 ? median(r->prefill, n) : NAN;
-    result->prefill_slowest = o->prompt > 0 ? r->prefill[0] : NAN;
-    result->prefill_fastest = o->prompt > 0 ? r->prefill[n - 1] : NAN;
-    result->decode_tps = o->decode > 0 ? median(r->decode, n) : NAN;
-    result->decode_slowest = o->decode > 0 ? r->decode[0] : NAN;
-    result->decode_fastest = o->decode > 0 ? r->decode[n - 1] : NAN;
     return DM_OK;
 }
+
+/* All rounds of one kind, each of so many tokens; the first one warms the caches and is not counted. */
+static dm_status measure(bench *b, dm_status (*prepare)(bench *), dm_status (*work)(bench *), double tokens) {
+    dm_session *first = b->sessions[0];
+    b->laps = (laps){0};
+    for (int32_t i = -1; i < b->options->rounds; i++) {
+        if (prepare != NULL) {
+            DM_TRY(prepare(b));
+        }
+        if (i <= 0) { /* what is counted begins */
+            first->times = (dm_times){.on = true};
+            first->experts_read = 0;
+        }
+        double start = dm_seconds();
+        DM_TRY(work(b));
+        if (i >= 0) {
+            add_lap(&b->laps, dm_seconds() - start, tokens);
+        }
+    }
+    return DM_OK;
+}
+
+/* ---- The whole ---- */
 
 static void judge(dm_bench_result *result) {
     dm_limits limits;
@@ -125,12 +138,34 @@ static void judge(dm_bench_result *result) {
     result->read_gb_s = limits.read_gb_s;
 }
 
+/* What a decoded token costs, of which some is shared by the sequences of a step. */
+static void add_costs(const bench *b, dm_bench_result *result) {
+    const dm_bench_options *o = b->options;
+    const dm_session *first = b->sessions[0];
+    const dm_config *c = &first->model->config;
+    dm_token_cost cost = dm_token_cost_of(first->model);
+    double steps = (double)o->rounds * o->decode, sequences = o->sequences;
+    double experts = steps > 0 ? (double)first->experts_read / steps : (double)c->n_layers * c->top_k * sequences;
+    double seen = o->depth + 0.5 * (o->decode + 1);
+    seen = c->window > 0 && seen > c->window ? c->window : seen;
+    result->bytes_per_token = (cost.shared_bytes + experts * cost.expert_bytes) / sequences;
+    result->cache_bytes_per_token = seen * (double)dm_kv_cache_position_bytes(&first->cache);
+    result->experts_per_step = c->n_experts > 0 ? experts / c->n_layers : 0;
+    result->decode_operations = cost.decode_operations;
+    result->prefill_operations = cost.prefill_operations;
+}
+
 static dm_status check(const dm_model *model, const dm_bench_options *o) {
     if (o->n_ids == 0 || o->ids == NULL) {
         return dm_fail(DM_ERR_ARGUMENT, "a bench needs tokens to feed");
     }
-    if (o->prompt < 0 || o->decode < 0 || o->prompt > INT32_MAX - o->decode || o->prompt + o->decode == 0) {
-        return dm_fail(DM_ERR_ARGUMENT, "%d tokens to read and %d to decode make no bench", o->prompt, o->decode);
+    if (o->prompt < 0 || o->decode < 0 || o->depth < 0 || o->depth > INT32_MAX - o->decode ||
+        (o->prompt == 0 && o->decode == 0)) {
+        return dm_fail(DM_ERR_ARGUMENT, "%d tokens to read and %d to decode after %d make no bench", o->prompt, o->decode,
+                       o->depth);
+    }
+    if (o->sequences < 1 || o->sequences > MOST_SEQUENCES) {
+        return dm_fail(DM_ERR_ARGUMENT, "%d sequences make no bench; 1 to %d do", o->sequences, MOST_SEQUENCES);
     }
     if (o->rounds < 1 || o->rounds > MOST_ROUNDS) {
         return dm_fail(DM_ERR_ARGUMENT, "%d rounds make no bench; 1 to %d do", o->rounds, MOST_ROUNDS);
@@ -144,35 +179,69 @@ static dm_status check(const dm_model *model, const dm_bench_options *o) {
     return DM_OK;
 }
 
-static dm_status run(const dm_model *model, const dm_bench_options *options, rounds *r, dm_bench_result *result) {
-    size_t n = (size_t)options->rounds;
-    r->logits = dm_alloc((size_t)model->config.vocab, sizeof *r->logits);
-    r->prefill = dm_alloc(n, sizeof *r->prefill);
-    r->decode = dm_alloc(n, sizeof *r->decode);
-    if (r->logits == NULL || r->prefill == NULL || r->decode == NULL) {
+static int32_t longest(const dm_bench_options *o) {
+    return o->prompt > o->depth + o->decode ? o->prompt : o->depth + o->decode;
+}
+
+static dm_status make_sessions(const dm_model *model, bench *b) {
+    const dm_session_options how = {.context = longest(b->options), .cache = b->options->cache};
+    size_t n = (size_t)b->options->sequences;
+    b->sessions = dm_alloc(n, sizeof(dm_session *));
+    b->at = dm_alloc(n, sizeof *b->at);
+    b->counts = dm_alloc(n, sizeof *b->counts);
+    b->ids = dm_alloc(n, sizeof *b->ids);
+    b->logits = dm_alloc(n * (size_t)model->config.vocab, sizeof *b->logits);
+    if (b->sessions == NULL || b->at == NULL || b->counts == NULL || b->ids == NULL || b->logits == NULL) {
         return DM_ERR_MEMORY;
     }
-    double start = dm_seconds();
-    DM_TRY(dm_session_create(model, options->prompt + options->decode, &r->session));
+    for (size_t i = 0; i < n; i++) {
+        b->at[i] = i * b->options->n_ids / n;
+        b->counts[i] = 1;
+        DM_TRY(dm_session_create_with(model, &how, &b->sessions[i]));
+    }
     dm_repack_all_experts(model);
-    result->load_s = dm_seconds() - start;
-    DM_TRY(all_rounds(r, result));
-    dm_session_routing(r->session, &result->routing);
     return DM_OK;
+}
+
+static dm_status run(const dm_model *model, bench *b, dm_bench_result *result) {
+    const dm_bench_options *o = b->options;
+    double start = dm_seconds();
+    DM_TRY(make_sessions(model, b));
+    result->load_s = dm_seconds() - start;
+    result->prefill = result->decode = (dm_bench_speed){NAN, NAN, NAN, NAN, {0}};
+    if (o->prompt > 0) {
+        DM_TRY(measure(b, NULL, prefill, o->prompt));
+        result->prefill = speed_of(&b->laps, &b->sessions[0]->times);
+    }
+    if (o->decode > 0) {
+        DM_TRY(measure(b, deepen, decode, (double)o->decode * o->sequences));
+        result->decode = speed_of(&b->laps, &b->sessions[0]->times);
+    }
+    add_costs(b, result);
+    dm_memory_use(b->sessions, (size_t)o->sequences, (size_t)longest(o), &result->memory);
+    result->peak_rss = dm_peak_rss();
+    dm_session_routing(b->sessions[0], &result->routing);
+    return DM_OK;
+}
+
+static void clean_up(bench *b) {
+    for (int32_t i = 0; b->sessions != NULL && i < b->options->sequences; i++) {
+        dm_session_free(b->sessions[i]);
+    }
+    dm_free(b->sessions);
+    dm_free(b->at);
+    dm_free(b->counts);
+    dm_free(b->ids);
+    dm_free(b->logits);
 }
 
 dm_status dm_bench(const dm_model *model, const dm_bench_options *options, dm_bench_result *result) {
     *result = (dm_bench_result){0};
     DM_TRY(check(model, options));
-    rounds r = {.options = options};
-    dm_status status = run(model, options, &r, result);
-    dm_session_free(r.session);
-    dm_free(r.logits);
-    dm_free(r.prefill);
-    dm_free(r.decode);
+    bench b = {.options = options};
+    dm_status status = run(model, &b, result);
+    clean_up(&b);
     DM_TRY(status);
-    result->peak_rss = dm_peak_rss();
-    add_costs(model, result);
     if (options->limits) {
         judge(result);
     }

@@ -1,0 +1,36 @@
+#include "optimization/token_cost.h"
+
+static bool is_expert_role(dm_role role) {
+    return role == DM_FFN_GATE_EXPS || role == DM_FFN_UP_EXPS || role == DM_FFN_DOWN_EXPS;
+}
+
+/* Adds what one token reads of a tensor, and what it does with it. */
+static void add_tensor(const dm_config *c, const dm_tensor *tensor, dm_role role, dm_token_cost *cost) {
+    if (tensor->data == NULL || role == DM_POSITION_EMBD || role == DM_TOKEN_EMBD) {
+        return;
+    }
+    double rows = (double)tensor->dims[1];
+    double bytes = rows * (double)dm_type_bytes(tensor->type, tensor->dims[0]);
+    double matrices = is_expert_role(role) ? (double)c->top_k : (double)tensor->dims[2];
+    if (is_expert_role(role)) {
+        cost->expert_bytes += bytes / (double)c->n_layers;
+    } else {
+        cost->shared_bytes += matrices * bytes;
+    }
+    if (tensor->dims[1] > 1) {
+        double operations = 2 * matrices * rows * (double)tensor->dims[0];
+        cost->decode_operations += operations;
+        cost->prefill_operations += role == DM_OUTPUT ? 0 : operations;
+    }
+}
+
+dm_token_cost dm_token_cost_of(const dm_model *model) {
+    dm_token_cost cost = {0};
+    for (int role = 0; role < DM_ROLES; role++) {
+        add_tensor(&model->config, &model->tensors[role], (dm_role)role, &cost);
+        for (int32_t l = 0; l < model->config.n_layers; l++) {
+            add_tensor(&model->config, &model->layers[l].tensors[role], (dm_role)role, &cost);
+        }
+    }
+    return cost;
+}
