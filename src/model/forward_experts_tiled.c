@@ -171,7 +171,7 @@ void dm_forward_experts_tiled(dm_session *session, const dm_weights *weights, si
         a->tokens[i] = a->choices[i] / c->top_k;
         a->token_gates[i] = a->gates[a->choices[i]];
     }
-    size_t active = list_active(&x), each = choices / active + DM_TILE_ROWS; /* tokens, about, and what widening costs */
+    size_t active = list_active(&x), each = choices / (active + 1) + DM_TILE_ROWS; /* tokens, about, and what widening costs */
     mixing out = {&x, active, n};
     dm_parallel(session->threads, active, dm_parallel_grain(ROUNDING_COST * each * x.dim), gather_body, &x);
     dm_parallel(session->threads, active * x.hidden_units, dm_parallel_grain(2 * DM_TILE_COLUMNS * x.dim * each / TILES_FASTER),
