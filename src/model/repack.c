@@ -283,7 +283,12 @@ static void pack_items(dm_repacked *repacked) {
     }
     for (size_t i = 0; i < repacked->n_items; i++) {
         const item *it = &repacked->items[i];
-        give_back(blocks_of(it->stack, it->matrix), matrix_size(it->stack));
+        bool apart = it->stack->tensor->experts != NULL, first = i == 0 || it[-1].stack != it->stack;
+        if (apart) {
+            give_back(blocks_of(it->stack, it->matrix), matrix_size(it->stack));
+        } else if (first) { /* with what the system mapped of its neighbours */
+            give_back(blocks_of(it->stack, 0), it->stack->matrices * matrix_size(it->stack));
+        }
     }
 }
 
