@@ -84,9 +84,6 @@ static void known_vocabularies(void **state) {
         uint8_t *bytes;
         size_t size = test_read(texts, &bytes);
         same_ids(first, second, (const char *)bytes, size);
-        if (first->kind == DM_TOKENIZER_PIECES) { /* SentencePiece's own scores come back from the order of the merges */
-            assert_memory_equal(first->scores, second->scores, (size_t)dm_tokenizer_vocab(first) * sizeof *first->scores);
-        }
         print_message("%s: %d tokens, %zu bytes of text\n", names[i], (int)dm_tokenizer_vocab(first), size);
         free(bytes);
         dm_tokenizer_close(first);

@@ -69,7 +69,7 @@ static json_t *write_added(const dm_tokenizer *tokenizer) {
 static json_t *write_merge(const dm_tokenizer *tokenizer, int32_t left, int32_t right, bool pairs) {
     size_t a, b;
     const char *left_text = text_of(tokenizer, left, &a), *right_text = text_of(tokenizer, right, &b);
-    return pairs ? json_pack("[s%, s%]", left_text, a, right_text, b) : json_pack("s%++", left_text, a, " ", right_text, b);
+    return pairs ? json_pack("[s%, s%]", left_text, a, right_text, b) : json_pack("s%++%", left_text, a, " ", right_text, b);
 }
 
 static bool has_spaces(const dm_tokenizer *tokenizer) {
