@@ -137,13 +137,16 @@ static bool same_split(const json_t *step, const rule_step *wanted) {
                                 : json_string_length(pattern) == whole && memcmp(json_string_value(pattern), spelled, whole) == 0;
 }
 
+/* "Digits" means all numerals, ½ among them, but not to every program that reads it: it is written as a pattern. */
+static const rule_step every_digit = SPLIT("\\p{N}");
+
 static bool same_step(const json_t *step, const rule_step *wanted) {
     const json_t *type = json_object_get(step, "type");
     switch (wanted->kind) {
     case STEP_SPLIT:
         return is_text(type, "Split") && same_split(step, wanted);
     case STEP_DIGITS:
-        return is_text(type, "Digits") && flag(step, "individual_digits", false);
+        return (is_text(type, "Digits") && flag(step, "individual_digits", false)) || same_step(step, &every_digit);
     case STEP_GPT2:
         return is_text(type, "ByteLevel") && flag(step, "use_regex", true);
     case STEP_END:
@@ -196,7 +199,7 @@ static json_t *write_bytes(bool use_regex) {
 
 static json_t *write_step(const rule_step *step) {
     if (step->kind == STEP_DIGITS) {
-        return json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1);
+        return write_step(&every_digit);
     }
     if (step->kind == STEP_GPT2) {
         return write_bytes(true);
