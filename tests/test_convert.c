@@ -1,16 +1,12 @@
 /* Conversion between Hugging Face's folders and GGUF: every architecture there and back, what the layout means, what is refused.
  */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
 #include <dirent.h>
+#include <math.h>
 
 #include "base/file.h"
 #include "dilmodeli.h"
 #include "model/safetensors.h"
+#include "reference.h"
 #include "reference_forward.h"
 #include "test_files.h"
 
@@ -231,6 +227,80 @@ static void scaled_positions(void **state) {
     c.rope_scaling = (dm_rope_scaling){.attention = 0.8f};
     make(&c);
     refuse(test_path(FIRST), test_path(FOLDER), NULL, DM_ERR_UNSUPPORTED, "attention factor without YaRN");
+}
+
+/* ---- Models of others ---- */
+
+/* Logits [*n, vocab] (malloc) of ids.txt, fed at once. */
+static float *logits_of(const char *path, size_t *n) {
+    dm_model *model = NULL;
+    dm_session *session = NULL;
+    dm_model_info info;
+    int32_t count;
+    int32_t *ids = read_ids(MODELS "ids.txt", &count);
+    if (dm_model_open(path, &model) != DM_OK) {
+        fail_msg("%s", dm_error_message());
+    }
+    dm_model_get_info(model, &info);
+    *n = (size_t)count * (size_t)info.vocab;
+    float *logits = malloc(*n * sizeof *logits);
+    assert_non_null(logits);
+    const dm_session_options options = {.context = count, .cache = DM_CACHE_F32};
+    assert_int_equal(dm_session_create_with(model, &options, &session), DM_OK);
+    assert_int_equal(dm_session_feed(session, ids, count, true, logits), DM_OK);
+    dm_session_free(session);
+    dm_model_close(model);
+    free(ids);
+    return logits;
+}
+
+/* Every tensor of one file is in the other, with the same numbers in whatever type. */
+static void same_numbers(const char *a, const char *b) {
+    dm_gguf *left, *right;
+    assert_int_equal(dm_gguf_open(a, &left), DM_OK);
+    assert_int_equal(dm_gguf_open(b, &right), DM_OK);
+    assert_int_equal(dm_gguf_n_tensors(left), dm_gguf_n_tensors(right));
+    for (size_t i = 0; i < dm_gguf_n_tensors(left); i++) {
+        const dm_gguf_tensor *one = dm_gguf_tensor_at(left, i), *other = dm_gguf_find_tensor(right, one->name);
+        assert_non_null(other);
+        assert_int_equal(one->elements, other->elements);
+        size_t n = (size_t)one->elements;
+        float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+        assert_true(x != NULL && y != NULL);
+        dm_type_decoder((uint32_t)one->type)(x, one->data, n);
+        dm_type_decoder((uint32_t)other->type)(y, other->data, n);
+        assert_memory_equal(x, y, n * sizeof *x);
+        free(x);
+        free(y);
+    }
+    dm_gguf_close(left);
+    dm_gguf_close(right);
+}
+
+/* Models that other programs made: the same logits there and back; of quantized ones, whose kernels round besides, the same
+ * weights. */
+static void shared_models(void **state) {
+    (void)state;
+    static const char *const names[] = {"gpt2-tiny", "llama-tiny", "mixtral-tiny", "olmoe-tiny", "qwen2moe-tiny", "qwen3moe-tiny",
+                                        "quant-F16", "quant-Q8_0", "quant-Q6_K",   "quant-Q4_0", "quant-Q4_K_M",  "quant-Q2_K"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        bool blocks = strncmp(names[i], "quant-Q", 7) == 0;
+        char path[512];
+        size_t n, m;
+        snprintf(path, sizeof path, MODELS "%s.gguf", names[i]);
+        need(path);
+        clean();
+        convert(path, test_path(FOLDER), &(dm_convert_options){.type = blocks ? "f32" : NULL});
+        convert(test_path(FOLDER), test_path(SECOND), NULL);
+        same_numbers(path, test_path(SECOND));
+        if (!blocks) {
+            float *before = logits_of(path, &n), *after = logits_of(test_path(SECOND), &m);
+            assert_int_equal(n, m);
+            assert_memory_equal(before, after, n * sizeof *before);
+            free(before);
+            free(after);
+        }
+    }
 }
 
 /* ---- A folder written by hand ---- */
@@ -612,12 +682,11 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(architectures),       cmocka_unit_test(variants),
-        cmocka_unit_test(scaled_positions),    cmocka_unit_test(heads_turn_alike),
-        cmocka_unit_test(llama3_scaling),      cmocka_unit_test(gpt2_is_turned),
-        cmocka_unit_test(types_and_shards),    cmocka_unit_test(quantized),
-        cmocka_unit_test(targets_are_kept),    cmocka_unit_test(config_refusals),
-        cmocka_unit_test(hostile_safetensors), cmocka_unit_test(hostile_index),
+        cmocka_unit_test(architectures),    cmocka_unit_test(variants),         cmocka_unit_test(scaled_positions),
+        cmocka_unit_test(heads_turn_alike), cmocka_unit_test(shared_models),    cmocka_unit_test(llama3_scaling),
+        cmocka_unit_test(gpt2_is_turned),   cmocka_unit_test(types_and_shards), cmocka_unit_test(quantized),
+        cmocka_unit_test(targets_are_kept), cmocka_unit_test(config_refusals),  cmocka_unit_test(hostile_safetensors),
+        cmocka_unit_test(hostile_index),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

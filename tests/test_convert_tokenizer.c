@@ -237,6 +237,8 @@ static void refusals(void **state) {
         {BPE("", BYTES, "\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]"), "merge 0 is no pair"},
         {BPE("", "{\"type\":\"Whitespace\"}", "\"vocab\":{\"a\":0},\"merges\":[]"),
          "a rule that is not known: {\"type\":\"Whitespace\"}"},
+        {"{\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":" BYTES ",\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
+         "normalizer 'Lowercase'"},
         {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "'Unigram', expected BPE"},
         {"{\"model\":{\"type\":\"WordPiece\"}}", "'WordPiece', expected BPE"},
         {"{}", "expected BPE"},

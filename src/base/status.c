@@ -27,6 +27,9 @@ dm_status dm_fail(dm_status code, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments); /* apart, as an argument may be the old message */
     va_end(arguments);
+    for (char *c = text; *c != '\0'; c++) { /* what a file says may be part of it: one line, and nothing that a terminal obeys */
+        *c = (unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c;
+    }
     memcpy(message, text, sizeof text);
     return code;
 }

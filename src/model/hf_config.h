@@ -26,10 +26,11 @@ dm_status dm_hf_kind_of(const char *model_type, const char *path, const dm_hf_ki
 /* The kind that a shape is written as; DM_ERR_UNSUPPORTED, saying what stands in the way, where there is none. */
 dm_status dm_hf_kind_for(const dm_config *config, const dm_hf_kind **out);
 
-/* The shape in `object`, config.json's. Whether the output is tied follows from the key, and from `has_output` (the folder
- * has such a tensor) where the file does not say. *factors (malloc, [rope_dims / 2], or NULL) divides rotary frequencies, as
- * Llama 3 asks for; the config has DM_PART_ROPE_FACTORS then. */
-dm_status dm_hf_config_read(const json_t *object, const char *path, bool has_output, dm_config *out, float **factors);
+/* The shape in `object`, config.json's. *factors (malloc, [rope_dims / 2], or NULL) divides rotary frequencies, as Llama 3 asks
+ * for; the config has DM_PART_ROPE_FACTORS then. */
+dm_status dm_hf_config_read(const json_t *object, const char *path, dm_config *out, float **factors);
+/* False where only the folder's tensors tell whether the output is tied; above it is not, then. */
+bool dm_hf_config_says_tied(const json_t *object);
 
 /* The same as a new object, without what names tokens. `factors` as above; `type` is what most weights are stored in. */
 dm_status dm_hf_config_write(const dm_config *config, const float *factors, dm_type type, json_t **out);

@@ -272,22 +272,25 @@ static dm_status read_kind(const dm_json_reader *json, const dm_hf_kind **kind) 
     return dm_hf_kind_of(type, json->path, kind);
 }
 
-static dm_status read_all(const reader *r, bool has_output, dm_config *c, float **factors) {
-    bool tied = !has_output;
+static dm_status read_all(const reader *r, dm_config *c, float **factors) {
     DM_TRY(refuse_unknown_computation(r));
     DM_TRY(r->kind->arch == DM_ARCH_GPT2 ? read_gpt2(r, c) : read_rotary_model(r, c, factors));
     DM_TRY(dm_json_int(&r->json, "vocab_size", &c->vocab));
-    DM_TRY(dm_json_bool_or(&r->json, "tie_word_embeddings", tied, &c->tied_output));
+    DM_TRY(dm_json_bool_or(&r->json, "tie_word_embeddings", false, &c->tied_output));
     c->extra |= *factors != NULL ? DM_PART_ROPE_FACTORS : 0;
     return dm_config_check(c) == DM_OK ? DM_OK : dm_fail_in(DM_ERR_FORMAT, r->json.path);
 }
 
-dm_status dm_hf_config_read(const json_t *object, const char *path, bool has_output, dm_config *out, float **factors) {
+bool dm_hf_config_says_tied(const json_t *object) {
+    return json_is_boolean(json_object_get(object, "tie_word_embeddings"));
+}
+
+dm_status dm_hf_config_read(const json_t *object, const char *path, dm_config *out, float **factors) {
     reader r = {.json = {object, path}};
     *factors = NULL;
     DM_TRY(read_kind(&r.json, &r.kind));
     *out = (dm_config){.arch = r.kind->arch};
-    dm_status status = read_all(&r, has_output, out, factors);
+    dm_status status = read_all(&r, out, factors);
     if (status != DM_OK) {
         free(*factors);
         *factors = NULL;

@@ -239,6 +239,27 @@ static bool reads_prefix(const json_t *object) {
     return normalizer_part(object, "Prepend") != NULL || older || (scheme != NULL && strcmp(scheme, "never") != 0);
 }
 
+/* What is done to a text before it is cut. Unicode's composed form is what texts are in as a rule, and passed over, as in other
+ * GGUF programs; what changes more is refused. */
+static dm_status check_normalizer(const json_t *object, const char *path, const dm_tokenizer *tokenizer) {
+    const json_t *normalizer = json_object_get(object, "normalizer");
+    const json_t *sequence = json_object_get(normalizer, "normalizers");
+    size_t n = sequence != NULL ? json_array_size(sequence) : (size_t)json_is_object(normalizer);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *part = sequence != NULL ? json_array_get(sequence, i) : normalizer;
+        const char *type = json_string_value(json_object_get(part, "type"));
+        const char *replaced = json_string_value(json_object_get(json_object_get(part, "pattern"), "String"));
+        type = type != NULL ? type : "";
+        bool pieces = tokenizer->kind == DM_TOKENIZER_PIECES;
+        bool space = strcmp(type, "Replace") == 0 && replaced != NULL && strcmp(replaced, " ") == 0;
+        if (strcmp(type, "NFC") != 0 && !(pieces && (space || strcmp(type, "Prepend") == 0))) {
+            return dm_fail(DM_ERR_UNSUPPORTED, "%s: changes texts by the normalizer '%.40s', which is not supported here", path,
+                           type);
+        }
+    }
+    return DM_OK;
+}
+
 static dm_status read_kind(const json_t *object, const json_t *model, const char *path, dm_tokenizer *tokenizer) {
     const json_t *type = json_object_get(model, "type");
     if (!json_is_object(model) || (type != NULL && strcmp(json_is_string(type) ? json_string_value(type) : "", "BPE") != 0)) {
@@ -290,6 +311,7 @@ static void read_template(const json_t *object, dm_tokenizer *tokenizer) {
 static dm_status parse(const json_t *object, const char *path, int32_t vocab, dm_tokenizer *tokenizer) {
     const json_t *model = json_object_get(object, "model"), *merges = json_object_get(model, "merges");
     DM_TRY(read_kind(object, model, path, tokenizer));
+    DM_TRY(check_normalizer(object, path, tokenizer));
     DM_TRY(read_tokens(object, model, path, vocab, tokenizer));
     read_unknown(model, tokenizer);
     read_template(object, tokenizer);

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "model/hf_config.h"
@@ -147,12 +146,12 @@ static dm_status choose_types(folder *f) {
 
 /* ---- The file ---- */
 
-/* The folder's own name, whatever way it was given. */
-static void name_folder(const char *path, char *name, size_t size) {
-    char *whole = realpath(path, NULL);
+/* The folder's own name, whatever way it was given, unless another one was. */
+static void name_model(const dm_conversion *conversion, char *name, size_t size) {
+    char *whole = realpath(conversion->from, NULL);
     const char *slash = whole != NULL ? strrchr(whole, '/') : NULL;
-    const char *last = slash != NULL ? slash + 1 : path;
-    dm_gguf_clean_text((dm_gguf_string){last, strlen(last)}, name, size);
+    const char *chosen = conversion->options.name != NULL ? conversion->options.name : slash != NULL ? slash + 1 : "";
+    dm_gguf_clean_text((dm_gguf_string){chosen, strlen(chosen)}, name, size);
     free(whole);
 }
 
@@ -208,13 +207,11 @@ static uint64_t largest_turned(const folder *f) {
 static dm_status read_shape(folder *f, const char *config_path) {
     const char *from = f->conversion->from;
     DM_TRY(dm_json_load(config_path, LARGEST_CONFIG, &f->config_json));
-    dm_config early; /* refused by name before any weight is looked at */
-    float *factors = NULL;
-    DM_TRY(dm_hf_config_read(f->config_json, config_path, true, &early, &factors));
-    free(factors);
+    DM_TRY(dm_hf_config_read(f->config_json, config_path, &f->config, &f->factors)); /* refuses before any weight is looked at */
     DM_TRY(dm_safetensors_open_folder(from, &f->weights));
-    bool has_output = dm_safetensors_find(f->weights, "lm_head.weight", NULL) != NULL;
-    DM_TRY(dm_hf_config_read(f->config_json, config_path, has_output, &f->config, &f->factors));
+    if (!dm_hf_config_says_tied(f->config_json)) {
+        f->config.tied_output = dm_safetensors_find(f->weights, "lm_head.weight", NULL) == NULL;
+    }
     char name[96];
     snprintf(name, sizeof name, "%s%s", dm_hf_prefix(f->config.arch), dm_hf_embedding(f->config.arch));
     bool bare = dm_safetensors_find(f->weights, name, NULL) == NULL &&
@@ -242,11 +239,7 @@ static dm_status convert(folder *f, const char *config_path, dm_convert_result *
     DM_TRY(choose_types(f));
     DM_TRY(dm_hf_tokenizer_read(f->conversion->from, f->config_json, f->config.vocab, &f->tokenizer));
     dm_config_info(&f->config, &result->info);
-    if (f->conversion->options.name != NULL) {
-        snprintf(result->info.name, sizeof result->info.name, "%s", f->conversion->options.name);
-    } else {
-        name_folder(f->conversion->from, result->info.name, sizeof result->info.name);
-    }
+    name_model(f->conversion, result->info.name, sizeof result->info.name);
     result->tensors = f->count;
     result->bytes = f->conversion->total;
     result->files = 1;
