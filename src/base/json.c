@@ -95,19 +95,23 @@ dm_status dm_json_text_or(const dm_json_reader *from, const char *key, const cha
     return DM_OK;
 }
 
-dm_status dm_json_save(json_t *object, const char *path) {
+static dm_status save(const json_t *object, const char *path) {
     dm_replace file;
-    dm_status status = object != NULL ? dm_replace_open(path, &file) : dm_fail(DM_ERR_MEMORY, "%s: out of memory", path);
-    if (status != DM_OK) {
-        json_decref(object);
-        return status;
-    }
+    DM_TRY(dm_replace_open(path, &file));
     int dumped = json_dumpf(object, file.stream, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
-    json_decref(object);
     fputc('\n', file.stream);
     if (dumped != 0 && ferror(file.stream) == 0) {
         dm_replace_abandon(&file);
         return dm_fail(DM_ERR_MEMORY, "%s: out of memory writing JSON", path);
     }
     return dm_replace_commit(&file);
+}
+
+dm_status dm_json_save(json_t *object, const char *folder, const char *name) {
+    char *path = dm_path_join(folder, name);
+    dm_status status =
+        object != NULL && path != NULL ? save(object, path) : dm_fail(DM_ERR_MEMORY, "%s: out of memory for %s", folder, name);
+    free(path);
+    json_decref(object);
+    return status;
 }

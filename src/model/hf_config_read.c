@@ -94,7 +94,7 @@ static float mscale(float factor, float scale) {
 
 static dm_status read_yarn(const dm_json_reader *from, dm_config *c) {
     dm_rope_scaling *s = &c->rope_scaling;
-    float stated = 0.0f, part = 0.0f, all = 0.0f, own = mscale(s->factor, 1.0f);
+    float stated = 0.0f, part = 0.0f, all = 0.0f;
     DM_TRY(dm_json_int_or(from, "original_max_position_embeddings", c->context, &s->original_context));
     DM_TRY(dm_json_float_or(from, "beta_fast", 32.0f, &s->beta_fast));
     DM_TRY(dm_json_float_or(from, "beta_slow", 1.0f, &s->beta_slow));
@@ -104,7 +104,8 @@ static dm_status read_yarn(const dm_json_reader *from, dm_config *c) {
     if (stated == 0.0f && part != 0.0f && all != 0.0f) {
         stated = mscale(s->factor, part) / mscale(s->factor, all);
     }
-    float beside = stated != 0.0f ? stated / own : 1.0f; /* YaRN's own factor is known */
+    stated = stated != 0.0f ? stated : mscale(s->factor, 1.0f);
+    float beside = stated / (1.0f + 0.1f * logf(s->factor)); /* that one is YaRN's own */
     s->attention = fabsf(beside - 1.0f) < 1e-6f ? 0.0f : beside;
     return DM_OK;
 }

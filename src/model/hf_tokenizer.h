@@ -19,6 +19,9 @@ dm_status dm_hf_tokenizer_parse(const json_t *object, const char *path, int32_t 
 /* Writes tokenizer.json, tokenizer_config.json and generation_config.json into a folder. */
 dm_status dm_hf_tokenizer_write(const dm_tokenizer *tokenizer, int32_t context, const char *folder);
 
+/* The token whose text a JSON string is; -1 where it is none. */
+int32_t dm_hf_token(const dm_tokenizer *tokenizer, const json_t *text);
+
 /* The rule that a pre_tokenizer cuts words by; NULL where it is none that is known. */
 const dm_pretokenizer *dm_hf_rules_find(const json_t *pre_tokenizer, bool whole_words, char name[48]);
 /* The pre_tokenizer for a rule; NULL where there is none, or no memory. */

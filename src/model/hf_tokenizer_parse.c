@@ -276,14 +276,14 @@ static dm_status read_kind(const json_t *object, const json_t *model, const char
     return DM_OK;
 }
 
-static int32_t find_text(const dm_tokenizer *tokenizer, const json_t *text) {
+int32_t dm_hf_token(const dm_tokenizer *tokenizer, const json_t *text) {
     uint32_t id = json_is_string(text) ? dm_strings_find(&tokenizer->texts, json_string_value(text), json_string_length(text))
                                        : DM_TABLE_NONE;
     return id == DM_TABLE_NONE ? -1 : (int32_t)id;
 }
 
 static void read_unknown(const json_t *model, dm_tokenizer *tokenizer) {
-    tokenizer->unknown = find_text(tokenizer, json_object_get(model, "unk_token"));
+    tokenizer->unknown = dm_hf_token(tokenizer, json_object_get(model, "unk_token"));
     if (tokenizer->unknown >= 0 && tokenizer->kind == DM_TOKENIZER_PIECES) {
         tokenizer->types[tokenizer->unknown] = DM_TOKEN_UNKNOWN;
     }
@@ -296,7 +296,7 @@ static void read_template(const json_t *object, dm_tokenizer *tokenizer) {
     bool before = true;
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *part = json_array_get(single, i);
-        int32_t id = find_text(tokenizer, json_object_get(json_object_get(part, "SpecialToken"), "id"));
+        int32_t id = dm_hf_token(tokenizer, json_object_get(json_object_get(part, "SpecialToken"), "id"));
         before = before && json_object_get(part, "Sequence") == NULL;
         if (id >= 0 && before) {
             tokenizer->bos = id;

@@ -35,10 +35,7 @@ typedef struct settings {
 /* A text, or an object with it as "content". */
 static int32_t named_token(const dm_tokenizer *tokenizer, const json_t *object, const char *key) {
     const json_t *value = json_object_get(object, key);
-    value = json_is_object(value) ? json_object_get(value, "content") : value;
-    uint32_t id = json_is_string(value) ? dm_strings_find(&tokenizer->texts, json_string_value(value), json_string_length(value))
-                                        : DM_TABLE_NONE;
-    return id == DM_TABLE_NONE ? -1 : (int32_t)id;
+    return dm_hf_token(tokenizer, json_is_object(value) ? json_object_get(value, "content") : value);
 }
 
 /* A number, or a list of them whose first counts. */

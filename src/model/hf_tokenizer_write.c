@@ -1,6 +1,5 @@
 #include <stdlib.h>
 
-#include "base/file.h"
 #include "base/utf8.h"
 #include "model/hf_tokenizer.h"
 
@@ -313,21 +312,10 @@ static json_t *write_generation(const dm_tokenizer *tokenizer) {
     return object;
 }
 
-static dm_status save(json_t *object, const char *folder, const char *name) {
-    char *path = dm_path_join(folder, name);
-    if (path == NULL) {
-        json_decref(object);
-        return dm_fail(DM_ERR_MEMORY, "%s: out of memory", folder);
-    }
-    dm_status status = dm_json_save(object, path);
-    free(path);
-    return status;
-}
-
 dm_status dm_hf_tokenizer_write(const dm_tokenizer *tokenizer, int32_t context, const char *folder) {
     json_t *object = NULL;
     DM_TRY(write_tokenizer(tokenizer, &object));
-    DM_TRY(save(object, folder, "tokenizer.json"));
-    DM_TRY(save(write_settings(tokenizer, context), folder, "tokenizer_config.json"));
-    return save(write_generation(tokenizer), folder, "generation_config.json");
+    DM_TRY(dm_json_save(object, folder, "tokenizer.json"));
+    DM_TRY(dm_json_save(write_settings(tokenizer, context), folder, "tokenizer_config.json"));
+    return dm_json_save(write_generation(tokenizer), folder, "generation_config.json");
 }

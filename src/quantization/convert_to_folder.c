@@ -191,19 +191,6 @@ static dm_status write_shard(const source *s, size_t shard, const char *folder, 
     return status;
 }
 
-static dm_status save(json_t *object, const char *folder, const char *name) {
-    char *path = dm_path_join(folder, name);
-    dm_status status = DM_ERR_MEMORY;
-    if (path == NULL) {
-        json_decref(object);
-        dm_fail(DM_ERR_MEMORY, "%s: out of memory", folder);
-    } else {
-        status = dm_json_save(object, path);
-    }
-    free(path);
-    return status;
-}
-
 static dm_status write_weights(const source *s, const char *folder) {
     json_t *map = json_object();
     dm_status status = DM_OK;
@@ -214,8 +201,9 @@ static dm_status write_weights(const source *s, const char *folder) {
         json_decref(map);
         return status;
     }
-    return save(json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)s->conversion->total, "weight_map", map),
-                folder, "model.safetensors.index.json");
+    return dm_json_save(
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)s->conversion->total, "weight_map", map), folder,
+        "model.safetensors.index.json");
 }
 
 static dm_status write_vocabulary(const source *s, const char *folder) {
@@ -232,7 +220,7 @@ static dm_status write_vocabulary(const source *s, const char *folder) {
 }
 
 static dm_status write_folder(const source *s, json_t *config, const char *folder) {
-    DM_TRY(save(json_incref(config), folder, "config.json"));
+    DM_TRY(dm_json_save(json_incref(config), folder, "config.json"));
     DM_TRY(write_vocabulary(s, folder));
     return write_weights(s, folder);
 }
