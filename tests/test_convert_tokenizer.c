@@ -197,12 +197,16 @@ static void settings_beside(void **state) {
     const char *template = "{% for m in messages %}<x>{% endfor %}";
     test_write(test_path("special_tokens_map.json"), map, strlen(map));
     test_write(test_path("chat_template.jinja"), template, strlen(template));
-    json_t *config = json_pack("{s:[i,i], s:i}", "eos_token_id", 1, 0, "bos_token_id", 77);
+    const char *generation = "{\"eos_token_id\":[1,2,0]}";
+    test_write(test_path("generation_config.json"), generation, strlen(generation));
+    json_t *config = json_pack("{s:[i,i], s:i}", "eos_token_id", 0, 1, "bos_token_id", 77);
     dm_tokenizer *tokenizer;
     assert_int_equal(dm_hf_tokenizer_read(folder(), config, 3, &tokenizer), DM_OK);
     assert_int_equal(tokenizer->padding, 2);
     assert_int_equal(tokenizer->eos, 1);
     assert_int_equal(tokenizer->bos, -1);
+    assert_int_equal(tokenizer->eot, 2);
+    assert_true(dm_tokenizer_is_end(tokenizer, 2));
     assert_string_equal(tokenizer->chat_template, template);
     dm_tokenizer_close(tokenizer);
     json_decref(config);

@@ -1,6 +1,6 @@
 /*
  * tokenizer.json and what lies beside it in Hugging Face's folders: tokenizer_config.json (which tokens begin and end a text,
- * the template of conversations), special_tokens_map.json, chat_template.jinja.
+ * the template of conversations), special_tokens_map.json, generation_config.json, chat_template.jinja.
  */
 #ifndef DM_MODEL_HF_TOKENIZER_H
 #define DM_MODEL_HF_TOKENIZER_H

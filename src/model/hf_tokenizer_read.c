@@ -27,9 +27,10 @@ static dm_status load(const char *folder, const char *name, size_t most, json_t 
 
 /* Objects that may say the same, the first one first. */
 typedef struct settings {
-    const json_t *tokenizer; /* tokenizer_config.json */
-    const json_t *map;       /* special_tokens_map.json */
-    const json_t *config;    /* config.json */
+    const json_t *tokenizer;  /* tokenizer_config.json */
+    const json_t *map;        /* special_tokens_map.json */
+    const json_t *generation; /* generation_config.json */
+    const json_t *config;     /* config.json */
 } settings;
 
 /* A text, or an object with it as "content". */
@@ -38,10 +39,10 @@ static int32_t named_token(const dm_tokenizer *tokenizer, const json_t *object, 
     return dm_hf_token(tokenizer, json_is_object(value) ? json_object_get(value, "content") : value);
 }
 
-/* A number, or a list of them whose first counts. */
-static int32_t numbered_token(const dm_tokenizer *tokenizer, const json_t *object, const char *key) {
+/* Number `index` of a list, or a number alone, which is its first; -1 where it is no token's. */
+static int32_t numbered_token(const dm_tokenizer *tokenizer, const json_t *object, const char *key, size_t index) {
     const json_t *value = json_object_get(object, key);
-    value = json_is_array(value) ? json_array_get(value, 0) : value;
+    value = json_is_array(value) ? json_array_get(value, index) : index == 0 ? value : NULL;
     bool usable =
         json_is_integer(value) && json_integer_value(value) >= 0 && json_integer_value(value) < dm_tokenizer_vocab(tokenizer);
     return usable ? (int32_t)json_integer_value(value) : -1;
@@ -50,7 +51,8 @@ static int32_t numbered_token(const dm_tokenizer *tokenizer, const json_t *objec
 static void read_token(const settings *from, const dm_tokenizer *tokenizer, const char *name, const char *number, int32_t *id) {
     int32_t found = named_token(tokenizer, from->tokenizer, name);
     found = found >= 0 ? found : named_token(tokenizer, from->map, name);
-    found = found >= 0 || *id >= 0 ? found : numbered_token(tokenizer, from->config, number);
+    found = found >= 0 || *id >= 0 ? found : numbered_token(tokenizer, from->generation, number, 0);
+    found = found >= 0 || *id >= 0 ? found : numbered_token(tokenizer, from->config, number, 0);
     *id = found >= 0 ? found : *id;
 }
 
@@ -112,22 +114,39 @@ static dm_status read_manners(const char *folder, const settings *from, dm_token
     return DM_OK;
 }
 
-static dm_status read_beside(const char *folder, const json_t *config, dm_tokenizer *tokenizer) {
-    json_t *own = NULL, *map = NULL;
-    dm_status status = load(folder, "tokenizer_config.json", LARGEST_SETTINGS, &own);
-    if (status == DM_OK) {
-        status = load(folder, "special_tokens_map.json", LARGEST_SETTINGS, &map);
-    }
-    if (status == DM_OK) {
-        const settings from = {own, map, config};
-        read_special(&from, tokenizer);
-        status = read_manners(folder, &from, tokenizer);
-    }
-    json_decref(own);
-    json_decref(map);
-    DM_TRY(status);
+/* Generation may stop at several tokens. Those that no text tells are kept as the end of a turn: one, as GGUF has it. */
+static dm_status read_ends(const settings *from, dm_tokenizer *tokenizer) {
     DM_TRY(dm_special_find_ends(tokenizer));
+    size_t n = json_array_size(json_object_get(from->generation, "eos_token_id"));
+    for (size_t i = 0; i < n && tokenizer->eot < 0; i++) {
+        int32_t id = numbered_token(tokenizer, from->generation, "eos_token_id", i);
+        tokenizer->eot = id >= 0 && !dm_tokenizer_is_end(tokenizer, id) ? id : -1;
+    }
+    return tokenizer->eot >= 0 ? dm_special_find_ends(tokenizer) : DM_OK;
+}
+
+static dm_status read_settings(const char *folder, const settings *from, dm_tokenizer *tokenizer) {
+    read_special(from, tokenizer);
+    DM_TRY(read_manners(folder, from, tokenizer));
+    DM_TRY(read_ends(from, tokenizer));
     return dm_vocabulary_finish(tokenizer);
+}
+
+static dm_status read_beside(const char *folder, const json_t *config, dm_tokenizer *tokenizer) {
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json", "generation_config.json"};
+    json_t *objects[] = {NULL, NULL, NULL};
+    dm_status status = DM_OK;
+    for (size_t i = 0; i < 3 && status == DM_OK; i++) {
+        status = load(folder, names[i], LARGEST_SETTINGS, &objects[i]);
+    }
+    if (status == DM_OK) {
+        const settings from = {objects[0], objects[1], objects[2], config};
+        status = read_settings(folder, &from, tokenizer);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        json_decref(objects[i]);
+    }
+    return status;
 }
 
 /* A folder may have no vocabulary at all; one in a form that is not read here is refused. */
