@@ -29,7 +29,7 @@ static char *header_of(const dm_safetensor_plan *plans, size_t n) {
 }
 
 /* Errors of the stream are left to the commit. */
-static dm_status write_data(const dm_safetensor_plan *plan, uint8_t *piece, FILE *stream) {
+static dm_status write_data(const dm_safetensor_plan *plan, void *piece, FILE *stream) {
     for (uint64_t first = 0; first < plan->elements && !ferror(stream); first += DM_GGUF_PIECE) {
         size_t n = plan->elements - first < DM_GGUF_PIECE ? (size_t)(plan->elements - first) : DM_GGUF_PIECE;
         DM_TRY(plan->maker(plan->user, first, n, piece));
@@ -40,7 +40,7 @@ static dm_status write_data(const dm_safetensor_plan *plan, uint8_t *piece, FILE
 
 static dm_status write_all(const dm_safetensor_plan *plans, size_t n, const char *path, FILE *stream) {
     char *header = header_of(plans, n);
-    uint8_t *piece = malloc(DM_GGUF_PIECE * sizeof(float));
+    void *piece = malloc(DM_GGUF_PIECE * sizeof(float)); /* of the widest type */
     dm_status status = header != NULL && piece != NULL ? DM_OK : dm_fail(DM_ERR_MEMORY, "%s: out of memory writing it", path);
     if (status == DM_OK) {
         size_t length = strlen(header);
