@@ -123,12 +123,14 @@ static dm_status refuse_surplus(const folder *f) {
 
 /* What all parts have, F32 where they differ. */
 static dm_type source_type(const dm_converted *it) {
-    for (int32_t i = 1; i < it->n_parts; i++) {
-        if (it->parts[i].type != it->parts[0].type) {
+    dm_type type = DM_TYPE_F32;
+    for (int32_t i = 0; i < it->n_parts; i++) {
+        if (i > 0 && it->parts[i].type != type) {
             return DM_TYPE_F32;
         }
+        type = it->parts[i].type;
     }
-    return it->parts[0].type;
+    return type;
 }
 
 /* As asked for, or as the folder has it. The file's type is then named after the embedding's, the first tensor. */
