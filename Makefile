@@ -68,7 +68,7 @@ fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60) on what hostile files m
 	@scripts/fuzz build-fuzz $(FUZZ_SECONDS)
 
 .PHONY: peer
-peer: ## fetch llama.cpp, with which a test compares generated text
+peer: ## fetch llama.cpp and Hugging Face's tokenizers, with which a test compares text and ids
 	@scripts/deps peer
 	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 

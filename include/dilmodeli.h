@@ -118,6 +118,37 @@ DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
 DM_API dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
                                  const char *type, uint64_t seed, dm_model_info *info);
 
+/* ---- Conversion --------------------------------------------------------- */
+
+/* All zero: the defaults. */
+typedef struct dm_convert_options {
+    const char *type;     /* of the matrices, to GGUF any of dm_model_create(), to a folder "f32", "f16" or "bf16"; NULL: as they
+                           * are, but f16 where a folder is to hold what was quantized */
+    const char *name;     /* the model's in the GGUF file; NULL: the folder's */
+    uint64_t shard_bytes; /* of a folder's files of weights; 0: 5 GB */
+    bool dry_run;         /* check all, write nothing */
+} dm_convert_options;
+
+typedef struct dm_convert_result {
+    dm_model_info info;
+    bool to_gguf;
+    uint64_t tensors; /* written */
+    uint64_t bytes;   /* of their weights */
+    uint32_t files;   /* they are in */
+} dm_convert_result;
+
+/* Told after each piece: bytes of weights written so far and in all. */
+typedef void (*dm_convert_fn)(void *user, uint64_t done, uint64_t total);
+
+/*
+ * Converts between Hugging Face's folders (config.json, safetensors, tokenizer.json) and GGUF: where `from` is a folder,
+ * `to` becomes a GGUF file; where `from` is a GGUF file, `to` becomes a folder. Both appear whole or not at all; a GGUF file is
+ * replaced, a folder must not exist or be empty. Models of the architectures that run are converted, others refused by name, as
+ * is whatever the other format cannot express. Weights pass through in pieces. `options`, `on_piece` and `result` may be NULL.
+ */
+DM_API dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece,
+                            void *user, dm_convert_result *result);
+
 /* ---- Tokenizer --------------------------------------------------------- */
 
 typedef struct dm_tokenizer dm_tokenizer;

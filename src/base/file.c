@@ -44,11 +44,15 @@ void dm_map_close(dm_map *map) {
 }
 
 void dm_map_release(const dm_map *map, size_t start, size_t end) {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    start = (start + page - 1) / page * page;
-    end = end / page * page;
+    dm_pages_release(map->data + start, end - start);
+}
+
+void dm_pages_release(const void *data, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + size) / page * page;
     if (start < end) {
-        madvise((void *)(uintptr_t)(map->data + start), end - start, MADV_DONTNEED);
+        madvise((void *)start, end - start, MADV_DONTNEED);
     }
 }
 
@@ -61,10 +65,24 @@ static char *join(const char *folder, const char *separator, const char *name) {
     return text;
 }
 
-dm_status dm_replace_open(const char *path, dm_replace *out) {
+char *dm_path_join(const char *folder, const char *name) {
+    return join(folder, "/", name);
+}
+
+bool dm_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* "PATH.tmp-PID" (malloc). */
+static char *temporary_name(const char *path) {
     char suffix[32];
     snprintf(suffix, sizeof suffix, ".tmp-%ld", (long)getpid());
-    *out = (dm_replace){.path = strdup(path), .temporary = join(path, "", suffix)};
+    return join(path, "", suffix);
+}
+
+dm_status dm_replace_open(const char *path, dm_replace *out) {
+    *out = (dm_replace){.path = strdup(path), .temporary = temporary_name(path)};
     if (out->path == NULL || out->temporary == NULL) {
         free(out->path);
         free(out->temporary);
@@ -82,6 +100,14 @@ dm_status dm_replace_open(const char *path, dm_replace *out) {
     return DM_OK;
 }
 
+static void sync_folder(const char *path) {
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor >= 0) {
+        fsync(descriptor);
+        close(descriptor);
+    }
+}
+
 static void sync_folder_of(const char *path) {
     const char *slash = strrchr(path, '/');
     char folder[PATH_MAX];
@@ -95,11 +121,7 @@ static void sync_folder_of(const char *path) {
         memcpy(folder, path, length);
         folder[length] = '\0';
     }
-    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor >= 0) {
-        fsync(descriptor);
-        close(descriptor);
-    }
+    sync_folder(folder);
 }
 
 /* Why an earlier write failed, which its caller left to the commit: what stood in the way, a full disk as a rule, still
@@ -162,6 +184,72 @@ void dm_replace_sweep(const char *folder) {
         }
     }
     closedir(entries);
+}
+
+/* ---- Folders ---- */
+
+/* Nothing, or an empty folder. */
+static dm_status check_free(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) != 0) {
+        return DM_OK;
+    }
+    DIR *entries = opendir(path);
+    if (entries == NULL) {
+        return dm_fail(DM_ERR_ARGUMENT, "%s: exists and is no folder; choose another name or remove it", path);
+    }
+    int count = 0;
+    while (readdir(entries) != NULL) {
+        count++;
+    }
+    closedir(entries);
+    return count <= 2 ? DM_OK /* "." and ".." */
+                      : dm_fail(DM_ERR_ARGUMENT, "%s: exists and is not empty; choose another name or remove it", path);
+}
+
+dm_status dm_new_folder_open(const char *path, dm_new_folder *out) {
+    *out = (dm_new_folder){.path = strdup(path)};
+    size_t length = out->path != NULL ? strlen(out->path) : 0;
+    while (length > 1 && out->path[length - 1] == '/') { /* else the temporary name would lie inside */
+        out->path[--length] = '\0';
+    }
+    out->temporary = out->path != NULL ? temporary_name(out->path) : NULL;
+    dm_status status = out->temporary != NULL ? check_free(out->path) : dm_fail(DM_ERR_MEMORY, "out of memory making %s", path);
+    if (status == DM_OK && mkdir(out->temporary, 0777) != 0) {
+        status = dm_fail(DM_ERR_IO, "%s: cannot create the folder: %s", out->temporary, strerror(errno));
+    }
+    if (status != DM_OK) {
+        free(out->path);
+        free(out->temporary);
+        *out = (dm_new_folder){0};
+    }
+    return status;
+}
+
+dm_status dm_new_folder_commit(dm_new_folder *folder) {
+    dm_status status = DM_OK;
+    sync_folder(folder->temporary);
+    if (rename(folder->temporary, folder->path) != 0) {
+        status = dm_fail(DM_ERR_IO, "%s: cannot put the new folder in place: %s", folder->path, strerror(errno));
+    } else {
+        sync_folder_of(folder->path);
+    }
+    dm_new_folder_abandon(folder); /* after a rename the temporary name is no longer there to remove */
+    return status;
+}
+
+void dm_new_folder_abandon(dm_new_folder *folder) {
+    DIR *entries = folder->temporary != NULL ? opendir(folder->temporary) : NULL;
+    if (entries != NULL) {
+        for (const struct dirent *entry; (entry = readdir(entries)) != NULL;) {
+            unlinkat(dirfd(entries), entry->d_name, 0);
+        }
+        closedir(entries);
+        rmdir(folder->temporary);
+    }
+    free(folder->path);
+    free(folder->temporary);
+    *folder = (dm_new_folder){0};
 }
 
 dm_status dm_make_directory(const char *path) {

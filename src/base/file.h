@@ -19,6 +19,8 @@ void dm_map_close(dm_map *map);
 /* Gives back the memory that holds bytes [start, end), whole pages only; they can still be read. Keeps the resident set
  * small while a file larger than memory passes by. */
 void dm_map_release(const dm_map *map, size_t start, size_t end);
+/* The same for `size` bytes of any map, wherever they lie in it. */
+void dm_pages_release(const void *data, size_t size);
 
 /* A file being written under a temporary name beside its final one. */
 typedef struct dm_replace {
@@ -36,6 +38,22 @@ dm_status dm_replace_commit(dm_replace *file);
 void dm_replace_abandon(dm_replace *file);
 /* Removes the temporary files that killed processes left in `folder`. Only for a folder that is locked against others. */
 void dm_replace_sweep(const char *folder);
+
+/* A folder of files being written under a temporary name beside its final one. */
+typedef struct dm_new_folder {
+    char *path;
+    char *temporary; /* write here, each file with a dm_replace */
+} dm_new_folder;
+
+/* Starts making `path`, which does not exist or is an empty folder; anything else is DM_ERR_ARGUMENT. Every
+ * dm_new_folder_open() that succeeds must be ended by exactly one commit or abandon. */
+dm_status dm_new_folder_open(const char *path, dm_new_folder *out);
+/* Syncs the folder, renames it to `path` and syncs what it lies in. On failure nothing is left. */
+dm_status dm_new_folder_commit(dm_new_folder *folder);
+void dm_new_folder_abandon(dm_new_folder *folder);
+/* "FOLDER/NAME" (malloc), the caller's to free(); NULL when memory is short. */
+char *dm_path_join(const char *folder, const char *name);
+bool dm_is_folder(const char *path);
 
 /* Creates a folder and its parents; one that exists is fine. */
 dm_status dm_make_directory(const char *path);

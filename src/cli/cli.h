@@ -97,6 +97,7 @@ json_t *cli_json_ids(const int32_t *ids, size_t n);
 json_t *cli_json_routing(const dm_routing_stats *routing);
 
 int cmd_bench(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);

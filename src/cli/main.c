@@ -8,6 +8,7 @@
 static const cli_command commands[] = {
     {"inspect", "show what is in a GGUF file", cmd_inspect},
     {"new", "write a freshly initialised model", cmd_new},
+    {"convert", "between Hugging Face's folders and GGUF", cmd_convert},
     {"tokenize", "text to token ids and back", cmd_tokenize},
     {"tokenizer", "learn a vocabulary from text", cmd_tokenizer},
     {"train", "train a model on text, or go on with a run", cmd_train},

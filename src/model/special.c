@@ -151,6 +151,7 @@ dm_status dm_special_find_ends(dm_tokenizer *tokenizer) {
         }
     }
     qsort(ids, count, sizeof *ids, by_id);
+    free(tokenizer->ends.ids);
     tokenizer->ends = (dm_end_tokens){.ids = ids};
     for (size_t i = 0; i < count; i++) {
         if (i == 0 || ids[i] != ids[i - 1]) {

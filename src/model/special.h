@@ -26,7 +26,7 @@ dm_status dm_special_sort(struct dm_tokenizer *tokenizer);
 int32_t dm_special_find(const struct dm_tokenizer *tokenizer, const char *text, size_t n, size_t control);
 
 /* Collects the ends: those that the vocabulary names (eos, eot, eom) and those known by their texts. Tokens that look like
- * ends, <|im_end|>, but have another type become control tokens, as in other programs. */
+ * ends, <|im_end|>, but have another type become control tokens, as in other programs. Again: collects them anew. */
 dm_status dm_special_find_ends(struct dm_tokenizer *tokenizer);
 
 #endif

@@ -119,22 +119,10 @@ static dm_status read_scores(const dm_gguf *file, uint64_t vocab, dm_tokenizer *
 
 static dm_status read_merges(const dm_gguf_string *merges, uint64_t count, dm_tokenizer *tokenizer) {
     for (uint64_t i = 0; i < count; i++) {
-        const char *text = merges[i].bytes;
-        size_t length = merges[i].length;
-        const char *space = length > 2 ? memchr(text + 1, ' ', length - 1) : NULL; /* the left part has at least one byte */
-        if (space == NULL) {
-            return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 " '%.*s' is not two tokens with a space between", i, shown(merges[i]),
-                           text);
-        }
-        size_t a = (size_t)(space - text), b = length - a - 1;
-        uint32_t left = dm_strings_find(&tokenizer->texts, text, a);
-        uint32_t right = dm_strings_find(&tokenizer->texts, space + 1, b);
-        if (left == DM_TABLE_NONE || right == DM_TABLE_NONE) {
-            return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 " '%.*s' names a %s that is not in the vocabulary", i,
-                           shown(merges[i]), text, left == DM_TABLE_NONE ? "left part" : "right part");
-        }
+        int32_t parts[2];
+        DM_TRY(dm_vocabulary_line(tokenizer, i, merges[i].bytes, merges[i].length, parts));
         int32_t result;
-        dm_status status = dm_vocabulary_merge(tokenizer, (int32_t)left, (int32_t)right, false, &result);
+        dm_status status = dm_vocabulary_merge(tokenizer, parts[0], parts[1], false, &result);
         if (status != DM_OK) {
             return dm_fail(status, "merge %" PRIu64 ": %s", i, dm_error_message());
         }
@@ -179,6 +167,7 @@ static dm_status read_special(const dm_gguf *file, dm_tokenizer *tokenizer) {
     DM_TRY(read_id(file, "tokenizer.ggml.eot_token_id", tokenizer, &tokenizer->eot));
     DM_TRY(read_id(file, "tokenizer.ggml.eom_token_id", tokenizer, &tokenizer->eom));
     DM_TRY(read_id(file, "tokenizer.ggml.unknown_token_id", tokenizer, &tokenizer->unknown));
+    DM_TRY(read_id(file, "tokenizer.ggml.padding_token_id", tokenizer, &tokenizer->padding));
     if (tokenizer->eos < 0) {
         uint32_t id = dm_strings_find(&tokenizer->texts, DM_END_OF_TEXT, strlen(DM_END_OF_TEXT));
         tokenizer->eos = id == DM_TABLE_NONE ? -1 : (int32_t)id;
@@ -307,6 +296,7 @@ void dm_tokenizer_write(const dm_tokenizer *tokenizer, dm_gguf_writer *writer) {
     write_id(writer, "tokenizer.ggml.eot_token_id", tokenizer->eot);
     write_id(writer, "tokenizer.ggml.eom_token_id", tokenizer->eom);
     write_id(writer, "tokenizer.ggml.unknown_token_id", tokenizer->unknown);
+    write_id(writer, "tokenizer.ggml.padding_token_id", tokenizer->padding);
     dm_gguf_add_bool(writer, "tokenizer.ggml.add_bos_token", tokenizer->add_bos);
     if (tokenizer->add_eos) {
         dm_gguf_add_bool(writer, "tokenizer.ggml.add_eos_token", true);

@@ -1,5 +1,6 @@
 #include "model/vocabulary.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -11,7 +12,7 @@ dm_status dm_vocabulary_create(dm_tokenizer **out) {
         return dm_fail(DM_ERR_MEMORY, "out of memory for a vocabulary");
     }
     dm_tokenizer *tokenizer = *out;
-    tokenizer->bos = tokenizer->eos = tokenizer->eot = tokenizer->eom = tokenizer->unknown = -1;
+    tokenizer->bos = tokenizer->eos = tokenizer->eot = tokenizer->eom = tokenizer->unknown = tokenizer->padding = -1;
     tokenizer->rules = dm_pretokenizer_find("gpt-2", 5);
     memcpy(tokenizer->pre, "gpt-2", 6);
     return DM_OK;
@@ -70,35 +71,79 @@ static bool is_met(uint8_t type) {
     return type == DM_TOKEN_NORMAL || type == DM_TOKEN_UNUSED;
 }
 
-/* The token whose text is left's and right's joined, added if `add` and there is none. */
-static dm_status join(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
+/* Both texts joined, in `small` where they fit or else from malloc; NULL when memory is short. */
+static char *joined_text(const dm_tokenizer *tokenizer, int32_t left, int32_t right, char small[256], size_t *length) {
     size_t a, b;
     const char *left_text = dm_strings_at(&tokenizer->texts, (uint32_t)left, &a);
     const char *right_text = dm_strings_at(&tokenizer->texts, (uint32_t)right, &b);
-    char small[256], *joined = a + b <= sizeof small ? small : malloc(a + b);
-    if (joined == NULL) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory for a token of %zu bytes", a + b);
+    char *joined = a + b <= 256 ? small : malloc(a + b);
+    if (joined != NULL) {
+        memcpy(joined, left_text, a);
+        memcpy(joined + a, right_text, b);
     }
-    memcpy(joined, left_text, a);
-    memcpy(joined + a, right_text, b);
+    *length = a + b;
+    return joined;
+}
+
+/* The token whose text is left's and right's joined; -1 where there is none, unless `add`, which adds one. */
+static dm_status join(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
+    char small[256];
+    size_t length;
+    char *joined = joined_text(tokenizer, left, right, small, &length);
+    if (joined == NULL) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory for a token of %zu bytes", length);
+    }
     dm_status status = DM_OK;
-    uint32_t found = dm_strings_find(&tokenizer->texts, joined, a + b);
-    if (found == DM_TABLE_NONE && add) {
-        found = tokenizer->texts.count;
-        status = dm_vocabulary_add(tokenizer, joined, a + b, DM_TOKEN_NORMAL);
-    } else if (found == DM_TABLE_NONE) {
-        status = dm_fail(DM_ERR_FORMAT, "'%.*s' and '%.*s' join to no token of the vocabulary", a < 64 ? (int)a : 64, left_text,
-                         b < 64 ? (int)b : 64, right_text);
+    uint32_t found = dm_strings_find(&tokenizer->texts, joined, length);
+    *result = found != DM_TABLE_NONE ? (int32_t)found : -1;
+    if (*result < 0 && add) {
+        *result = (int32_t)tokenizer->texts.count;
+        status = dm_vocabulary_add(tokenizer, joined, length, DM_TOKEN_NORMAL);
     }
     if (joined != small) {
         free(joined);
     }
-    *result = (int32_t)found;
     return status;
 }
 
+dm_status dm_vocabulary_join(const dm_tokenizer *tokenizer, int32_t left, int32_t right, int32_t *result) {
+    DM_TRY(join((dm_tokenizer *)(uintptr_t)tokenizer, left, right, false, result)); /* without `add` nothing changes */
+    if (*result >= 0) {
+        return DM_OK;
+    }
+    size_t a, b;
+    const char *left_text = dm_strings_at(&tokenizer->texts, (uint32_t)left, &a);
+    const char *right_text = dm_strings_at(&tokenizer->texts, (uint32_t)right, &b);
+    return dm_fail(DM_ERR_FORMAT, "'%.*s' and '%.*s' join to no token of the vocabulary", a < 64 ? (int)a : 64, left_text,
+                   b < 64 ? (int)b : 64, right_text);
+}
+
+dm_status dm_vocabulary_parts(const dm_tokenizer *tokenizer, uint64_t number, const char *left, size_t a, const char *right,
+                              size_t b, int32_t ids[2]) {
+    uint32_t first = dm_strings_find(&tokenizer->texts, left, a);
+    uint32_t second = dm_strings_find(&tokenizer->texts, right, b);
+    if (first == DM_TABLE_NONE || second == DM_TABLE_NONE) {
+        return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 " '%.*s %.*s' names a %s that is not in the vocabulary", number,
+                       a < 64 ? (int)a : 64, left, b < 64 ? (int)b : 64, right,
+                       first == DM_TABLE_NONE ? "left part" : "right part");
+    }
+    ids[0] = (int32_t)first;
+    ids[1] = (int32_t)second;
+    return DM_OK;
+}
+
+dm_status dm_vocabulary_line(const dm_tokenizer *tokenizer, uint64_t number, const char *text, size_t length, int32_t ids[2]) {
+    const char *space = length > 2 ? memchr(text + 1, ' ', length - 1) : NULL; /* the left part has at least one byte */
+    if (space == NULL) {
+        return dm_fail(DM_ERR_FORMAT, "merge %" PRIu64 " '%.*s' is not two tokens with a space between", number,
+                       length < 64 ? (int)length : 64, text);
+    }
+    size_t a = (size_t)(space - text);
+    return dm_vocabulary_parts(tokenizer, number, text, a, space + 1, length - a - 1, ids);
+}
+
 dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result) {
-    DM_TRY(join(tokenizer, left, right, add, result));
+    DM_TRY(add ? join(tokenizer, left, right, true, result) : dm_vocabulary_join(tokenizer, left, right, result));
     if (tokenizer->n_merges >= DM_TABLE_NONE - 1) {
         return dm_fail(DM_ERR_UNSUPPORTED, "more than %zu merges", tokenizer->n_merges);
     }

@@ -38,10 +38,10 @@ struct dm_tokenizer {
     bool lacks_bytes;     /* one of them is -1 */
     dm_special_tokens special;
     dm_end_tokens ends;
-    bool strips_right;                   /* white space after a special token goes with it, as in Phi-3 */
-    int32_t bos, eos, eot, eom, unknown; /* -1: none */
-    bool add_bos, add_eos;               /* encoding with DM_ENCODE_BOS, DM_ENCODE_EOS does something */
-    char *chat_template;                 /* as the file has it; NULL: none */
+    bool strips_right;                            /* white space after a special token goes with it, as in Phi-3 */
+    int32_t bos, eos, eot, eom, unknown, padding; /* -1: none */
+    bool add_bos, add_eos;                        /* encoding with DM_ENCODE_BOS, DM_ENCODE_EOS does something */
+    char *chat_template;                          /* as the file has it; NULL: none */
 
     /* DM_TOKENIZER_BPE */
     const dm_pretokenizer *rules;
@@ -74,6 +74,13 @@ dm_status dm_vocabulary_add_bytes(dm_tokenizer *tokenizer);
  * DM_ERR_FORMAT. A merge that repeats an earlier one changes nothing, nor does one that makes a special token: plain text never
  * becomes one. Types are known by then. */
 dm_status dm_vocabulary_merge(dm_tokenizer *tokenizer, int32_t left, int32_t right, bool add, int32_t *result);
+/* The tokens of both parts of merge `number`; DM_ERR_FORMAT where one is none. */
+dm_status dm_vocabulary_parts(const dm_tokenizer *tokenizer, uint64_t number, const char *left, size_t a, const char *right,
+                              size_t b, int32_t ids[2]);
+/* The same of a merge as one text, with a space between the parts. */
+dm_status dm_vocabulary_line(const dm_tokenizer *tokenizer, uint64_t number, const char *text, size_t length, int32_t ids[2]);
+/* The token whose text is both parts' joined; DM_ERR_FORMAT if there is none. */
+dm_status dm_vocabulary_join(const dm_tokenizer *tokenizer, int32_t left, int32_t right, int32_t *result);
 /* Fills what follows from the tokens, their types and the merges. */
 dm_status dm_vocabulary_finish(dm_tokenizer *tokenizer);
 /* Adds <|endoftext|>, which begins and ends texts, as the last token, and finishes. */

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains two small models on this project's own sources and compares their text with llama.cpp's, see greedy.mjs; then fresh
-# models of every type of weights, see distributions.mjs.
+# models of every type of weights, see distributions.mjs; then vocabularies of converted folders, see tokenizers.mjs.
 # usage: test_peer.sh PROGRAM SOURCE_FOLDER; 77 where Node.js or the package is missing.
 set -eu
 program=$1 source=$2
@@ -35,3 +35,13 @@ for type in q8_0 q6_k q5_k_m q5_1 q5_0 q4_k_m q4_1 q4_0 iq4_nl iq4_xs q3_k_m q2_
         --expert-dim 256 --vocab 300 --type $type --json >/dev/null
 done
 node "$peer/distributions.mjs" "$program" "$folder"/*.gguf
+
+if [ ! -d "$peer/node_modules/@huggingface/tokenizers" ]; then
+    echo "vocabularies are not compared: Hugging Face's tokenizers are not installed; run 'make peer'"
+    exit 0
+fi
+set -- "$folder/moe/model.gguf"
+for vocabulary in "$source"/../shared/tokenizer/ggml-vocab-*.gguf; do # beside some checkouts
+    [ ! -r "$vocabulary" ] || set -- "$@" "$vocabulary"
+done
+node "$peer/tokenizers.mjs" "$program" "$folder" "$@" -- "$source/README.md" "$source/README.tr.md" "$source/src/model/rope.c"

@@ -1,0 +1,107 @@
+/* `dilmodeli convert`: Hugging Face's folders to GGUF, and back. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/threads.h"
+#include "cli/cli.h"
+
+static const double REDRAW = 0.1; /* seconds between redrawings */
+
+typedef struct progress {
+    bool drawn;
+    double start, shown;
+} progress;
+
+/* A line on a terminal, nothing elsewhere. */
+static void draw(void *user, uint64_t done, uint64_t total) {
+    progress *p = user;
+    double now = dm_seconds();
+    if (now - p->shown < REDRAW || total == 0) {
+        return;
+    }
+    p->shown = now;
+    p->drawn = true;
+    fprintf(stderr, "\r\033[K%3.0f%%  %.1f of %.1f MB, %.0f MB/s", 100.0 * (double)done / (double)total, 1e-6 * (double)done,
+            1e-6 * (double)total, 1e-6 * (double)done / fmax(now - p->start, 1e-3));
+}
+
+/* "5G", "500M", "64k" or a number of bytes. */
+static bool parse_size(const char *text, uint64_t *out) {
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    double unit = 1;
+    if (*end != '\0') {
+        unit = *end == 'k' || *end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 0;
+        end += 1 + (end[1] == 'B');
+    }
+    if (end == text || *end != '\0' || unit == 0 || !(value * unit >= 1 && value * unit < 1e18)) {
+        cli_usage_error("--shard-size expects bytes, such as 5G, 500M or 64k, not '%s'", text);
+        return false;
+    }
+    *out = (uint64_t)(value * unit);
+    return true;
+}
+
+static void report(const char *path, const dm_convert_result *made, bool dry_run) {
+    if (cli_json()) {
+        cli_print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "path", path, "arch", made->info.architecture, "tensors",
+                                 (json_int_t)made->tensors, "bytes", (json_int_t)made->bytes, "files", (json_int_t)made->files,
+                                 "params", (json_int_t)made->info.params, "dry_run", (int)dry_run));
+        return;
+    }
+    printf("%s: %s%s, %.2f M parameters in %llu tensors, %.1f MB", path, dry_run ? "would be " : "", made->info.architecture,
+           1e-6 * (double)made->info.params, (unsigned long long)made->tensors, 1e-6 * (double)made->bytes);
+    if (made->files > 1) {
+        printf(" in %u files", made->files);
+    }
+    printf("\n");
+}
+
+int cmd_convert(int argc, char **argv) {
+    dm_convert_options choices = {0};
+    const char *shard_size = NULL;
+    const cli_option options[] = {
+        {"type", 0, CLI_STRING, &choices.type, "TYPE",
+         "of the matrices: f32, f16, bf16, to GGUF also q8_0, q4_k_m, ...; a wrong one lists all [as they are]"},
+        {"name", 0, CLI_STRING, &choices.name, "TEXT", "the model's name in the GGUF file [the folder's]"},
+        {"shard-size", 0, CLI_STRING, &shard_size, "SIZE", "most bytes of a safetensors file, e.g. 2G [5G]"},
+        {"dry-run", 0, CLI_FLAG, &choices.dry_run, NULL, "check everything and write nothing"},
+    };
+    const cli_usage usage = {
+        "dilmodeli convert FOLDER OUT.gguf | MODEL.gguf FOLDER [options]",
+        "Makes a GGUF file of a Hugging Face folder (config.json, safetensors, tokenizer.json), or such a folder of a GGUF "
+        "file.\n"
+        "Models are llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe, gpt2. A GGUF file is replaced if it\n"
+        "exists; a folder must be new or empty.",
+        "  dilmodeli convert Qwen3-0.6B/ qwen3.gguf --type q4_k_m\n"
+        "  dilmodeli convert run/model.gguf my-model/ --type bf16",
+        options,
+        sizeof options / sizeof *options,
+        2,
+        2,
+    };
+    int n, status;
+    if (!cli_parse(&usage, argc, argv, &n, &status)) {
+        return status;
+    }
+    if (shard_size != NULL && !parse_size(shard_size, &choices.shard_bytes)) {
+        return CLI_USAGE;
+    }
+    progress shown = {.start = dm_seconds()};
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    dm_convert_result made;
+    dm_status converted = dm_convert(argv[0], argv[1], &choices, terminal ? draw : NULL, &shown, &made);
+    if (shown.drawn) {
+        fputs("\r\033[K", stderr);
+    }
+    if (converted != DM_OK) {
+        return cli_fail_status();
+    }
+    report(argv[1], &made, choices.dry_run);
+    return CLI_DONE;
+}

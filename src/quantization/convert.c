@@ -1,0 +1,98 @@
+#include "quantization/convert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "quantization/encode.h"
+
+/* The same numbers in the same places, so that bytes can be copied. */
+static bool as_it_is(const dm_weights *w, dm_type type) {
+    return w->type == type && w->head_rows == 0 && !w->turned;
+}
+
+static void report(dm_conversion *conversion, uint64_t bytes) {
+    conversion->done += bytes;
+    if (conversion->on_piece != NULL) {
+        conversion->on_piece(conversion->user, conversion->done, conversion->total);
+    }
+}
+
+/* Reads elements [first, first + n) as float32, part by part. */
+static void gather(const dm_converted *it, uint64_t first, size_t n, float *out) {
+    for (size_t done = 0; done < n;) {
+        uint64_t part = (first + done) / it->part_elements, at = (first + done) % it->part_elements;
+        size_t m = n - done < it->part_elements - at ? n - done : (size_t)(it->part_elements - at);
+        dm_weights_read(&it->parts[part], at, m, it->conversion->whole, out + done);
+        done += m;
+    }
+}
+
+static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out) {
+    for (size_t done = 0; done < n;) {
+        uint64_t part = (first + done) / it->part_elements, at = (first + done) % it->part_elements;
+        size_t m = n - done < it->part_elements - at ? n - done : (size_t)(it->part_elements - at);
+        memcpy(out + dm_type_bytes(it->type, done), it->parts[part].data + dm_type_bytes(it->type, (size_t)at),
+               dm_type_bytes(it->type, m));
+        done += m;
+    }
+}
+
+/* What was read is not needed again: a file larger than memory passes by. */
+static void release(const dm_converted *it) {
+    for (int32_t i = 0; i < it->n_parts; i++) {
+        dm_pages_release(it->parts[i].data, dm_type_bytes(it->parts[i].type, (size_t)it->part_elements));
+    }
+}
+
+dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out) {
+    const dm_converted *it = user;
+    if (dm_interrupted()) {
+        return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
+    }
+    bool same = true;
+    for (int32_t i = 0; i < it->n_parts; i++) {
+        same = same && as_it_is(&it->parts[i], it->type);
+    }
+    if (same) {
+        copy(it, first, n, out);
+    } else {
+        gather(it, first, n, it->conversion->piece);
+        DM_TRY(dm_encode_part(it->type, out, it->conversion->piece, NULL, it->columns, first, n));
+    }
+    if (first + n == it->part_elements * (uint64_t)it->n_parts) {
+        release(it);
+    }
+    report(it->conversion, dm_type_bytes(it->type, n));
+    return DM_OK;
+}
+
+dm_status dm_conversion_prepare(dm_conversion *conversion, uint64_t turned) {
+    conversion->piece = malloc(DM_GGUF_PIECE * sizeof(float));
+    size_t bytes = 0;
+    if (turned > 0 && dm_mul_size((size_t)turned, sizeof(float), &bytes)) {
+        conversion->whole = malloc(bytes);
+    }
+    if (conversion->piece == NULL || (turned > 0 && conversion->whole == NULL)) {
+        return dm_fail(DM_ERR_MEMORY, "%s: out of memory for its largest matrix", conversion->from);
+    }
+    return DM_OK;
+}
+
+dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece, void *user,
+                     dm_convert_result *result) {
+    dm_conversion conversion = {.from = from, .to = to, .on_piece = on_piece, .user = user};
+    dm_convert_result made = {0};
+    if (options != NULL) {
+        conversion.options = *options;
+    }
+    made.to_gguf = dm_is_folder(from);
+    dm_status status = made.to_gguf ? dm_convert_to_gguf(&conversion, &made) : dm_convert_to_folder(&conversion, &made);
+    free(conversion.piece);
+    free(conversion.whole);
+    if (status == DM_OK && result != NULL) {
+        *result = made;
+    }
+    return status;
+}

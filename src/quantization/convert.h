@@ -1,0 +1,36 @@
+/* Converting between Hugging Face's folders and GGUF: what both directions share. */
+#ifndef DM_QUANTIZATION_CONVERT_H
+#define DM_QUANTIZATION_CONVERT_H
+
+#include "model/hf_tensors.h"
+
+typedef struct dm_conversion {
+    const char *from, *to;
+    dm_convert_options options;
+    dm_convert_fn on_piece; /* may be NULL */
+    void *user;
+    uint64_t done, total; /* bytes written and to be written */
+    float *piece;         /* [DM_GGUF_PIECE] of scratch */
+    float *whole;         /* [largest turned matrix], NULL where there is none */
+} dm_conversion;
+
+/* One tensor being written from parts that lie one after another in it: experts of a stack, or a single one. */
+typedef struct dm_converted {
+    dm_conversion *conversion;
+    dm_weights *parts; /* [n_parts], all of one size */
+    int32_t n_parts;
+    uint64_t part_elements;
+    size_t columns; /* of the tensor being written */
+    dm_type type;   /* that it is written in */
+} dm_converted;
+
+/* A dm_gguf_maker: `user` is a dm_converted. */
+dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out);
+
+/* Scratch for matrices of up to `turned` elements that change rows and columns. */
+dm_status dm_conversion_prepare(dm_conversion *conversion, uint64_t turned);
+
+dm_status dm_convert_to_gguf(dm_conversion *conversion, dm_convert_result *result);
+dm_status dm_convert_to_folder(dm_conversion *conversion, dm_convert_result *result);
+
+#endif
