@@ -4,17 +4,21 @@
 The models are the shapes of `dilmodeli new --shape`, made once below ~/.cache/dilmodeli/bench. llama.cpp is the npm
 package that `make peer` fetches; of it, prefill alone is measured, for its decode loop is JavaScript's. Any program that
 understands llama-bench's options can be given besides (--llama-bench PROGRAM), and then decode is compared too.
-Usage: bench/inference.py [BUILD] [--rounds N] [--shapes ...] [--types ...]; needs an otherwise idle machine.
+Then dilmodeli alone: 8 sequences decoded at once against 1, decode after 4096 tokens with caches of 16 and 8 bits,
+prefill with more threads against 1, resident memory.
+Usage: bench/inference.py [BUILD] [--rounds N] [--only ...] [--shapes ...] [--types ...]; needs an otherwise idle machine.
 """
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 
 PEER = os.path.join(os.path.dirname(__file__), "..", "tests", "peer")
 COLUMNS = ("prefill 128", "prefill 512", "decode 64")
+PARTS = ("peers", "batch", "depth", "scaling", "memory")
 
 
 def arguments():
@@ -24,6 +28,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--shapes", nargs="+", default=["gpt2-124m", "fine-12l", "olmoe-4l"])
     parser.add_argument("--types", nargs="+", default=["q4_k_m", "q8_0"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     parser.add_argument("--llama-bench", help="another program to compare with, called as llama-bench is")
     parser.add_argument("--llama-bench-options", default="", help="further options for it")
     return parser.parse_args()
@@ -40,10 +45,14 @@ def objects_of(*command):
     return objects
 
 
-def model_file(args, shape, kind):
+def cache_file(name):
     folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "dilmodeli", "bench")
     os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, f"{shape}-{kind}.gguf")
+    return os.path.join(folder, name)
+
+
+def model_file(args, shape, kind):
+    path = cache_file(f"{shape}-{kind}.gguf")
     if not os.path.exists(path):
         print(f"making {path}", file=sys.stderr)
         subprocess.run([f"{args.build}/dilmodeli", "new", path, "--shape", shape, "--type", kind], check=True,
@@ -51,10 +60,27 @@ def model_file(args, shape, kind):
     return path
 
 
+def ids_file():
+    """Ids as often as words are (Zipf), so that sequences differ as texts do; the shapes share a vocabulary of 50257."""
+    path = cache_file("zipf.ids")
+    if not os.path.exists(path):
+        draw = random.Random(1)
+        ids = list(range(50257))
+        draw.shuffle(ids)
+        text = draw.choices(ids, [1 / (rank + 2.7) for rank in range(len(ids))], k=40000)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(" ".join(map(str, text)))
+    return path
+
+
+def bench(args, path, *options):
+    return objects_of(f"{args.build}/dilmodeli", "bench", path, "--threads", str(args.threads), "--rounds", "3", "--no-limits",
+                      "--json", *options)[0]
+
+
 def dilmodeli(args, path):
-    command = [f"{args.build}/dilmodeli", "bench", path, "--threads", str(args.threads), "--rounds", "3", "--no-limits", "--json"]
-    short = objects_of(*command, "--prompt", "128", "--decode", "64")[0]
-    long = objects_of(*command, "--prompt", "512", "--decode", "0")[0]
+    short = bench(args, path, "--prompt", "128", "--decode", "64")
+    long = bench(args, path, "--prompt", "512", "--decode", "0")
     return {"prefill 128": short["prefill_tps"], "prefill 512": long["prefill_tps"], "decode 64": short["decode_tps"],
             "bytes": short["bytes_per_token"]}
 
@@ -91,18 +117,7 @@ def report(path, results, limit):
         print(f"{'':12s}decode reads {share:.0%} of what {limit:.1f} GB/s allow")
 
 
-def main():
-    args = arguments()
-    subprocess.run(["ninja", "-C", args.build, "dm-bench-peak"], check=True, stdout=subprocess.DEVNULL)
-    contestants = {"dilmodeli": dilmodeli}
-    if os.path.isdir(os.path.join(PEER, "node_modules")):
-        contestants["llama.cpp"] = llama_cpp
-    else:
-        print("without llama.cpp: `make peer` fetches it")
-    if args.llama_bench:
-        contestants[os.path.basename(args.llama_bench)] = llama_bench
-    peak = objects_of(f"{args.build}/bench/dm-bench-peak")[0]
-    print(f"{args.threads} threads; {json.dumps(peak)}")
+def compare(args, contestants, limit):
     print(f"{'':12s}" + "".join(f"{column:>30s}" for column in COLUMNS) + "   xN: dilmodeli is so many times as fast")
     for shape in args.shapes:
         for kind in args.types:
@@ -116,7 +131,79 @@ def main():
                         if name == "dilmodeli":
                             raise
                         results[name].append({})  # it does not run this model
-            report(path, results, peak["dram_read_gb_s"])
+            report(path, results, limit)
+
+
+def in_turns(args, ways):
+    """Medians of all figures of several runs of `dilmodeli bench`, {name: (path, options)}, which take turns."""
+    runs = {name: [] for name in ways}
+    for _ in range(args.rounds):
+        for name, (path, *options) in ways.items():
+            runs[name].append(bench(args, path, *options))
+    return {name: {key: statistics.median(run[key] for run in found) for key, value in found[0].items()
+                   if isinstance(value, (int, float))} for name, found in runs.items()}
+
+
+def measure_batch(args, limit):
+    path = model_file(args, "fine-12l", "q4_k_m")
+    options = ["--ids", ids_file(), "--prompt", "0", "--depth", "64", "--decode", "48", "--sequences"]
+    results = in_turns(args, {n: (path, *options, str(n)) for n in (1, 2, 4, 8)})
+    print("\nfine-12l, q4_k_m: sequences decoded at once, tokens/s of all")
+    for n, result in results.items():
+        share = result["decode_tps"] * (result["bytes_per_token"] + result["cache_bytes_per_token"]) / (limit * 1e9)
+        print(f"{n:4d} {result['decode_tps']:8.0f}  x{result['decode_tps'] / results[1]['decode_tps']:.2f}, "
+              f"{result['experts_per_step']:.1f} experts of a layer, {share:.0%} of {limit:.1f} GB/s")
+
+
+def measure_depth(args, limit):
+    options = ["--ids", ids_file(), "--prompt", "0", "--depth", "4096", "--decode", "48", "--cache"]
+    for shape in ("llama-124m", "llama-124m-gqa"):
+        path = model_file(args, shape, "q4_k_m")
+        print(f"\n{shape}, q4_k_m: decode after 4096 tokens, tokens/s")
+        for cache, result in in_turns(args, {cache: (path, *options, cache) for cache in ("f16", "q8")}).items():
+            read = result["bytes_per_token"] + result["cache_bytes_per_token"]
+            print(f"{cache:>4s} {result['decode_tps']:8.0f}  {read * 1e-6:.0f} MB a token, "
+                  f"{result['decode_tps'] * read / (limit * 1e9):.0%} of {limit:.1f} GB/s")
+
+
+def measure_scaling(args, _):
+    print(f"\nprefill of 128 and decode of 64 with {args.threads} threads against 1")
+    for shape in args.shapes:
+        path = model_file(args, shape, "q4_k_m")
+        results = in_turns(args, {n: (path, "--threads", str(n)) for n in (1, args.threads)})
+        one, all_threads = results[1], results[args.threads]
+        print(f"{shape:14s} prefill {one['prefill_tps']:7.0f} {all_threads['prefill_tps']:7.0f} "
+              f"x{all_threads['prefill_tps'] / one['prefill_tps']:.2f}, decode {one['decode_tps']:6.0f} "
+              f"{all_threads['decode_tps']:6.0f} x{all_threads['decode_tps'] / one['decode_tps']:.2f}")
+
+
+def measure_memory(args, _):
+    print("\nresident memory, MB, and its ratio to the file's size and the cache")
+    for shape in args.shapes:
+        memory = bench(args, model_file(args, shape, "q4_k_m"))["memory"]
+        ratio = memory["resident"] / (memory["file_size"] + memory["cache"])
+        print(f"{shape:14s} x{ratio:.2f} " + ", ".join(f"{name} {size * 1e-6:.0f}" for name, size in memory.items()))
+
+
+def main():
+    args = arguments()
+    subprocess.run(["ninja", "-C", args.build, "dm-bench-peak"], check=True, stdout=subprocess.DEVNULL)
+    contestants = {"dilmodeli": dilmodeli}
+    if os.path.isdir(os.path.join(PEER, "node_modules")):
+        contestants["llama.cpp"] = llama_cpp
+    else:
+        print("without llama.cpp: `make peer` fetches it")
+    if args.llama_bench:
+        contestants[os.path.basename(args.llama_bench)] = llama_bench
+    peak = objects_of(f"{args.build}/bench/dm-bench-peak")[0]
+    limit = peak["dram_read_gb_s"]
+    print(f"{args.threads} threads; {json.dumps(peak)}")
+    if "peers" in args.only:
+        compare(args, contestants, limit)
+    for part, measure in {"batch": measure_batch, "depth": measure_depth, "scaling": measure_scaling,
+                          "memory": measure_memory}.items():
+        if part in args.only:
+            measure(args, limit)
 
 
 main()

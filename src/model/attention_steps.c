@@ -7,7 +7,10 @@
 #include "kernels/vector.h"
 #include "model/attention_internal.h"
 
-enum { WORTH_WIDENING = 3 }; /* heads of a group from which on a tile is widened once for all of them */
+enum {
+    WORTH_WIDENING = 3, /* heads of a group from which on a tile is widened once for all of them */
+    HEADS_IN_A_RUN = 4, /* that a thread takes one after another: the next one's keys are asked for early */
+};
 
 /* Positions from .. to - 1 that the new token of a run sees. */
 typedef struct span {
@@ -63,13 +66,16 @@ static void score(const task *t) {
     }
 }
 
-/* partial += weights v, tile by tile, each for the whole group. */
+/* partial += weights v, tile by tile, each for the whole group. Meanwhile the next head's keys are asked for. */
 static void add_values(const task *t, float *partial, size_t stride) {
     const dm_kv_cache *cache = t->run->cache;
     size_t width = t->shape->width;
     for (size_t at = t->seen.from; at < t->seen.to; at += STEP_TILE) {
         size_t n = t->seen.to - at < STEP_TILE ? t->seen.to - at : STEP_TILE;
         const uint8_t *rows = dm_kv_cache_row(cache, cache->values, t->shape->layer, t->kv_head, at);
+        if (t->kv_head + 1 < t->shape->n_kv_heads) {
+            dm_kv_cache_fetch(cache, dm_kv_cache_row(cache, cache->keys, t->shape->layer, t->kv_head + 1, at), n);
+        }
         if (t->widen) {
             dm_kv_cache_widen(cache, rows, n, t->tile);
         }
@@ -141,9 +147,10 @@ static void blocks_body(void *user, size_t begin, size_t end, int thread) {
     const dm_attention_shape *s = it->shape;
     float *own = it->scratch + (size_t)thread * dm_attention_scratch(s);
     for (size_t i = begin; i < end; i++) { /* blocks outermost: the long sequences' many come last and even out */
-        const dm_attention_run *run = &it->runs[i % it->n_runs];
-        if (i / it->n_runs / s->n_kv_heads < blocks_of(seen_by(s, run))) {
-            attend_block(s, run, i / it->n_runs % s->n_kv_heads, i / it->n_runs / s->n_kv_heads, own);
+        const dm_attention_run *run = &it->runs[i / s->n_kv_heads % it->n_runs];
+        size_t block = i / s->n_kv_heads / it->n_runs;
+        if (block < blocks_of(seen_by(s, run))) {
+            attend_block(s, run, i % s->n_kv_heads, block, own);
         }
     }
 }
@@ -166,7 +173,8 @@ void dm_attention_steps(const dm_attention_shape *s, const dm_attention_run *run
     size_t tasks = n_runs * s->n_kv_heads * most;
     steps it = {s, runs, n_runs, scratch};
     if (tasks > 0) {
-        dm_parallel(threads, tasks, dm_parallel_grain(work / tasks), blocks_body, &it);
+        size_t grain = dm_parallel_run(dm_parallel_grain(work / tasks), HEADS_IN_A_RUN, tasks, threads);
+        dm_parallel(threads, tasks, grain, blocks_body, &it);
         dm_parallel(threads, n_runs * s->n_heads, dm_parallel_grain(s->width * most), merge_body, &it);
     }
 }

@@ -108,9 +108,9 @@ void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position,
 }
 
 void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n) {
-    enum { LINE = 64 };
+    enum { LINE = 64, SECOND_LEVEL = 2 }; /* cache */
     for (size_t at = 0; at < n * cache->row_bytes; at += LINE) {
-        __builtin_prefetch(rows + at);
+        __builtin_prefetch(rows + at, 0, SECOND_LEVEL);
     }
 }
 
