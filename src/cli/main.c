@@ -15,6 +15,7 @@ static const cli_command commands[] = {
     {"eval", "perplexity of a text, distance from a base model, logits", cmd_eval},
     {"run", "generate text", cmd_run},
     {"bench", "how fast a model runs here, and what would be possible", cmd_bench},
+    {"nash", "equilibria of a game in strategic form", cmd_nash},
     {NULL, NULL, NULL},
 };
 
