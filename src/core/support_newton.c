@@ -78,7 +78,7 @@ static bool damped_step(work *w, double damping) {
 /* Iterates while the residual shrinks; true where it gets to rounding errors. */
 static bool iterate(work *w) {
     double norm = linearise(w);
-    for (int round = 0; round < STEPS && norm > 1e-15; round++) {
+    for (int round = 0; round < STEPS && norm > 1e-15 && !dm_interrupted(); round++) {
         if (!damped_step(w, norm * norm + 1e-18)) {
             break;
         }
