@@ -194,7 +194,10 @@ static dm_status list_pairs(const pairs *all, uint32_t *parent, int32_t *numbers
 
 static dm_status list_all(const vertices found[2], pairs *all, dm_equilibria *list) {
     DM_TRY(match(&found[0], &found[1], all));
-    qsort(all->list, all->count, sizeof *all->list, compare_pairs); /* there is at least one equilibrium */
+    if (all->list == NULL) {
+        return dm_fail(DM_ERR_INTERNAL, "a game without an equilibrium, which there cannot be");
+    }
+    qsort(all->list, all->count, sizeof *all->list, compare_pairs);
     size_t nodes = found[0].count + found[1].count;
     uint32_t *parent = malloc(nodes * sizeof *parent);
     int32_t *numbers = malloc(nodes * sizeof *numbers);

@@ -45,7 +45,8 @@ static void reader_free(reader *r) {
 
 /* ---- The prologue ---- */
 
-static dm_status take_string(dm_nfg_tokens *tokens, const char *expected, char **out) {
+/* The string that the current token is. The caller takes it into its list before it goes on, as going on may fail. */
+static dm_status copy_string(const dm_nfg_tokens *tokens, const char *expected, char **out) {
     if (tokens->kind != DM_NFG_STRING) {
         return dm_nfg_expected(tokens, expected);
     }
@@ -53,7 +54,7 @@ static dm_status take_string(dm_nfg_tokens *tokens, const char *expected, char *
     if (*out == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory reading a name");
     }
-    return dm_nfg_next(tokens);
+    return DM_OK;
 }
 
 static dm_status take(dm_nfg_tokens *tokens, dm_nfg_kind kind, const char *expected) {
@@ -64,8 +65,9 @@ static dm_status take(dm_nfg_tokens *tokens, dm_nfg_kind kind, const char *expec
 static dm_status read_strings(dm_nfg_tokens *tokens, const char *expected, char ***list, size_t *n, size_t *room) {
     while (tokens->kind != DM_NFG_CLOSE) {
         DM_TRY(dm_reserve((void *)list, room, *n + 1, sizeof **list));
-        DM_TRY(take_string(tokens, expected, &(*list)[*n]));
+        DM_TRY(copy_string(tokens, expected, &(*list)[*n]));
         ++*n;
+        DM_TRY(dm_nfg_next(tokens));
     }
     return dm_nfg_next(tokens);
 }
@@ -126,7 +128,8 @@ static dm_status read_prologue(reader *r) {
         return dm_nfg_expected(tokens, "R");
     }
     DM_TRY(dm_nfg_next(tokens));
-    DM_TRY(take_string(tokens, "the title in quotes", &r->title));
+    DM_TRY(copy_string(tokens, "the title in quotes", &r->title));
+    DM_TRY(dm_nfg_next(tokens));
     DM_TRY(take(tokens, DM_NFG_OPEN, "'{' with the players' names"));
     DM_TRY(read_strings(tokens, "a player's name in quotes or '}'", &r->players, &r->n_players, &r->players_room));
     if (r->n_players < 1 || r->n_players > DM_GAME_MAX_PLAYERS) {
