@@ -247,6 +247,20 @@ static void ties_are_exact(void **state) {
     dm_game_free(game);
 }
 
+/* Differences that doubles do not see: matching pennies on top of 10^17, whose neighbours among doubles are 16 apart. */
+static void small_differences_of_large_payoffs(void **state) {
+    (void)state;
+    dm_game *game = parse("NFG 1 R \"\" { \"\" \"\" } { 2 2 } 100000000000000001 -1 99999999999999999 1 99999999999999999 1 "
+                          "100000000000000001 -1");
+    dm_nash_result all = solve(game, DM_NASH_ALL), pure = solve(game, DM_NASH_PURE);
+    assert_int_equal(pure.count, 0);
+    assert_int_equal(all.count, 1);
+    assert_true(lists(game, &all, (const double[]){.5, .5, .5, .5}) && all.max_regret < 1e-15);
+    dm_nash_result_free(&all);
+    dm_nash_result_free(&pure);
+    dm_game_free(game);
+}
+
 static void expect_one(const char *text, const double *expected, double tolerance) {
     dm_game *game = parse(text);
     dm_nash_result result = solve(game, DM_NASH_ONE);
@@ -590,6 +604,7 @@ int main(void) {
         cmocka_unit_test(textbook_games_for_two),
         cmocka_unit_test(degenerate_games_for_two),
         cmocka_unit_test(ties_are_exact),
+        cmocka_unit_test(small_differences_of_large_payoffs),
         cmocka_unit_test(games_for_three),
         cmocka_unit_test(a_jury),
         cmocka_unit_test(one_equilibrium_of_any_game),

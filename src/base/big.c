@@ -137,11 +137,17 @@ void dm_big_subtract(dm_big *a, const dm_big *b) {
     trim(a);
 }
 
-/* The absolute value as mantissa * 2^*exponent, from its two highest limbs */
+/* The highest 64 bits of the absolute value, which is about that * 2^*exponent. What is below is cut, so a larger number never
+ * gives less. */
 static double leading(const dm_big *a, int *exponent) {
-    double high = (double)a->limbs[a->count - 1];
-    *exponent = 64 * ((int)a->count - 1);
-    return a->count > 1 ? high + ldexp((double)a->limbs[a->count - 2], -64) : high;
+    uint64_t top = a->limbs[a->count - 1];
+    int shift = __builtin_clzll(top);
+    top <<= shift;
+    if (a->count > 1 && shift > 0) {
+        top |= a->limbs[a->count - 2] >> (64 - shift);
+    }
+    *exponent = 64 * ((int)a->count - 1) - shift;
+    return (double)top;
 }
 
 double dm_big_ratio(const dm_big *a, const dm_big *b) {

@@ -28,7 +28,7 @@ uint64_t dm_big_divide_small(dm_big *a, uint64_t divisor);
 void dm_big_subtract(dm_big *a, const dm_big *b);
 /* Sign of a - b. */
 int dm_big_compare(const dm_big *a, const dm_big *b);
-/* a / b rounded to a few units of the last place; b is not 0. */
+/* a / b to a unit of the last place or two, rising with a; b is not 0. */
 double dm_big_ratio(const dm_big *a, const dm_big *b);
 /* Length of the absolute value. */
 size_t dm_big_bits(const dm_big *a);

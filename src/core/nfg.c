@@ -274,7 +274,7 @@ static dm_status read_game(reader *r, dm_game **out) {
     }
     DM_TRY(give_names(r, *out));
     DM_TRY(read_body(&r->tokens, *out));
-    dm_game_finish(*out);
+    dm_game_scale(*out);
     return DM_OK;
 }
 

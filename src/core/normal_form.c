@@ -128,22 +128,6 @@ dm_status dm_game_allocate(int32_t players, const int32_t *strategies, dm_game *
     return DM_OK;
 }
 
-void dm_game_finish(dm_game *game) {
-    size_t players = (size_t)game->players;
-    for (size_t i = 0; i < players; i++) {
-        double least = game->payoffs[i], most = least;
-        for (size_t p = 1; p < game->profiles; p++) {
-            least = fmin(least, game->payoffs[p * players + i]);
-            most = fmax(most, game->payoffs[p * players + i]);
-        }
-        game->least[i] = least;
-        game->range[i] = most - least;
-        for (size_t p = 0; p < game->profiles && most > least; p++) {
-            game->scaled[p * players + i] = (game->payoffs[p * players + i] - least) / (most - least);
-        }
-    }
-}
-
 dm_status dm_game_create(int32_t players, const int32_t *strategies, const double *payoffs, dm_game **out) {
     DM_TRY(dm_game_allocate(players, strategies, out));
     dm_game *game = *out;
@@ -161,7 +145,7 @@ dm_status dm_game_create(int32_t players, const int32_t *strategies, const doubl
             game->exact[k] = exact;
         }
     }
-    dm_game_finish(game);
+    dm_game_scale(game);
     return DM_OK;
 }
 

@@ -35,10 +35,10 @@ struct dm_game {
 };
 
 /* Products and limits checked before anything is asked for. What has names or payoffs is filled by the caller, who then calls
- * dm_game_finish(). On failure *out is NULL. */
+ * dm_game_scale(). On failure *out is NULL. */
 dm_status dm_game_allocate(int32_t players, const int32_t *strategies, dm_game **out);
-/* Computes the scaled payoffs. */
-void dm_game_finish(dm_game *game);
+/* Computes the scaled payoffs; those of exact payoffs that are not too long are exact but for their own rounding. */
+void dm_game_scale(dm_game *game);
 
 /* The number in a payoff's limits that is nearest; false where it is outside: payoffs are 0 or of magnitude 1e-300 to 1e300, so
  * that differences and ratios of them are numbers too. Brings `exact` into the form that equal numbers share. */

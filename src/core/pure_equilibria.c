@@ -4,16 +4,20 @@
 #include "base/memory.h"
 #include "core/equilibria.h"
 
+/* Whether the player earns more at profile p than at q. Both tables round the payoffs, each in another place. */
+static bool earns_more(const dm_game *game, size_t player, size_t p, size_t q) {
+    size_t players = (size_t)game->players, a = p * players + player, b = q * players + player;
+    return game->payoffs[a] > game->payoffs[b] || (game->payoffs[a] == game->payoffs[b] && game->scaled[a] > game->scaled[b]);
+}
+
 /* Marks the profiles of one line, in which `player` alone changes, that are not the player's best. */
 static void refute_line(const dm_game *game, size_t base, size_t player, size_t stride, uint8_t *refuted) {
-    size_t players = (size_t)game->players, count = (size_t)game->strategies[player];
-    double best = game->payoffs[base * players + player];
+    size_t count = (size_t)game->strategies[player], best = base;
     for (size_t s = 1; s < count; s++) {
-        double payoff = game->payoffs[(base + s * stride) * players + player];
-        best = payoff > best ? payoff : best;
+        best = earns_more(game, player, base + s * stride, best) ? base + s * stride : best;
     }
     for (size_t s = 0; s < count; s++) {
-        refuted[base + s * stride] |= game->payoffs[(base + s * stride) * players + player] < best;
+        refuted[base + s * stride] |= earns_more(game, player, best, base + s * stride);
     }
 }
 
