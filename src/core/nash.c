@@ -1,6 +1,5 @@
 /* dm_nash_solve(): which solver a game gets, and what is told about each equilibrium. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
