@@ -1,8 +1,8 @@
 /*
  * Products of panels with int8 activations, one thread: for each format and
- * instruction set, bytes of weights read per second by one token (from a
- * matrix that the second-level cache holds, and from one that is far larger
- * than the caches), and multiplications per second by many tokens. Then what packing costs.
+ * instruction set, bytes of weights read per second by one token and by a few
+ * (from a matrix that the second-level cache holds, and from one that is far
+ * larger than the caches), and multiplications per second by many tokens. Then what packing costs.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "base/threads.h"
 #include "kernels/quantized.h"
 
-enum { COLUMNS = 2048, NEAR_PANELS = 24, MANY = 64, ROUNDS = 5, ROW = COLUMNS / DM_PANEL_UNIT + 1 };
+enum { COLUMNS = 768, NEAR_PANELS = 64, FEW = 8, MANY = 64, ROUNDS = 5, ROW = COLUMNS / DM_PANEL_UNIT + 1 };
 
 typedef struct matrix {
     uint8_t *panels;
@@ -62,8 +62,9 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < (size_t)MANY * ROW * DM_PANEL_UNIT; i++) {
         x[i] = (float)dm_random_normal(&random);
     }
-    printf("%-8s %-7s %14s %14s %14s %14s\n", "type", "isa", "near, GB/s", "far, GB/s", "64 tokens,", "packing,");
-    printf("%-8s %-7s %14s %14s %14s %14s\n", "", "", "1 token", "1 token", "GMAC/s", "GB/s");
+    printf("%-8s %-7s %14s %14s %14s %14s %14s %14s\n", "type", "isa", "near, GB/s", "far, GB/s", "near, GB/s", "far, GB/s",
+           "64 tokens,", "packing,");
+    printf("%-8s %-7s %14s %14s %14s %14s %14s %14s\n", "", "", "1 token", "1 token", "8 tokens", "8 tokens", "GMAC/s", "GB/s");
     for (int f = 0; f < DM_PANEL_COUNT; f++) {
         const dm_panel_format *format = dm_panel_format_at(f);
         size_t bytes = dm_panel_bytes(format, COLUMNS);
@@ -72,10 +73,12 @@ int main(int argc, char **argv) {
         double packed = (double)(NEAR_PANELS * DM_PANEL_ROWS * dm_type_bytes(format->type, COLUMNS)) / seconds * 1e-9;
         for (size_t t = 0; t < n_tables; t++) {
             tables[t]->quantize(activations, x, (size_t)MANY * ROW * DM_PANEL_UNIT);
-            double one = pass(tables[t], &near, 1, 50), distant = pass(tables[t], &far, 1, 1),
-                   many = pass(tables[t], &near, MANY, 4);
-            printf("%-8s %-7s %14.1f %14.1f %14.1f %14.2f\n", dm_type_name(format->type), tables[t]->isa,
-                   (double)(NEAR_PANELS * bytes) / one * 1e-9, (double)(far.n_panels * bytes) / distant * 1e-9,
+            double one = pass(tables[t], &near, 1, 50), distant = pass(tables[t], &far, 1, 1);
+            double few = pass(tables[t], &near, FEW, 20), distant_few = pass(tables[t], &far, FEW, 1);
+            double many = pass(tables[t], &near, MANY, 4), near_bytes = (double)(NEAR_PANELS * bytes) * 1e-9;
+            double far_bytes = (double)(far.n_panels * bytes) * 1e-9;
+            printf("%-8s %-7s %14.1f %14.1f %14.1f %14.1f %14.1f %14.2f\n", dm_type_name(format->type), tables[t]->isa,
+                   near_bytes / one, far_bytes / distant, near_bytes / few, far_bytes / distant_few,
                    (double)NEAR_PANELS * DM_PANEL_ROWS * COLUMNS * MANY / many * 1e-9, packed);
         }
     }

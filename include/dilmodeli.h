@@ -493,6 +493,75 @@ typedef struct dm_gradcheck_result {
 DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, float aux, const char *reference,
                               const char *precision, dm_gradcheck_result *result);
 
+/* ---- Games ---------------------------------------------------------------- */
+
+/* A game in strategic form: players choose a strategy each at the same time, and a table says what each gets. */
+typedef struct dm_game dm_game;
+
+/* Reads a game in Gambit's .nfg format, in its version with payoffs or with outcomes. On success *out is owned by the caller;
+ * free it with dm_game_free(). DM_ERR_FORMAT names the line and what was expected there; DM_ERR_UNSUPPORTED refuses games of
+ * more than 2^24 payoffs (players times combinations of strategies) before memory is asked for. Numbers are whole, decimal,
+ * with exponents, or fractions of these such as -7/3; digits past the 18th are rounded away; a payoff is 0 or of magnitude
+ * 1e-300 to 1e300. On failure *out is NULL. */
+DM_API dm_status dm_game_open(const char *path, dm_game **out);
+/* The same from a text of `length` bytes. */
+DM_API dm_status dm_game_parse(const char *text, size_t length, dm_game **out);
+/* The same from memory: strategies[players] counts, payoffs[combinations, players] with the first player's strategy running
+ * fastest. */
+DM_API dm_status dm_game_create(int32_t players, const int32_t *strategies, const double *payoffs, dm_game **out);
+DM_API void dm_game_free(dm_game *game);
+
+/* Names are "" where the game gives none, and valid as long as the game. */
+DM_API const char *dm_game_title(const dm_game *game);
+DM_API int32_t dm_game_players(const dm_game *game);
+DM_API const char *dm_game_player_name(const dm_game *game, int32_t player);
+DM_API int32_t dm_game_strategies(const dm_game *game, int32_t player);
+DM_API const char *dm_game_strategy_name(const dm_game *game, int32_t player, int32_t strategy);
+/* What `player` gets when each plays profile[players]; NaN outside the game. */
+DM_API double dm_game_payoff(const dm_game *game, const int32_t *profile, int32_t player);
+
+typedef enum dm_nash_method {
+    DM_NASH_AUTO, /* DM_NASH_ALL where that works; else the pure equilibria, or one that is mixed where there are none */
+    DM_NASH_PURE, /* all pure equilibria, of any game */
+    DM_NASH_ALL,  /* all equilibria of a small game for two players, components by their extreme points; exact */
+    DM_NASH_ONE   /* one equilibrium of any game; exact for small games for two players */
+} dm_nash_method;
+
+/* All zero: the defaults. */
+typedef struct dm_nash_options {
+    dm_nash_method method;
+    uint64_t seed; /* of DM_NASH_ONE; the same seed finds the same equilibrium */
+} dm_nash_options;
+
+/*
+ * The regret of a player is what the best strategy alone would gain over the mixture played, the others' play given: 0 for all
+ * players at an equilibrium. `regret` is the largest over players of regret divided by the player's range of payoffs (largest
+ * minus smallest in the game; a player whose payoff is constant has none), so it does not depend on the unit of payoffs.
+ * `absolute_regret` is the largest in the payoffs' own units.
+ */
+typedef struct dm_equilibrium {
+    const double *probabilities; /* one player's strategies after the other's */
+    const double *payoffs;       /* [players] expected */
+    double regret, absolute_regret;
+    bool pure;
+    int32_t component; /* of DM_NASH_ALL: equilibria that hang together have the same, from 0 */
+} dm_equilibrium;
+
+typedef struct dm_nash_result {
+    dm_nash_method method;      /* what was done: never DM_NASH_AUTO */
+    size_t count;               /* of equilibria listed; may be 0 for DM_NASH_PURE */
+    uint64_t found;             /* more than `count` where the list would have more than 2^22 probabilities */
+    dm_equilibrium *equilibria; /* [count] */
+    double max_regret, max_absolute_regret;
+    double *numbers; /* what the equilibria point into */
+} dm_nash_result;
+
+/* Finds equilibria. DM_ERR_UNSUPPORTED: DM_NASH_ALL of a game that is not for two players or has too many strategies or
+ * vertices; DM_NASH_ONE where nothing with a regret of 1e-6 or less was found. DM_ERR_INTERRUPTED after dm_interrupt(). On
+ * success free the result with dm_nash_result_free(); on failure it is empty. `options` may be NULL for the defaults. */
+DM_API dm_status dm_nash_solve(const dm_game *game, const dm_nash_options *options, dm_nash_result *result);
+DM_API void dm_nash_result_free(dm_nash_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -101,6 +101,7 @@ int cmd_convert(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_nash(int argc, char **argv);
 int cmd_new(int argc, char **argv);
 int cmd_repack(int argc, char **argv);
 int cmd_run(int argc, char **argv);
