@@ -15,6 +15,8 @@
 #define v_from_u8(p) ((vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define v_from_i8(p) ((vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define v_store_i8(p, a) _mm_storeu_si128((__m128i *)(p), _mm512_cvtepi32_epi8((__m512i)(a)))
+#define v_max_of(a) _mm512_reduce_max_epi32((__m512i)(a))
+#define v_sum_of(a) _mm512_reduce_add_epi32((__m512i)(a))
 #define v_dot(acc, w, x) ((vi)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(w), (__m512i)(x)))
 #define v_signed(w) ((w) ^ 0x80808080)
 #define v_lookup(w)                                                                                                              \

@@ -9,46 +9,45 @@
  *   v_dot(acc, w, x)        acc + 4 products a lane, w codes 0 .. 127 (or 0 .. 255 after v_signed), x int8
  *   v_dot_signed(acc, w, x) the same for codes that went through v_signed, where it is another instruction
  *   SIGNED_SHIFT            1 where v_signed adds 128
+ *   v_max_of(a), v_sum_of(a) the largest of the lanes of int32, their sum
  *   v_store_i8(p, a)        int32 of -128 .. 127 to LANES bytes at p
  */
+#include <math.h>
+
 #include "kernels/quantized_tables.h"
 #include "kernels/quantized_units.h"
 
 /* ---- Rounding activations ---- */
 
 ALWAYS_INLINE void quantize_block(dm_q8_block *out, const float *x) {
-    enum { VECTORS = DM_PANEL_UNIT / LANES };
+    enum { VECTORS = DM_PANEL_UNIT / LANES, INFINITE = 0x7f800000 };
     const vf magic = splat(0x1.8p23f); /* adding it leaves the nearest integer, ties to even, in the low bits */
-    vf v[VECTORS], nothing = {0};
-    vi largest = {0}; /* magnitudes order as integers do */
+    vf v[VECTORS];
+    vi largest = {0}; /* magnitudes order as integers do, those that are not finite last */
     for (int i = 0; i < VECTORS; i++) {
         memcpy(&v[i], x + i * LANES, sizeof v[i]);
         vi magnitude = (vi)v[i] & 0x7fffffff;
         vi rises = magnitude > largest;
         largest = (rises & magnitude) | (~rises & largest);
-        nothing += v[i] * 0.0f; /* NaN as soon as one is not finite */
     }
-    float peak = 0.0f, poison = 0.0f;
-    for (int j = 0; j < LANES; j++) {
-        float candidate = ((vf)largest)[j];
-        peak = candidate > peak ? candidate : peak;
-        poison += nothing[j];
-    }
-    float inverse = peak > 0x1p-100f ? 127.0f / peak : 0.0f;
-    int32_t sums[2] = {0, 0};
+    int32_t top = v_max_of(largest);
+    float peak;
+    memcpy(&peak, &top, sizeof peak);
+    const bool finite = top < INFINITE;
+    const float inverse = finite && peak > 0x1p-100f ? 127.0f / peak : 0.0f;
+    const vi mask = splat_i(finite ? -1 : 0);
+    vi sums[2] = {{0}, {0}};
     for (int i = 0; i < VECTORS; i++) {
-        vi q = (vi)(v[i] * inverse + magic) - (vi)magic;
-        q &= poison == 0.0f ? -1 : 0;
+        vi q = ((vi)(v[i] * inverse + magic) - (vi)magic) & mask;
         v_store_i8(out->q + i * LANES, q);
-        for (int j = 0; j < LANES; j++) {
-            sums[i * LANES / 16] += q[j];
-        }
+        sums[i * LANES / 16] += q;
     }
-    out->scale = inverse > 0.0f ? peak / 127.0f + poison : poison;
-    out->halves[0] = out->scale * (float)sums[0];
-    out->halves[1] = out->scale * (float)sums[1];
-    out->sum = out->scale * (float)(sums[0] + sums[1]);
-    out->shift = -128 * (sums[0] + sums[1]);
+    const int32_t first = v_sum_of(sums[0]), second = v_sum_of(sums[1]);
+    out->scale = inverse > 0.0f ? peak / 127.0f : finite ? 0.0f : NAN;
+    out->halves[0] = out->scale * (float)first;
+    out->halves[1] = out->scale * (float)second;
+    out->sum = out->scale * (float)(first + second);
+    out->shift = -128 * (first + second);
 }
 
 static void quantize(dm_q8_block *out, const float *x, size_t n) {

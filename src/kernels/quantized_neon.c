@@ -15,6 +15,8 @@
 #define v_from_u8(p) ((vi)vmovl_u16(vget_low_u16(vmovl_u8(four_bytes((const uint8_t *)(p))))))
 #define v_from_i8(p) ((vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(four_bytes((const uint8_t *)(p)))))))
 #define v_store_i8(p, a) store_bytes(p, (int32x4_t)(a))
+#define v_max_of(a) vmaxvq_s32((int32x4_t)(a))
+#define v_sum_of(a) vaddvq_s32((int32x4_t)(a))
 #define v_dot(acc, w, x) ((vi)vdotq_s32((int32x4_t)(acc), (int8x16_t)(w), (int8x16_t)(x)))
 #define v_signed(w) (w)
 #define v_lookup(w) ((vu)vqtbl1q_s8(vld1q_s8(dm_iq4_values), (uint8x16_t)(w)))
