@@ -1,0 +1,52 @@
+/*
+ * A graph of keys in which the nearest to a query by inner product are found by walking, for so many experts that scanning
+ * all of them costs more.
+ *
+ * Each key has its 7 nearest and up to 9 links beyond them, kept for direction rather than nearness: of links on one side the
+ * nearest is enough (the occlusion rule of Malkov and Yashunin 2018, Vamana and others). Keys are added in random order, each
+ * by walking the graph of those before it, so that early ones hold the long links (Malkov et al. 2014). Near, between keys,
+ * means Euclidean distance after a coordinate is added that gives all keys the same norm (Bachrach et al. 2014); queries have
+ * 0 there, so that for them nearness is the inner product.
+ *
+ * A walk keeps the `beam` best keys seen, expands the best one not yet expanded, and ends when none is left. It finds what is
+ * near most of the time: dm_flock_recall() tells how often.
+ */
+#ifndef DM_CORE_FLOCK_GRAPH_H
+#define DM_CORE_FLOCK_GRAPH_H
+
+#include "base/status.h"
+#include "core/flock.h"
+
+enum {
+    DM_FLOCK_NEAREST = 7,
+    DM_FLOCK_LINKS = 16,  /* of a key: its nearest and those beyond */
+    DM_FLOCK_ENTRIES = 32 /* where walks begin that are given no start */
+};
+
+typedef struct dm_flock_graph {
+    dm_keys keys;
+    float *extra;   /* [n] the added coordinate; NaN: a key whose norm is not a finite float, which is left out */
+    int32_t *links; /* [n, DM_FLOCK_LINKS] nearest first, -1 after the last */
+    int32_t entries[DM_FLOCK_ENTRIES];
+    size_t n_entries;
+} dm_flock_graph;
+
+/* keys->rows must outlive the graph. *out is the caller's to free. The same keys and seed give the same graph on any number
+ * of threads. */
+dm_status dm_flock_graph_build(const dm_keys *keys, uint64_t seed, int threads, dm_flock_graph **out);
+void dm_flock_graph_free(dm_flock_graph *graph);
+
+/* What one thread needs for walking. */
+typedef struct dm_flock_walker dm_flock_walker;
+
+/* `beam` is 1 or more; the graph must outlive the walker. */
+dm_status dm_flock_walker_create(const dm_flock_graph *graph, size_t beam, dm_flock_walker **out);
+void dm_flock_walker_free(dm_flock_walker *walker);
+
+/* The k nearest found, k <= beam, as dm_flock_exact() gives them. The walk begins at start[n_start], such as the flock of the
+ * token before, and at the graph's own entries where that is empty; ids outside the graph are passed over. Returns the inner
+ * products that it took. */
+size_t dm_flock_walk(dm_flock_walker *walker, const float *query, const int32_t *start, size_t n_start, size_t k, int32_t *ids,
+                     float *scores);
+
+#endif

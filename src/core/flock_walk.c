@@ -1,0 +1,109 @@
+#include "core/flock_walk.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+void dm_flock_walker_free(dm_flock_walker *walker) {
+    if (walker != NULL) {
+        dm_free(walker->pool);
+        dm_free(walker->seen);
+        dm_free(walker);
+    }
+}
+
+dm_status dm_flock_walker_create(const dm_flock_graph *graph, size_t beam, dm_flock_walker **out) {
+    *out = NULL;
+    dm_flock_walker *walker = dm_alloc(1, sizeof *walker);
+    if (walker == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    walker->graph = graph;
+    walker->beam = beam;
+    walker->pool = dm_alloc(beam, sizeof *walker->pool);
+    walker->seen = dm_alloc(graph->keys.n, sizeof *walker->seen);
+    if (walker->pool == NULL || walker->seen == NULL) {
+        dm_flock_walker_free(walker);
+        return DM_ERR_MEMORY;
+    }
+    *out = walker;
+    return DM_OK;
+}
+
+float dm_flock_nearness(const dm_flock_graph *graph, size_t a, size_t b) {
+    const dm_keys *keys = &graph->keys;
+    return keys->dot(keys->rows + a * keys->dim, keys->rows + b * keys->dim, keys->dim) + graph->extra[a] * graph->extra[b];
+}
+
+/* Looks at a key once; returns its rank in the pool, or the beam where it is none of the best. */
+static size_t look(dm_flock_walker *walker, int32_t id, const float *query, float extra) {
+    const dm_flock_graph *graph = walker->graph;
+    const dm_keys *keys = &graph->keys;
+    if (walker->seen[id] == walker->walk) {
+        return walker->beam;
+    }
+    walker->seen[id] = walker->walk;
+    walker->evaluations++;
+    float score = keys->dot(keys->rows + (size_t)id * keys->dim, query, keys->dim) + graph->extra[id] * extra;
+    if (!isfinite(score)) { /* also keys that are left out */
+        return walker->beam;
+    }
+    dm_flock_found *pool = walker->pool;
+    size_t at = walker->count;
+    while (at > 0 && (score > pool[at - 1].score || (score == pool[at - 1].score && id < pool[at - 1].id))) {
+        at--;
+    }
+    if (at < walker->beam) {
+        walker->count += walker->count < walker->beam;
+        memmove(pool + at + 1, pool + at, (walker->count - 1 - at) * sizeof *pool);
+        pool[at] = (dm_flock_found){.score = score, .id = id};
+    }
+    return at;
+}
+
+static void begin(dm_flock_walker *walker) {
+    walker->count = 0;
+    walker->evaluations = 0;
+    if (++walker->walk == 0) { /* after 2^32 walks */
+        memset(walker->seen, 0, walker->graph->keys.n * sizeof *walker->seen);
+        walker->walk = 1;
+    }
+}
+
+void dm_flock_search(dm_flock_walker *walker, const float *query, float extra, const int32_t *start, size_t n_start) {
+    const dm_flock_graph *graph = walker->graph;
+    begin(walker);
+    for (size_t i = 0; i < n_start; i++) {
+        if (start[i] >= 0 && (size_t)start[i] < graph->keys.n) {
+            look(walker, start[i], query, extra);
+        }
+    }
+    for (size_t i = 0; i < graph->n_entries && (n_start == 0 || walker->count == 0); i++) {
+        look(walker, graph->entries[i], query, extra);
+    }
+    for (size_t at = 0; at < walker->count;) {
+        if (walker->pool[at].expanded) {
+            at++;
+            continue;
+        }
+        walker->pool[at].expanded = true;
+        const int32_t *links = graph->links + (size_t)walker->pool[at].id * DM_FLOCK_LINKS;
+        size_t best = at + 1;
+        for (size_t j = 0; j < DM_FLOCK_LINKS && links[j] >= 0; j++) {
+            size_t rank = look(walker, links[j], query, extra);
+            best = rank < best ? rank : best;
+        }
+        at = best;
+    }
+}
+
+size_t dm_flock_walk(dm_flock_walker *walker, const float *query, const int32_t *start, size_t n_start, size_t k, int32_t *ids,
+                     float *scores) {
+    dm_flock_search(walker, query, 0.0f, start, n_start);
+    for (size_t j = 0; j < k; j++) {
+        ids[j] = j < walker->count ? walker->pool[j].id : -1;
+        scores[j] = j < walker->count ? walker->pool[j].score : -INFINITY;
+    }
+    return walker->evaluations;
+}

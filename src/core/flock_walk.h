@@ -1,0 +1,28 @@
+/* Walking a graph of keys (core/flock_graph.h) and its inside, for those who build it. */
+#ifndef DM_CORE_FLOCK_WALK_H
+#define DM_CORE_FLOCK_WALK_H
+
+#include "core/flock_graph.h"
+
+typedef struct dm_flock_found {
+    float score;
+    int32_t id;
+    bool expanded;
+} dm_flock_found;
+
+struct dm_flock_walker {
+    const dm_flock_graph *graph;
+    dm_flock_found *pool; /* [beam] best first */
+    size_t beam, count;
+    uint32_t *seen; /* [n] number of the walk that saw the key last */
+    uint32_t walk;
+    size_t evaluations; /* of this walk */
+};
+
+/* How near two keys are: what remains of their distance when all keys have one norm. */
+float dm_flock_nearness(const dm_flock_graph *graph, size_t a, size_t b);
+
+/* Fills the pool for a query whose added coordinate is `extra`. */
+void dm_flock_search(dm_flock_walker *walker, const float *query, float extra, const int32_t *start, size_t n_start);
+
+#endif
