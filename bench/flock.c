@@ -13,7 +13,7 @@
 #include "kernels/vector.h"
 #include "structured_keys.h"
 
-enum { K = 7, QUERIES = 512, ONE = 16 };
+enum { K = 7, QUERIES = 512, ONE = 16, FAN = 16 };
 
 typedef struct figures {
     double exact_us, one_us; /* of a token, among many and alone */
@@ -80,7 +80,7 @@ static dm_status bench(size_t dim, size_t most, size_t beam) {
     for (size_t n = 8; n <= most && status == DM_OK; n *= n < 256 ? 2 : 4) {
         figures f = {0};
         const dm_keys keys = {.rows = rows, .n = n, .dim = dim, .dot = dm_vector()->dot};
-        structured_keys(rows, n, dim, 1);
+        structured_keys(rows, n, dim, FAN, 1);
         structured_sequence(queries, QUERIES, rows, n, dim, 2);
         status = measure(&keys, queries, beam, &f);
         printf("%8zu | %8.2f %8.2f | %8.2f %7.4f %7.0f | %8.2f %7.4f %7.0f | %8.2f\n", n, f.exact_us, f.one_us, f.cold_us,
@@ -93,7 +93,7 @@ static dm_status bench(size_t dim, size_t most, size_t beam) {
 }
 
 int main(int argc, char **argv) {
-    long dim = argc > 1 ? atol(argv[1]) : 1024, most = argc > 2 ? atol(argv[2]) : 65536, beam = argc > 3 ? atol(argv[3]) : 32;
+    long dim = argc > 1 ? atol(argv[1]) : 1024, most = argc > 2 ? atol(argv[2]) : 65536, beam = argc > 3 ? atol(argv[3]) : 64;
     if (dim < 1 || dim > 1 << 16 || most < 8 || most > 1 << 20 || beam < K || beam > 1 << 16) {
         fprintf(stderr, "usage: dm-bench-flock [DIM [MOST-EXPERTS [BEAM]]], BEAM at least %d\n", K);
         return 2;

@@ -1,7 +1,7 @@
 /*
- * Building a graph of keys. Batches of keys are searched for in parallel in the graph as it stands, then linked one after
- * another; batches grow with the graph, so that few keys miss a near one of their own batch. A second round searches for
- * every key again in the whole graph.
+ * Building a graph of keys, the smallest level first. Batches of keys are searched for in parallel in the level as it stands,
+ * coming down from those that are done, and then linked one after another; batches grow with the level, so that few keys miss
+ * a near one of their own batch.
  */
 #include <math.h>
 #include <string.h>
@@ -11,13 +11,12 @@
 #include "base/random.h"
 #include "core/flock_walk.h"
 
-#include <stdlib.h>
-#define REFINE (getenv("REFINE") != NULL)
-
 enum {
     BEAM = 64,        /* of the searches that build */
-    BATCH_SHARE = 16, /* a batch is at most this part of the graph so far */
+    BATCH_SHARE = 16, /* a batch is at most this part of the level so far */
     MOST_OF_BATCH = 1024,
+    LEVEL_SHARE = 16, /* a level is this part of the one below */
+    SCANNED = 64,     /* a level of no more keys is the last */
 };
 
 typedef struct links {
@@ -28,10 +27,10 @@ typedef struct links {
 
 typedef struct builder {
     dm_flock_graph *graph;
-    links *links;   /* [n] */
-    int32_t *order; /* [n_order] the keys that can be linked, shuffled */
-    size_t n_order, first;
-    links *found;              /* [MOST_OF_BATCH] what the keys order[first...] shall link to */
+    links *links; /* [size of the level] by rank */
+    size_t level;
+    size_t first;              /* rank of the batch's first key */
+    links *found;              /* [MOST_OF_BATCH] what the batch's keys shall link to */
     dm_flock_walker **walkers; /* [threads] */
     int threads;
 } builder;
@@ -96,9 +95,9 @@ static void add_link(const dm_flock_graph *graph, links *l, int32_t id, float ne
 }
 
 /* The graph's own rows, which searches read. */
-static void publish(const builder *b, size_t key) {
-    int32_t *row = b->graph->links + key * DM_FLOCK_LINKS;
-    const links *l = &b->links[key];
+static void publish(const builder *b, size_t rank) {
+    int32_t *row = b->graph->links[b->level] + rank * DM_FLOCK_LINKS;
+    const links *l = &b->links[rank];
     for (size_t j = 0; j < DM_FLOCK_LINKS; j++) {
         row[j] = j < l->count ? l->id[j] : -1;
     }
@@ -110,30 +109,27 @@ static void search_batch(void *user, size_t begin, size_t end, int thread) {
     const builder *b = user;
     const dm_flock_graph *graph = b->graph;
     for (size_t i = begin; i < end; i++) {
-        int32_t key = b->order[b->first + i];
-        dm_flock_walker *walker = b->walkers[thread];
+        int32_t key = graph->order[b->first + i];
         const float *row = graph->keys.rows + (size_t)key * graph->keys.dim;
-        size_t known = b->links[key].count;
-        dm_flock_search(walker, row, graph->extra[key], b->links[key].id, known);
-        choose(walker, key, &b->found[i]);
+        dm_flock_search(b->walkers[thread], b->level, row, graph->extra[key], NULL, 0);
+        choose(b->walkers[thread], key, &b->found[i]);
     }
 }
 
-/* Both ways, batch by batch. */
+/* Both ways. */
 static void link_batch(builder *b, size_t size) {
+    const dm_flock_graph *graph = b->graph;
     dm_parallel(b->threads, size, 1, search_batch, b);
     for (size_t i = 0; i < size; i++) {
-        int32_t key = b->order[b->first + i];
+        size_t rank = b->first + i;
         const links *found = &b->found[i];
         for (size_t j = 0; j < found->count; j++) {
-            add_link(b->graph, &b->links[key], found->id[j], found->near[j]);
-            add_link(b->graph, &b->links[found->id[j]], key, found->near[j]);
-            publish(b, (size_t)found->id[j]);
+            size_t other = (size_t)graph->rank[found->id[j]];
+            add_link(graph, &b->links[rank], found->id[j], found->near[j]);
+            add_link(graph, &b->links[other], graph->order[rank], found->near[j]);
+            publish(b, other);
         }
-        publish(b, (size_t)key);
-        if (b->graph->n_entries < DM_FLOCK_ENTRIES && b->first + i == b->graph->n_entries) {
-            b->graph->entries[b->graph->n_entries++] = key;
-        }
+        publish(b, rank);
     }
 }
 
@@ -141,29 +137,28 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-static dm_status link_all(builder *b) {
-    for (size_t size; b->first < b->n_order; b->first += size) {
-        size = smaller(smaller(b->first / BATCH_SHARE + 1, MOST_OF_BATCH), b->n_order - b->first);
+static dm_status link_level(builder *b, size_t level) {
+    const size_t n = b->graph->size[level];
+    b->level = level;
+    memset(b->graph->links[level], 0xff, n * DM_FLOCK_LINKS * sizeof *b->graph->links[level]); /* -1 */
+    memset(b->links, 0, n * sizeof *b->links);
+    for (size_t size; b->first < n; b->first += size) {
+        size = smaller(smaller(b->first / BATCH_SHARE + 1, MOST_OF_BATCH), n - b->first);
         link_batch(b, size);
         if (dm_interrupted()) {
             return dm_fail(DM_ERR_INTERRUPTED, "interrupted while building a graph of keys");
         }
     }
-    for (size_t size; REFINE && (b->first > 0); b->first -= size) {
-        size = smaller(MOST_OF_BATCH, b->first);
-        b->first -= size;
-        link_batch(b, size);
-        b->first += size;
-    }
+    b->first = 0;
     return DM_OK;
 }
 
 /* ---- The whole ---- */
 
 /* The added coordinate of every key, and the keys that can be linked, shuffled. */
-static void prepare(builder *b, uint64_t seed) {
-    dm_flock_graph *graph = b->graph;
+static void arrange(dm_flock_graph *graph, uint64_t seed) {
     const dm_keys *keys = &graph->keys;
+    size_t n = 0;
     float most = 0.0f;
     dm_random random;
     dm_random_seed(&random, seed);
@@ -172,27 +167,46 @@ static void prepare(builder *b, uint64_t seed) {
         graph->extra[i] = keys->dot(row, row, keys->dim);
         if (isfinite(graph->extra[i])) {
             most = graph->extra[i] > most ? graph->extra[i] : most;
-            size_t at = (size_t)(dm_random_next(&random) % (b->n_order + 1));
-            b->order[b->n_order++] = b->order[at];
-            b->order[at] = (int32_t)i;
+            size_t at = (size_t)(dm_random_next(&random) % (n + 1));
+            graph->order[n++] = graph->order[at];
+            graph->order[at] = (int32_t)i;
         }
     }
     for (size_t i = 0; i < keys->n; i++) {
         graph->extra[i] = isfinite(graph->extra[i]) ? sqrtf(most - graph->extra[i]) : NAN;
-        publish(b, i);
+    }
+    for (size_t i = 0; i < n; i++) {
+        graph->rank[graph->order[i]] = (int32_t)i;
+    }
+    graph->size[0] = n;
+    for (graph->levels = 1; graph->size[graph->levels - 1] > SCANNED; graph->levels++) {
+        graph->size[graph->levels] = graph->size[graph->levels - 1] / LEVEL_SHARE;
     }
 }
 
+static dm_status allocate_graph(dm_flock_graph *graph, uint64_t seed) {
+    size_t n = graph->keys.n;
+    graph->extra = dm_alloc(n, sizeof *graph->extra);
+    graph->order = dm_alloc(n, sizeof *graph->order);
+    graph->rank = dm_alloc(n, sizeof *graph->rank);
+    if (graph->extra == NULL || graph->order == NULL || graph->rank == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    arrange(graph, seed);
+    for (size_t l = 0; l + 1 < graph->levels; l++) {
+        graph->links[l] = dm_alloc(graph->size[l], DM_FLOCK_LINKS * sizeof *graph->links[l]);
+        if (graph->links[l] == NULL) {
+            return DM_ERR_MEMORY;
+        }
+    }
+    return DM_OK;
+}
+
 static dm_status allocate(builder *b) {
-    size_t n = b->graph->keys.n;
-    b->graph->extra = dm_alloc(n, sizeof *b->graph->extra);
-    b->graph->links = dm_alloc(n, DM_FLOCK_LINKS * sizeof *b->graph->links);
-    b->links = dm_alloc(n, sizeof *b->links);
-    b->order = dm_alloc(n + 1, sizeof *b->order);
+    b->links = dm_alloc(b->graph->size[0], sizeof *b->links);
     b->found = dm_alloc(MOST_OF_BATCH, sizeof *b->found);
     b->walkers = dm_alloc((size_t)b->threads, sizeof *b->walkers);
-    if (b->graph->extra == NULL || b->graph->links == NULL || b->links == NULL || b->order == NULL || b->found == NULL ||
-        b->walkers == NULL) {
+    if (b->links == NULL || b->found == NULL || b->walkers == NULL) {
         return DM_ERR_MEMORY;
     }
     for (int t = 0; t < b->threads; t++) {
@@ -201,14 +215,19 @@ static dm_status allocate(builder *b) {
     return DM_OK;
 }
 
-static void clean_up(builder *b) {
-    for (int t = 0; b->walkers != NULL && t < b->threads; t++) {
-        dm_flock_walker_free(b->walkers[t]);
+static dm_status link_levels(dm_flock_graph *graph, int threads) {
+    builder b = {.graph = graph, .threads = threads};
+    dm_status status = allocate(&b);
+    for (size_t l = graph->levels - 1; l-- > 0 && status == DM_OK;) {
+        status = link_level(&b, l);
     }
-    dm_free(b->walkers);
-    dm_free(b->found);
-    dm_free(b->order);
-    dm_free(b->links);
+    for (int t = 0; b.walkers != NULL && t < threads; t++) {
+        dm_flock_walker_free(b.walkers[t]);
+    }
+    dm_free(b.walkers);
+    dm_free(b.found);
+    dm_free(b.links);
+    return status;
 }
 
 dm_status dm_flock_graph_build(const dm_keys *keys, uint64_t seed, int threads, dm_flock_graph **out) {
@@ -217,29 +236,31 @@ dm_status dm_flock_graph_build(const dm_keys *keys, uint64_t seed, int threads, 
         return dm_fail(DM_ERR_ARGUMENT, "a graph of %zu keys of %zu numbers on %d threads: expected 1 or more of each", keys->n,
                        keys->dim, threads);
     }
-    builder b = {.graph = dm_alloc(1, sizeof *b.graph), .threads = threads};
-    if (b.graph == NULL) {
+    dm_flock_graph *graph = dm_alloc(1, sizeof *graph);
+    if (graph == NULL) {
         return DM_ERR_MEMORY;
     }
-    b.graph->keys = *keys;
-    dm_status status = allocate(&b);
+    graph->keys = *keys;
+    dm_status status = allocate_graph(graph, seed);
     if (status == DM_OK) {
-        prepare(&b, seed);
-        status = link_all(&b);
+        status = link_levels(graph, threads);
     }
-    clean_up(&b);
     if (status != DM_OK) {
-        dm_flock_graph_free(b.graph);
+        dm_flock_graph_free(graph);
         return status;
     }
-    *out = b.graph;
+    *out = graph;
     return DM_OK;
 }
 
 void dm_flock_graph_free(dm_flock_graph *graph) {
     if (graph != NULL) {
         dm_free(graph->extra);
-        dm_free(graph->links);
+        dm_free(graph->order);
+        dm_free(graph->rank);
+        for (size_t l = 0; l < DM_FLOCK_LEVELS; l++) {
+            dm_free(graph->links[l]);
+        }
         dm_free(graph);
     }
 }

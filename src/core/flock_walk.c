@@ -5,6 +5,9 @@
 
 #include "base/memory.h"
 
+/* How many of the pool's best are expanded on the way down. */
+enum { WIDTH = 32, WIDTH_WITH_START = 8 };
+
 void dm_flock_walker_free(dm_flock_walker *walker) {
     if (walker != NULL) {
         dm_free(walker->pool);
@@ -71,36 +74,50 @@ static void begin(dm_flock_walker *walker) {
     }
 }
 
-void dm_flock_search(dm_flock_walker *walker, const float *query, float extra, const int32_t *start, size_t n_start) {
+/* Expands the best of the pool by the links of one level until its first `width` are expanded. */
+static void walk_level(dm_flock_walker *walker, size_t level, size_t width, const float *query, float extra) {
     const dm_flock_graph *graph = walker->graph;
-    begin(walker);
-    for (size_t i = 0; i < n_start; i++) {
-        if (start[i] >= 0 && (size_t)start[i] < graph->keys.n) {
-            look(walker, start[i], query, extra);
-        }
+    for (size_t i = 0; i < walker->count; i++) {
+        walker->pool[i].expanded = false;
     }
-    for (size_t i = 0; i < graph->n_entries && (n_start == 0 || walker->count == 0); i++) {
-        look(walker, graph->entries[i], query, extra);
-    }
-    for (size_t at = 0; at < walker->count;) {
+    for (size_t at = 0; at < walker->count && at < width;) {
         if (walker->pool[at].expanded) {
             at++;
             continue;
         }
         walker->pool[at].expanded = true;
-        const int32_t *links = graph->links + (size_t)walker->pool[at].id * DM_FLOCK_LINKS;
+        const int32_t *links = graph->links[level] + (size_t)graph->rank[walker->pool[at].id] * DM_FLOCK_LINKS;
         size_t best = at + 1;
         for (size_t j = 0; j < DM_FLOCK_LINKS && links[j] >= 0; j++) {
-            size_t rank = look(walker, links[j], query, extra);
-            best = rank < best ? rank : best;
+            size_t place = look(walker, links[j], query, extra);
+            best = place < best ? place : best;
         }
         at = best;
     }
 }
 
+void dm_flock_search(dm_flock_walker *walker, size_t level, const float *query, float extra, const int32_t *start,
+                     size_t n_start) {
+    const dm_flock_graph *graph = walker->graph;
+    begin(walker);
+    for (size_t i = 0; i < graph->size[graph->levels - 1]; i++) {
+        look(walker, graph->order[i], query, extra);
+    }
+    for (size_t l = graph->levels - 1; l-- > level;) {
+        if (l == level) {
+            for (size_t i = 0; i < n_start; i++) {
+                if (start[i] >= 0 && (size_t)start[i] < graph->keys.n) {
+                    look(walker, start[i], query, extra);
+                }
+            }
+        }
+        walk_level(walker, l, l == level ? walker->beam : n_start > 0 ? WIDTH_WITH_START : WIDTH, query, extra);
+    }
+}
+
 size_t dm_flock_walk(dm_flock_walker *walker, const float *query, const int32_t *start, size_t n_start, size_t k, int32_t *ids,
                      float *scores) {
-    dm_flock_search(walker, query, 0.0f, start, n_start);
+    dm_flock_search(walker, 0, query, 0.0f, start, n_start);
     for (size_t j = 0; j < k; j++) {
         ids[j] = j < walker->count ? walker->pool[j].id : -1;
         scores[j] = j < walker->count ? walker->pool[j].score : -INFINITY;
