@@ -146,7 +146,7 @@ typedef struct walked {
     double recall, evaluations;
 } walked;
 
-enum { QUERIES = 300, BEAM = 64 };
+enum { QUERIES = 300, BEAM = 128 };
 static float exact_scores[QUERIES * K], scores[QUERIES * K];
 static int32_t exact_ids[QUERIES * K], ids[QUERIES * K];
 

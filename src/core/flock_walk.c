@@ -6,7 +6,7 @@
 #include "base/memory.h"
 
 /* How many of the pool's best are expanded on the way down. */
-enum { WIDTH = 32, WIDTH_WITH_START = 8 };
+enum { WIDTH = 32, WIDTH_WITH_START = 16 };
 
 void dm_flock_walker_free(dm_flock_walker *walker) {
     if (walker != NULL) {

@@ -28,9 +28,9 @@ void dm_loads_clear(dm_loads *loads) {
     const dm_game_costs *costs = &game->costs;
     double choices = (double)game->max_k * (double)game->tokens;
     loads->crowding = choices > 0.0 ? held(costs->beta * (double)game->experts / choices) : 0.0;
+    double rate = costs->tau != NULL ? costs->gamma * costs->spread / costs->tau_disk : 0.0;
     for (size_t e = 0; e < game->experts; e++) {
-        double share = costs->tau != NULL ? (double)costs->tau[e] / costs->tau_disk : 0.0;
-        loads->fetch[e] = held(costs->gamma * costs->spread * share);
+        loads->fetch[e] = costs->tau != NULL ? held(rate * (double)costs->tau[e]) : 0.0;
         loads->users[e] = 0;
     }
 }
@@ -75,6 +75,9 @@ double dm_loads_rosenthal(const dm_loads *loads) {
     for (size_t e = 0; e < loads->game->experts; e++) {
         size_t users = loads->users[e];
         double n = (double)users;
+        if (users == 0) {
+            continue;
+        }
         sum += loads->crowding * (0.5 * n * (n + 1.0));
         sum += loads->fetch[e] != 0.0 ? loads->fetch[e] * harmonic(users) : 0.0;
         sum += costs->price != NULL ? (double)costs->price[e] * n : 0.0;
