@@ -93,7 +93,7 @@ static dm_status bench(size_t dim, size_t most, size_t beam) {
 }
 
 int main(int argc, char **argv) {
-    long dim = argc > 1 ? atol(argv[1]) : 1024, most = argc > 2 ? atol(argv[2]) : 65536, beam = argc > 3 ? atol(argv[3]) : 128;
+    long dim = argc > 1 ? atol(argv[1]) : 1024, most = argc > 2 ? atol(argv[2]) : 65536, beam = argc > 3 ? atol(argv[3]) : 64;
     if (dim < 1 || dim > 1 << 16 || most < 8 || most > 1 << 20 || beam < K || beam > 1 << 16) {
         fprintf(stderr, "usage: dm-bench-flock [DIM [MOST-EXPERTS [BEAM]]], BEAM at least %d\n", K);
         return 2;

@@ -17,12 +17,14 @@ enum {
     MOST_OF_BATCH = 1024,
     LEVEL_SHARE = 16, /* a level is this part of the one below */
     SCANNED = 64,     /* a level of no more keys is the last */
+    CHILDREN = 4,     /* of a key in that tree; with the nearest they leave room for other links */
 };
 
 typedef struct links {
     int32_t id[DM_FLOCK_LINKS + 1]; /* one more than a key keeps */
     float near[DM_FLOCK_LINKS + 1]; /* descending */
-    size_t count;
+    bool child[DM_FLOCK_LINKS + 1]; /* links that stay: they make a tree of the level, so that walks can get everywhere */
+    size_t count, children;
 } links;
 
 typedef struct builder {
@@ -37,15 +39,42 @@ typedef struct builder {
 
 /* ---- Linking ---- */
 
+static float nearness(const dm_flock_graph *graph, int32_t a, int32_t b) {
+    const dm_keys *keys = &graph->keys;
+    return keys->dot(keys->rows + (size_t)a * keys->dim, keys->rows + (size_t)b * keys->dim, keys->dim);
+}
+
 /* True where a key so near to another has one of the other's nearer links, the first `rank`, on its side. Of equals too, or
  * copies of one key would know nothing but each other. */
 static bool occluded(const dm_flock_graph *graph, const links *l, size_t rank, int32_t id, float near) {
     for (size_t j = 0; j < rank; j++) {
-        if (dm_flock_nearness(graph, (size_t)id, (size_t)l->id[j]) >= near) {
+        if (nearness(graph, id, l->id[j]) >= near) {
             return true;
         }
     }
     return false;
+}
+
+/* Puts a link where its nearness has it, which is returned. */
+static size_t insert(links *l, int32_t id, float near, bool child) {
+    size_t at = l->count++;
+    for (; at > 0 && near > l->near[at - 1]; at--) {
+        l->id[at] = l->id[at - 1];
+        l->near[at] = l->near[at - 1];
+        l->child[at] = l->child[at - 1];
+    }
+    l->id[at] = id;
+    l->near[at] = near;
+    l->child[at] = child;
+    return at;
+}
+
+static void cut(links *l, size_t at) {
+    for (l->count--; at < l->count; at++) {
+        l->id[at] = l->id[at + 1];
+        l->near[at] = l->near[at + 1];
+        l->child[at] = l->child[at + 1];
+    }
 }
 
 /* What a key links to among what a search found: its nearest, and beyond them what is not occluded. */
@@ -55,42 +84,37 @@ static void choose(const dm_flock_walker *walker, int32_t key, links *l) {
         const dm_flock_found *f = &walker->pool[i];
         bool fits = l->count < DM_FLOCK_NEAREST || !occluded(walker->graph, l, l->count, f->id, f->score);
         if (f->id != key && fits) {
-            l->id[l->count] = f->id;
-            l->near[l->count++] = f->score;
+            insert(l, f->id, f->score, false);
         }
     }
 }
 
-/* One link has to go: the nearest beyond the 7 that is occluded, or else the farthest. */
-static void drop_one(const dm_flock_graph *graph, links *l) {
-    size_t at = DM_FLOCK_NEAREST;
-    while (at + 1 < l->count && !occluded(graph, l, at, l->id[at], l->near[at])) {
-        at++;
+/* One link too many: the nearest beyond the 7 that is occluded goes, or else the farthest. */
+static void cut_one(const dm_flock_graph *graph, links *l) {
+    size_t farthest = 0;
+    for (size_t at = DM_FLOCK_NEAREST; at < l->count; at++) {
+        if (!l->child[at]) {
+            farthest = at;
+            if (occluded(graph, l, at, l->id[at], l->near[at])) {
+                break;
+            }
+        }
     }
-    l->count--;
-    memmove(l->id + at, l->id + at + 1, (l->count - at) * sizeof *l->id);
-    memmove(l->near + at, l->near + at + 1, (l->count - at) * sizeof *l->near);
+    cut(l, farthest);
 }
 
-static void add_link(const dm_flock_graph *graph, links *l, int32_t id, float near) {
-    size_t at = l->count;
+static void add_link(const dm_flock_graph *graph, links *l, int32_t id, float near, bool child) {
     for (size_t j = 0; j < l->count; j++) {
         if (l->id[j] == id) {
+            l->child[j] = l->child[j] || child;
             return;
         }
     }
-    while (at > 0 && near > l->near[at - 1]) {
-        at--;
-    }
-    if (at >= DM_FLOCK_NEAREST && occluded(graph, l, at, id, near)) {
-        return;
-    }
-    memmove(l->id + at + 1, l->id + at, (l->count - at) * sizeof *l->id);
-    memmove(l->near + at + 1, l->near + at, (l->count - at) * sizeof *l->near);
-    l->id[at] = id;
-    l->near[at] = near;
-    if (++l->count > DM_FLOCK_LINKS) {
-        drop_one(graph, l);
+    size_t at = insert(l, id, near, child);
+    if (!child && at >= DM_FLOCK_NEAREST && occluded(graph, l, at, id, near)) {
+        cut(l, at);
+    } else if (l->count > DM_FLOCK_LINKS) {
+        cut_one(graph, l);
     }
 }
 
@@ -111,25 +135,50 @@ static void search_batch(void *user, size_t begin, size_t end, int thread) {
     for (size_t i = begin; i < end; i++) {
         int32_t key = graph->order[b->first + i];
         const float *row = graph->keys.rows + (size_t)key * graph->keys.dim;
-        dm_flock_search(b->walkers[thread], b->level, row, graph->extra[key], NULL, 0);
+        dm_flock_search(b->walkers[thread], b->level, row, NULL, 0);
         choose(b->walkers[thread], key, &b->found[i]);
     }
 }
 
+/* The key that keeps a link to the key of `rank`: the nearest of lower rank that has room for a child, or else any. */
+static size_t parent_of(const builder *b, size_t rank, const links *found) {
+    for (size_t j = 0; j < found->count; j++) {
+        size_t other = (size_t)b->graph->rank[found->id[j]];
+        if (other < rank && b->links[other].children < CHILDREN) {
+            return other;
+        }
+    }
+    size_t other = rank - 1;
+    while (b->links[other].children == CHILDREN) { /* fewer children than keys: some have room */
+        other--;
+    }
+    return other;
+}
+
 /* Both ways. */
-static void link_batch(builder *b, size_t size) {
+static void link_key(builder *b, size_t rank, const links *found) {
     const dm_flock_graph *graph = b->graph;
+    int32_t key = graph->order[rank];
+    if (rank > 0) {
+        size_t parent = parent_of(b, rank, found);
+        float near = nearness(graph, key, graph->order[parent]);
+        b->links[parent].children++;
+        add_link(graph, &b->links[parent], key, near, true);
+        publish(b, parent);
+    }
+    for (size_t j = 0; j < found->count; j++) {
+        size_t other = (size_t)graph->rank[found->id[j]];
+        add_link(graph, &b->links[rank], found->id[j], found->near[j], false);
+        add_link(graph, &b->links[other], key, found->near[j], false);
+        publish(b, other);
+    }
+    publish(b, rank);
+}
+
+static void link_batch(builder *b, size_t size) {
     dm_parallel(b->threads, size, 1, search_batch, b);
     for (size_t i = 0; i < size; i++) {
-        size_t rank = b->first + i;
-        const links *found = &b->found[i];
-        for (size_t j = 0; j < found->count; j++) {
-            size_t other = (size_t)graph->rank[found->id[j]];
-            add_link(graph, &b->links[rank], found->id[j], found->near[j]);
-            add_link(graph, &b->links[other], graph->order[rank], found->near[j]);
-            publish(b, other);
-        }
-        publish(b, rank);
+        link_key(b, b->first + i, &b->found[i]);
     }
 }
 
@@ -155,25 +204,19 @@ static dm_status link_level(builder *b, size_t level) {
 
 /* ---- The whole ---- */
 
-/* The added coordinate of every key, and the keys that can be linked, shuffled. */
+/* Shuffles the keys that can be linked, and divides them into levels. */
 static void arrange(dm_flock_graph *graph, uint64_t seed) {
     const dm_keys *keys = &graph->keys;
     size_t n = 0;
-    float most = 0.0f;
     dm_random random;
     dm_random_seed(&random, seed);
     for (size_t i = 0; i < keys->n; i++) {
-        const float *row = keys->rows + i * keys->dim;
-        graph->extra[i] = keys->dot(row, row, keys->dim);
-        if (isfinite(graph->extra[i])) {
-            most = graph->extra[i] > most ? graph->extra[i] : most;
+        graph->rank[i] = -1;
+        if (isfinite(nearness(graph, (int32_t)i, (int32_t)i))) {
             size_t at = (size_t)(dm_random_next(&random) % (n + 1));
             graph->order[n++] = graph->order[at];
             graph->order[at] = (int32_t)i;
         }
-    }
-    for (size_t i = 0; i < keys->n; i++) {
-        graph->extra[i] = isfinite(graph->extra[i]) ? sqrtf(most - graph->extra[i]) : NAN;
     }
     for (size_t i = 0; i < n; i++) {
         graph->rank[graph->order[i]] = (int32_t)i;
@@ -186,10 +229,9 @@ static void arrange(dm_flock_graph *graph, uint64_t seed) {
 
 static dm_status allocate_graph(dm_flock_graph *graph, uint64_t seed) {
     size_t n = graph->keys.n;
-    graph->extra = dm_alloc(n, sizeof *graph->extra);
     graph->order = dm_alloc(n, sizeof *graph->order);
     graph->rank = dm_alloc(n, sizeof *graph->rank);
-    if (graph->extra == NULL || graph->order == NULL || graph->rank == NULL) {
+    if (graph->order == NULL || graph->rank == NULL) {
         return DM_ERR_MEMORY;
     }
     arrange(graph, seed);
@@ -255,7 +297,6 @@ dm_status dm_flock_graph_build(const dm_keys *keys, uint64_t seed, int threads, 
 
 void dm_flock_graph_free(dm_flock_graph *graph) {
     if (graph != NULL) {
-        dm_free(graph->extra);
         dm_free(graph->order);
         dm_free(graph->rank);
         for (size_t l = 0; l < DM_FLOCK_LEVELS; l++) {

@@ -6,9 +6,9 @@
  * nearest is enough (the occlusion rule of Malkov and Yashunin 2018, Vamana and others). Keys are linked in random order,
  * each to what walking the graph of those before it finds. The long links are levels, as in HNSW: the first sixteenth of the
  * keys in that order has such a graph of its own, and so has a sixteenth of those, until so few are left that a walk looks at
- * all. Near, between keys, means Euclidean distance after a coordinate is added that gives all keys the same norm (Bachrach
- * et al. 2014); queries have 0 there, so that for them nearness is the inner product. (Plain inner products between keys, as
- * in ip-NSW by Morozov and Babenko 2018, make hubs of long keys.)
+ * all. Near, between keys too, means a large inner product (ip-NSW, Morozov and Babenko 2018): distances after adding a
+ * coordinate that gives all keys one norm, which is the other way, found less here, as they put short keys in the middle.
+ * Whatever is cut from crowded keys, a tree of links stays in each level, so that every key can be reached.
  *
  * A walk keeps the `beam` best keys seen, expands the best one not yet expanded, and goes down a level when none of its first
  * few is left. It finds what is near most of the time: dm_flock_recall() tells how often.
@@ -27,9 +27,8 @@ enum {
 
 typedef struct dm_flock_graph {
     dm_keys keys;
-    float *extra;                    /* [n] the added coordinate; NaN: a key whose norm is no finite float, which is left out */
     int32_t *order;                  /* [size[0]] the keys, shuffled; level l has the first size[l] of them */
-    int32_t *rank;                   /* [n] where in it each key is */
+    int32_t *rank;                   /* [n] where in it each key is; -1: a key whose norm is no finite float, which is left out */
     size_t size[DM_FLOCK_LEVELS];    /* the last level has no links: walks begin with all of it */
     int32_t *links[DM_FLOCK_LEVELS]; /* [size[l], DM_FLOCK_LINKS] by rank: keys, nearest first, -1 after the last */
     size_t levels;

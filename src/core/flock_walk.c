@@ -34,22 +34,16 @@ dm_status dm_flock_walker_create(const dm_flock_graph *graph, size_t beam, dm_fl
     return DM_OK;
 }
 
-float dm_flock_nearness(const dm_flock_graph *graph, size_t a, size_t b) {
-    const dm_keys *keys = &graph->keys;
-    return keys->dot(keys->rows + a * keys->dim, keys->rows + b * keys->dim, keys->dim) + graph->extra[a] * graph->extra[b];
-}
-
 /* Looks at a key once; returns its rank in the pool, or the beam where it is none of the best. */
-static size_t look(dm_flock_walker *walker, int32_t id, const float *query, float extra) {
-    const dm_flock_graph *graph = walker->graph;
-    const dm_keys *keys = &graph->keys;
-    if (walker->seen[id] == walker->walk) {
+static size_t look(dm_flock_walker *walker, int32_t id, const float *query) {
+    const dm_keys *keys = &walker->graph->keys;
+    if (walker->seen[id] == walker->walk || walker->graph->rank[id] < 0) {
         return walker->beam;
     }
     walker->seen[id] = walker->walk;
     walker->evaluations++;
-    float score = keys->dot(keys->rows + (size_t)id * keys->dim, query, keys->dim) + graph->extra[id] * extra;
-    if (!isfinite(score)) { /* also keys that are left out */
+    float score = keys->dot(keys->rows + (size_t)id * keys->dim, query, keys->dim);
+    if (!isfinite(score)) {
         return walker->beam;
     }
     dm_flock_found *pool = walker->pool;
@@ -75,7 +69,7 @@ static void begin(dm_flock_walker *walker) {
 }
 
 /* Expands the best of the pool by the links of one level until its first `width` are expanded. */
-static void walk_level(dm_flock_walker *walker, size_t level, size_t width, const float *query, float extra) {
+static void walk_level(dm_flock_walker *walker, size_t level, size_t width, const float *query) {
     const dm_flock_graph *graph = walker->graph;
     for (size_t i = 0; i < walker->count; i++) {
         walker->pool[i].expanded = false;
@@ -89,35 +83,34 @@ static void walk_level(dm_flock_walker *walker, size_t level, size_t width, cons
         const int32_t *links = graph->links[level] + (size_t)graph->rank[walker->pool[at].id] * DM_FLOCK_LINKS;
         size_t best = at + 1;
         for (size_t j = 0; j < DM_FLOCK_LINKS && links[j] >= 0; j++) {
-            size_t place = look(walker, links[j], query, extra);
+            size_t place = look(walker, links[j], query);
             best = place < best ? place : best;
         }
         at = best;
     }
 }
 
-void dm_flock_search(dm_flock_walker *walker, size_t level, const float *query, float extra, const int32_t *start,
-                     size_t n_start) {
+void dm_flock_search(dm_flock_walker *walker, size_t level, const float *query, const int32_t *start, size_t n_start) {
     const dm_flock_graph *graph = walker->graph;
     begin(walker);
     for (size_t i = 0; i < graph->size[graph->levels - 1]; i++) {
-        look(walker, graph->order[i], query, extra);
+        look(walker, graph->order[i], query);
     }
     for (size_t l = graph->levels - 1; l-- > level;) {
         if (l == level) {
             for (size_t i = 0; i < n_start; i++) {
                 if (start[i] >= 0 && (size_t)start[i] < graph->keys.n) {
-                    look(walker, start[i], query, extra);
+                    look(walker, start[i], query);
                 }
             }
         }
-        walk_level(walker, l, l == level ? walker->beam : n_start > 0 ? WIDTH_WITH_START : WIDTH, query, extra);
+        walk_level(walker, l, l == level ? walker->beam : n_start > 0 ? WIDTH_WITH_START : WIDTH, query);
     }
 }
 
 size_t dm_flock_walk(dm_flock_walker *walker, const float *query, const int32_t *start, size_t n_start, size_t k, int32_t *ids,
                      float *scores) {
-    dm_flock_search(walker, 0, query, 0.0f, start, n_start);
+    dm_flock_search(walker, 0, query, start, n_start);
     for (size_t j = 0; j < k; j++) {
         ids[j] = j < walker->count ? walker->pool[j].id : -1;
         scores[j] = j < walker->count ? walker->pool[j].score : -INFINITY;

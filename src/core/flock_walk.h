@@ -19,11 +19,7 @@ struct dm_flock_walker {
     size_t evaluations; /* of this walk */
 };
 
-/* How near two keys are: what remains of their distance when all keys have one norm. */
-float dm_flock_nearness(const dm_flock_graph *graph, size_t a, size_t b);
-
-/* Fills the pool for a query whose added coordinate is `extra`: from start[n_start] and the last level down to `level`. */
-void dm_flock_search(dm_flock_walker *walker, size_t level, const float *query, float extra, const int32_t *start,
-                     size_t n_start);
+/* Fills the pool: from start[n_start] and the last level down to `level`. */
+void dm_flock_search(dm_flock_walker *walker, size_t level, const float *query, const int32_t *start, size_t n_start);
 
 #endif
