@@ -107,8 +107,10 @@ static inline bool form_is_strategy(const dm_game *game, uint32_t set, size_t i)
 
 static inline void form_sets(const strategic_form *form, size_t profile, uint32_t *sets) {
     for (size_t i = 0; i < form->players; i++) {
-        sets[i] = form->strategies[i][profile % form->n_strategies[i]];
-        profile /= form->n_strategies[i];
+        size_t n =
+            form->n_strategies[i] > 0 ? form->n_strategies[i] : 1; /* never 0: playing nothing counts where nothing can be */
+        sets[i] = form->strategies[i][profile % n];
+        profile /= n;
     }
 }
 
@@ -141,7 +143,7 @@ static inline bool form_write(const dm_game *game, strategic_form *form) {
         return false;
     }
     for (size_t p = 0; p < form->profiles; p++) {
-        uint32_t sets[FORM_MOST_PLAYERS];
+        uint32_t sets[FORM_MOST_PLAYERS] = {0};
         form_sets(form, p, sets);
         for (size_t i = 0; i < form->players; i++) {
             form->payoffs[p * form->players + i] = form_payoff(game, sets, i);

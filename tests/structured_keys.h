@@ -27,8 +27,9 @@ static inline void structured_keys(float *rows, size_t n, size_t dim, size_t fan
         size_t place = (size_t)(dm_random_next(&random) % n), level = 1;
         double size = 1.0;
         memset(row, 0, dim * sizeof *row);
-        for (size_t keys = n / fan; keys >= fan; keys /= fan, level++, size *= 0.7) {
+        for (size_t keys = n / fan; keys >= fan; keys /= fan, level++) {
             structured_add(row, dim, dm_random_mix(seed + (level << 32) + place / keys), size);
+            size *= 0.7;
         }
         structured_add(row, dim, dm_random_next(&random), size);
         float norm = (float)(1.0 + 0.1 * dm_random_normal(&random));

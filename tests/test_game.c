@@ -50,7 +50,7 @@ static float step_affinity(void) {
 
 static void draw_flocks(dm_game *game) {
     for (size_t i = 0; i < game->tokens; i++) {
-        int32_t order[MOST_EXPERTS];
+        int32_t order[MOST_EXPERTS] = {0};
         for (size_t e = 0; e < game->experts; e++) {
             size_t at = below(e + 1);
             order[e] = order[at];
@@ -206,7 +206,7 @@ static void every_move_lifts_the_potential_by_its_gain(void **state) {
 
 /* Minus the payoffs of all, counted from each token's best affinity so that it is a cost: theory's b plus c. */
 static double social_cost(const dm_game *game, const strategic_form *form, size_t profile) {
-    uint32_t sets[FORM_MOST_PLAYERS];
+    uint32_t sets[FORM_MOST_PLAYERS] = {0};
     form_sets(form, profile, sets);
     double cost = 0.0;
     for (size_t i = 0; i < game->tokens; i++) {

@@ -247,7 +247,7 @@ static dm_status allocate_graph(dm_flock_graph *graph, uint64_t seed) {
 static dm_status allocate(builder *b) {
     b->links = dm_alloc(b->graph->size[0], sizeof *b->links);
     b->found = dm_alloc(MOST_OF_BATCH, sizeof *b->found);
-    b->walkers = dm_alloc((size_t)b->threads, sizeof *b->walkers);
+    b->walkers = dm_alloc((size_t)b->threads, sizeof(dm_flock_walker *));
     if (b->links == NULL || b->found == NULL || b->walkers == NULL) {
         return DM_ERR_MEMORY;
     }
