@@ -12,9 +12,9 @@ enum { FORM_MOST_PLAYERS = 8 };
 
 /* Profile number: player 0's strategy counts fastest, as the outcomes of an .nfg file do. */
 typedef struct strategic_form {
-    size_t players;
+    size_t players, experts;
     size_t n_strategies[FORM_MOST_PLAYERS];
-    uint32_t *strategies[FORM_MOST_PLAYERS]; /* malloc: sets of experts as bits, in ascending order */
+    uint32_t *strategies; /* malloc [players, 2^experts] each player's sets of experts as bits, in ascending order */
     size_t profiles;
     double *payoffs;   /* malloc [profiles, players] */
     double *potential; /* malloc [profiles] Rosenthal's, from the definition */
@@ -42,6 +42,10 @@ static inline double form_cost(const dm_game *game, size_t e, size_t n) {
     cost += c->tau != NULL ? c->gamma * c->spread * ((double)c->tau[e] / c->tau_disk) / (double)n : 0.0;
     cost += c->price != NULL ? (double)c->price[e] : 0.0;
     return cost + (c->any != NULL ? c->any(c->any_user, e, n) : 0.0);
+}
+
+static inline uint32_t *form_strategies(const strategic_form *form, size_t i) {
+    return form->strategies + (i << form->experts);
 }
 
 /* What the adaptive count adds to each payoff of token i. */
@@ -107,33 +111,37 @@ static inline bool form_is_strategy(const dm_game *game, uint32_t set, size_t i)
 
 static inline void form_sets(const strategic_form *form, size_t profile, uint32_t *sets) {
     for (size_t i = 0; i < form->players; i++) {
-        size_t n =
-            form->n_strategies[i] > 0 ? form->n_strategies[i] : 1; /* never 0: playing nothing counts where nothing can be */
-        sets[i] = form->strategies[i][profile % n];
+        /* form_write() lets no 0 through, which an analyzer that does not follow its loops cannot see */
+        size_t n = form->n_strategies[i] > 0 ? form->n_strategies[i] : 1;
+        sets[i] = form_strategies(form, i)[profile % n];
         profile /= n;
     }
 }
 
 static inline void form_free(strategic_form *form) {
-    for (size_t i = 0; i < form->players; i++) {
-        free(form->strategies[i]);
-    }
+    free(form->strategies);
     free(form->payoffs);
     free(form->potential);
 }
 
-/* False when memory is short. Games of up to FORM_MOST_PLAYERS tokens and some ten experts. */
+/* False when memory is short, or for other games than of 1 to FORM_MOST_PLAYERS tokens; for some ten experts. */
 static inline bool form_write(const dm_game *game, strategic_form *form) {
-    *form = (strategic_form){.players = game->tokens, .profiles = 1};
+    *form = (strategic_form){.players = game->tokens, .experts = game->experts, .profiles = 1};
+    if (game->tokens < 1 || game->tokens > FORM_MOST_PLAYERS) {
+        return false;
+    }
+    form->strategies = malloc((sizeof *form->strategies * form->players) << form->experts);
+    if (form->strategies == NULL) {
+        return false;
+    }
     for (size_t i = 0; i < game->tokens; i++) {
-        form->strategies[i] = malloc(sizeof **form->strategies << game->experts);
-        if (form->strategies[i] == NULL) {
-            return false;
-        }
         for (uint32_t set = 0; set < 1u << game->experts; set++) {
             if (form_is_strategy(game, set, i)) {
-                form->strategies[i][form->n_strategies[i]++] = set;
+                form_strategies(form, i)[form->n_strategies[i]++] = set;
             }
+        }
+        if (form->n_strategies[i] == 0) { /* not while playing nothing counts where nothing can be played */
+            return false;
         }
         form->profiles *= form->n_strategies[i];
     }
@@ -177,7 +185,7 @@ static inline size_t form_profile(const strategic_form *form, const int32_t *str
         for (size_t q = 0; q < max_k; q++) {
             set |= strategies[i * max_k + q] >= 0 ? 1u << strategies[i * max_k + q] : 0;
         }
-        while (s < form->n_strategies[i] && form->strategies[i][s] != set) {
+        while (s < form->n_strategies[i] && form_strategies(form, i)[s] != set) {
             s++;
         }
         if (s == form->n_strategies[i]) {
