@@ -239,15 +239,29 @@ static size_t select_best(const board *b, size_t i, const double *values, size_t
     return count;
 }
 
+/* Four maxima side by side, or each comparison would wait for the one before. NaN is never the greatest. */
+static double greatest_of(const double *values, size_t n) {
+    double most[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    size_t j = 0;
+    for (; j + 4 <= n; j += 4) {
+        for (size_t l = 0; l < 4; l++) {
+            most[l] = values[j + l] > most[l] ? values[j + l] : most[l];
+        }
+    }
+    for (; j < n; j++) {
+        most[0] = values[j] > most[0] ? values[j] : most[0];
+    }
+    most[0] = most[1] > most[0] ? most[1] : most[0];
+    most[2] = most[3] > most[2] ? most[3] : most[2];
+    return most[0] > most[2] ? most[0] : most[2];
+}
+
 /* True where no exchange, addition or removal of one expert pays; then no other choice does. `values` has the token's own
  * places out. */
 static bool content(const dm_game *game, const seat *s, const hand *h) {
-    double least = INFINITY, greatest = -INFINITY;
+    double least = INFINITY, greatest = greatest_of(h->values, game->flock);
     for (size_t q = 0; q < s->count - s->kept; q++) {
         least = h->mine[q] < least ? h->mine[q] : least;
-    }
-    for (size_t j = 0; j < game->flock; j++) {
-        greatest = h->values[j] > greatest ? h->values[j] : greatest;
     }
     bool exchange = greatest > least && s->count > s->kept;
     bool add = s->count < game->max_k && greatest > 0.0;
