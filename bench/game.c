@@ -1,7 +1,7 @@
 /*
  * Playing the routing game: nanoseconds a token and sweep, and sweeps to rest, for sizes as routers have them. Affinities
  * are Gaussian with favourites among the experts, as trained routers have them; each size is played many times with new ones.
- * One thread. Usage: dm-bench-game [EPS]
+ * Usage: dm-bench-game [EPS [THREADS]]; one thread unless more are given.
  */
 #include <math.h>
 #include <stdio.h>
@@ -85,7 +85,7 @@ static int ascending(const void *x, const void *y) {
     return p < q ? -1 : p > q;
 }
 
-static dm_status bench(size_t tokens, size_t experts, size_t k, size_t flock, bool fetching, double eps) {
+static dm_status bench(size_t tokens, size_t experts, size_t k, size_t flock, bool fetching, double eps, int threads) {
     dm_game game = {.tokens = tokens,
                     .experts = experts,
                     .flock = flock,
@@ -96,7 +96,7 @@ static dm_status bench(size_t tokens, size_t experts, size_t k, size_t flock, bo
                     .keep_top = 1,
                     .eps = eps,
                     .most_sweeps = 1000,
-                    .threads = 1};
+                    .threads = threads};
     if (fetching) {
         game.costs = (dm_game_costs){.gamma = 0.1, .spread = 6.0, .tau = a.tau, .tau_disk = 1.0};
     } else {
@@ -117,15 +117,15 @@ static dm_status bench(size_t tokens, size_t experts, size_t k, size_t flock, bo
     return DM_OK;
 }
 
-static dm_status bench_all(double eps) {
+static dm_status bench_all(double eps, int threads) {
     const size_t tokens[] = {1, 8, 64, 512, 4096};
     const struct {
         size_t experts, k, flock;
     } shapes[] = {{32, 4, 7}, {32, 4, 32}, {64, 8, 16}, {64, 8, 64}, {256, 8, 16}, {256, 8, 256}};
     for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-            DM_TRY(bench(tokens[t], shapes[s].experts, shapes[s].k, shapes[s].flock, false, eps));
-            DM_TRY(bench(tokens[t], shapes[s].experts, shapes[s].k, shapes[s].flock, true, eps));
+            DM_TRY(bench(tokens[t], shapes[s].experts, shapes[s].k, shapes[s].flock, false, eps, threads));
+            DM_TRY(bench(tokens[t], shapes[s].experts, shapes[s].k, shapes[s].flock, true, eps, threads));
         }
     }
     return DM_OK;
@@ -133,13 +133,18 @@ static dm_status bench_all(double eps) {
 
 int main(int argc, char **argv) {
     double eps = argc > 1 ? atof(argv[1]) : 1e-2;
+    int threads = argc > 2 ? atoi(argv[2]) : 1;
+    if (!(eps >= 0.0) || threads < 1) {
+        fprintf(stderr, "usage: dm-bench-game [EPS [THREADS]]\n");
+        return 2;
+    }
     printf("eps %g; affinities have variance 1\n%34s | %-32s | %s\n", eps, "", "in turn", "proposals");
     printf("%6s %7s %3s %5s %-9s", "tokens", "experts", "k", "flock", "cost");
     for (int i = 0; i < 2; i++) {
         printf(" | %8s %8s %4s %4s %4s", "ns/token", "ns/token", "med.", "90%", "most");
     }
     printf("\n%34s | %8s %8s %14s | %8s %8s %14s\n", "", "&sweep", "in all", "sweeps", "&sweep", "in all", "sweeps");
-    if (bench_all(eps) != DM_OK) {
+    if (bench_all(eps, threads) != DM_OK) {
         fprintf(stderr, "dm-bench-game: %s\n", dm_error_message());
         return 1;
     }

@@ -325,6 +325,12 @@ static void senseless_graphs_are_refused(void **state) {
     assert_int_equal(dm_flock_graph_build(&flat, 1, 1, &graph), DM_ERR_ARGUMENT);
     assert_int_equal(dm_flock_graph_build(&fine, 1, 0, &graph), DM_ERR_ARGUMENT);
     assert_null(graph);
+    static float many[1000];
+    const dm_keys stopped = keys_of(many, 1000, 1);
+    dm_interrupt();
+    assert_int_equal(dm_flock_graph_build(&stopped, 1, 1, &graph), DM_ERR_INTERRUPTED);
+    dm_interrupt_clear();
+    assert_null(graph);
     dm_flock_graph_free(NULL);
     dm_flock_walker_free(NULL);
 }
