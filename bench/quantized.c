@@ -13,7 +13,7 @@
 #include "base/threads.h"
 #include "kernels/quantized.h"
 
-enum { COLUMNS = 768, NEAR_PANELS = 64, FEW = 8, MANY = 64, ROUNDS = 5, ROW = COLUMNS / DM_PANEL_UNIT + 1 };
+enum { COLUMNS = 768, NEAR_PANELS = 64, FEW = 8, AHEAD = 2, MANY = 64, ROUNDS = 5, ROW = COLUMNS / DM_PANEL_UNIT + 1 };
 
 typedef struct matrix {
     uint8_t *panels;
@@ -31,7 +31,8 @@ static double pass(const dm_quantized_table *table, const matrix *w, size_t m, i
         double start = dm_seconds();
         for (int i = 0; i < repeats; i++) {
             for (size_t p = 0; p < w->n_panels; p++) {
-                table->product[w->format](y, DM_PANEL_ROWS, activations, ROW, m, w->panels + p * w->panel_bytes, COLUMNS);
+                const uint8_t *panel = w->panels + p * w->panel_bytes, *ahead = panel + AHEAD * w->panel_bytes;
+                table->product[w->format](y, DM_PANEL_ROWS, activations, ROW, m, panel, ahead, COLUMNS);
             }
         }
         double seconds = (dm_seconds() - start) / repeats;

@@ -53,7 +53,7 @@ static void run(const dm_quantized_table *table, const product *p, size_t togeth
         for (size_t t = 0; t < p->m; t += together) {
             size_t m = p->m - t < together ? p->m - t : together;
             table->product[p->format - dm_panel_format_at(0)](y + t * ldy + panel * ROWS, ldy, p->q + t * (p->columns / UNIT),
-                                                              p->columns / UNIT, m, data, p->columns);
+                                                              p->columns / UNIT, m, data, data, p->columns);
         }
     }
 }

@@ -150,7 +150,7 @@ static void panels_body(void *user, size_t begin, size_t end, int thread) {
         float *y = product->y + s->token * product->ldy;
         if (from < to) {
             size_t row = from * DM_PANEL_ROWS, last = to * DM_PANEL_ROWS;
-            dm_weight_panels_product(&product->weight, from, to - from, s->rounded, s->stride, s->m, y + row, product->ldy);
+            dm_weight_panels_product(&product->weight, from, to - from, s->rounded, s->stride, s->m, y + row, product->ldy, NULL);
             if (product->bias != NULL) {
                 add_bias(product, y, s->m, row, last < product->weight.rows ? last : product->weight.rows);
             }

@@ -22,9 +22,10 @@ typedef struct dm_q8_block {
 /* out [n / 32] = x [n] rounded; n is a multiple of 32. A block with a value that is not finite gets a scale that is not. */
 typedef void (*dm_quantize_fn)(dm_q8_block *out, const float *x, size_t n);
 
-/* y[t ldy + r] = row r of the panel times row t of x, for 16 rows and m tokens; ldx blocks between rows of x. */
+/* y[t ldy + r] = row r of the panel times row t of x, for 16 rows and m tokens; ldx blocks between rows of x. Meanwhile the
+ * panel of the same size at `ahead`, which will be wanted some panels later, is asked for; any address will do. */
 typedef void (*dm_panel_product_fn)(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,
-                                    size_t columns);
+                                    const void *ahead, size_t columns);
 
 typedef struct dm_quantized_table {
     const char *isa;

@@ -58,14 +58,7 @@ static void quantize(dm_q8_block *out, const float *x, size_t n) {
 
 /* ---- The product ---- */
 
-enum {
-    /* With few tokens the weights' way from memory is what takes time, and they are asked for early, into the second-level
-     * cache, on into the next panels; past the end harmless. Scales are too few for the processor to guess where they go on:
-     * they are asked for whole panels ahead. bench/quantized.c measures it. */
-    UNITS_AHEAD = 64,
-    SCALES_AHEAD = 8192, /* bytes */
-    SECOND_LEVEL = 2,
-};
+enum { SECOND_LEVEL = 2 }; /* the cache that panels are asked into */
 
 /* sum + 4 products a lane */
 ALWAYS_INLINE vi dot(vi sum, bool is_signed, vu codes, vi x) {
@@ -126,15 +119,13 @@ ALWAYS_INLINE void add_unit(vf *sums, size_t n, bool is_signed, bool by_16, bool
 
 /* LANES rows from `lane` on, for `m` tokens: known when compiling, as are the first three. */
 ALWAYS_INLINE void product_lanes(dm_panel_codes codes, dm_panel_scales scales, int offset, size_t m, float *y, size_t ldy,
-                                 const dm_q8_block *x, size_t ldx, const uint8_t *panel, size_t units, int lane) {
+                                 const dm_q8_block *x, size_t ldx, const uint8_t *panel, const uint8_t *ahead, size_t units,
+                                 int lane) {
     const bool is_signed = codes == DM_CODES_8 || codes == DM_CODES_TABLE;
     const bool by_16 = scales == DM_SCALES_GROUPS_16 || scales == DM_SCALES_GROUPS_16_MIN;
     const bool adds = dm_panel_adds(scales, offset);
     const size_t unit_bytes = dm_panel_lines(codes) * DM_PANEL_LINE;
     const uint8_t *p = panel + units * unit_bytes;
-    const size_t panel_bytes =
-        units * (unit_bytes + dm_panel_unit_scales(scales)) + units / DM_PANEL_SUPER * dm_panel_super_scales(scales);
-    const size_t ahead = (SCALES_AHEAD + panel_bytes - 1) / panel_bytes * panel_bytes;
     vf sums[MOST_TOKENS] = {{0}}, d = {0}, dmin = {0};
     for (size_t u = 0; u < units; u++) {
         if (dm_panel_super_scales(scales) > 0 && u % DM_PANEL_SUPER == 0) {
@@ -143,9 +134,9 @@ ALWAYS_INLINE void product_lanes(dm_panel_codes codes, dm_panel_scales scales, i
             p += dm_panel_super_scales(scales);
         }
         for (size_t line = 0; line < unit_bytes; line += DM_PANEL_LINE) {
-            __builtin_prefetch(panel + (u + UNITS_AHEAD) * unit_bytes + line, 0, SECOND_LEVEL);
+            __builtin_prefetch(ahead + u * unit_bytes + line, 0, SECOND_LEVEL);
         }
-        __builtin_prefetch(p + ahead, 0, SECOND_LEVEL);
+        __builtin_prefetch(ahead + (p - panel), 0, SECOND_LEVEL);
         vu w[LINES];
         unpack(w, codes, panel + u * unit_bytes, lane);
         unit_scales s = read_scales(scales, offset, p, lane, d, dmin);
@@ -166,15 +157,16 @@ ALWAYS_INLINE void product_lanes(dm_panel_codes codes, dm_panel_scales scales, i
 #define TURN(count)                                                                                                              \
     while (m >= (count)) {                                                                                                       \
         for (int lane = 0; lane < DM_PANEL_ROWS; lane += LANES) {                                                                \
-            product_lanes(codes, scales, offset, count, y, ldy, x, ldx, panel, units, lane);                                     \
+            product_lanes(codes, scales, offset, count, y, ldy, x, ldx, panel, ahead, units, lane);                              \
         }                                                                                                                        \
         y += (count)*ldy;                                                                                                        \
         x += (count)*ldx;                                                                                                        \
         m -= (count);                                                                                                            \
+        ahead = panel; /* it has been asked for */                                                                               \
     }
 
 ALWAYS_INLINE void product(dm_panel_codes codes, dm_panel_scales scales, int offset, float *y, size_t ldy, const dm_q8_block *x,
-                           size_t ldx, size_t m, const uint8_t *panel, size_t units) {
+                           size_t ldx, size_t m, const uint8_t *panel, const uint8_t *ahead, size_t units) {
 #if MOST_TOKENS >= 16
     TURN(16)
 #endif
@@ -189,8 +181,8 @@ ALWAYS_INLINE void product(dm_panel_codes codes, dm_panel_scales scales, int off
 
 #define DEFINE_PRODUCT(name, type, codes, scales, offset)                                                                        \
     static void product_##name(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,              \
-                               size_t columns) {                                                                                 \
-        product(codes, scales, offset, y, ldy, x, ldx, m, panel, columns / DM_PANEL_UNIT);                                       \
+                               const void *ahead, size_t columns) {                                                              \
+        product(codes, scales, offset, y, ldy, x, ldx, m, panel, ahead, columns / DM_PANEL_UNIT);                                \
     }
 DM_PANEL_FORMATS(DEFINE_PRODUCT)
 

@@ -146,7 +146,8 @@ static void product(int format, float *y, size_t ldy, const dm_q8_block *x, size
 
 #define DEFINE_PRODUCT(name, type, codes, scales, offset)                                                                        \
     static void product_##name(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,              \
-                               size_t columns) {                                                                                 \
+                               const void *ahead, size_t columns) {                                                              \
+        (void)ahead;                                                                                                             \
         product(DM_PANEL_##name, y, ldy, x, ldx, m, panel, columns);                                                             \
     }
 DM_PANEL_FORMATS(DEFINE_PRODUCT)

@@ -71,21 +71,28 @@ size_t dm_q8_stride(size_t columns) {
     return columns / DM_PANEL_UNIT | 1; /* odd */
 }
 
+const void *dm_weight_panel(const dm_weight *weight, size_t panel) {
+    return (const char *)weight->panels + panel * dm_panel_bytes(dm_panel_format_of(weight->type), weight->columns);
+}
+
 void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
-                              float *y, size_t ldy) {
+                              float *y, size_t ldy, const void *next) {
+    enum { NEAR = 12 << 10 }; /* bytes between what is read and what is asked for */
     const dm_panel_format *format = dm_panel_format_of(weight->type);
     dm_panel_product_fn multiply = dm_quantized()->product[format - dm_panel_format_at(0)];
     size_t bytes = dm_panel_bytes(format, weight->columns);
-    for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS) {
+    const char *ahead = (const char *)weight->panels + (first + (NEAR + bytes - 1) / bytes) * bytes;
+    ahead = next != NULL ? next : ahead;
+    for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS, ahead += bytes) {
         const char *data = (const char *)weight->panels + panel * bytes;
         size_t left = weight->rows - panel * DM_PANEL_ROWS;
         if (left >= DM_PANEL_ROWS) {
-            multiply(y, ldy, x, ldx, m, data, weight->columns);
+            multiply(y, ldy, x, ldx, m, data, ahead, weight->columns);
             continue;
         }
         for (size_t t = 0; t < m; t++) {
             float whole[DM_PANEL_ROWS];
-            multiply(whole, DM_PANEL_ROWS, x + t * ldx, ldx, 1, data, weight->columns);
+            multiply(whole, DM_PANEL_ROWS, x + t * ldx, ldx, 1, data, data, weight->columns);
             memcpy(y + t * ldy, whole, left * sizeof *y);
         }
     }

@@ -26,9 +26,12 @@ void dm_weight_row(float *y, const dm_weight *weight, size_t row);
 size_t dm_q8_stride(size_t columns);
 
 /* y [m, 16 n] = x times rows 16 first ... of a matrix that has panels; less where the matrix ends. ldx blocks between rows
- * of x, ldy floats between rows of y. By the calling thread. */
+ * of x, ldy floats between rows of y. By the calling thread. `next` is where n panels of this size lie that the thread will want
+ * soon after these, and which are asked for meanwhile; NULL: those that follow in the matrix. */
 void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, const dm_q8_block *x, size_t ldx, size_t m,
-                              float *y, size_t ldy);
+                              float *y, size_t ldy, const void *next);
+/* Where a panel of a matrix lies. */
+const void *dm_weight_panel(const dm_weight *weight, size_t panel);
 
 /* Bytes of all panels of a matrix whose type has them. */
 size_t dm_weight_panel_bytes(const dm_weight *weight);

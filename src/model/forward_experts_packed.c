@@ -11,7 +11,7 @@
 #include "kernels/vector.h"
 #include "model/forward.h"
 
-enum { TOKENS_TOGETHER = 32, FEW_TOKENS = 8, PANELS_TOGETHER = 4, UNIT = DM_PANEL_UNIT };
+enum { TOKENS_TOGETHER = 32, FEW_TOKENS = 8, PANELS_OUT = 4, UNIT = DM_PANEL_UNIT };
 
 typedef struct experts {
     const dm_session *session;
@@ -58,18 +58,33 @@ static void gather_body(void *user, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Columns 32 unit .. 32 unit + 31 of hidden = silu(gate x) * up x, rounded, for all tokens of an expert. */
-static void unit_in(const experts *x, int32_t e, size_t unit) {
-    enum { PANELS = UNIT / DM_PANEL_ROWS };
+/* One matrix of an expert. */
+static dm_weight matrix(const experts *x, dm_role role, int32_t e) {
+    return dm_forward_expert_matrix(x->session, x->weights, role, e);
+}
+
+enum { PANELS_IN = UNIT / DM_PANEL_ROWS };
+
+/* The panels of gate behind those of piece i, counted over all active experts. */
+static const void *next_in(const experts *x, size_t i) {
+    size_t units = x->width / UNIT, next = i + 1 < x->n_active * units ? i + 1 : i;
+    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, x->a->active[next / units]);
+    return dm_weight_panel(&gate, next % units * PANELS_IN);
+}
+
+/* Piece i: 32 columns of an expert's hidden = silu(gate x) * up x, rounded, for all of its tokens. */
+static void unit_in(const experts *x, size_t i) {
     float gate[TOKENS_TOGETHER * UNIT], up[TOKENS_TOGETHER * UNIT];
-    dm_weight gate_weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_GATE_EXPS, e);
-    dm_weight up_weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_UP_EXPS, e);
+    size_t unit = i % (x->width / UNIT);
+    int32_t e = x->a->active[i / (x->width / UNIT)];
+    dm_weight gate_weight = matrix(x, DM_FFN_GATE_EXPS, e), up_weight = matrix(x, DM_FFN_UP_EXPS, e);
+    const void *ups = dm_weight_panel(&up_weight, unit * PANELS_IN), *gates = next_in(x, i);
     size_t end = (size_t)x->a->starts[e + 1];
     for (size_t first = (size_t)x->a->starts[e]; first < end; first += TOKENS_TOGETHER) {
         size_t m = end - first < TOKENS_TOGETHER ? end - first : TOKENS_TOGETHER;
         const dm_q8_block *rows = x->a->grouped_rounded + first * x->stride;
-        dm_weight_panels_product(&gate_weight, unit * PANELS, PANELS, rows, x->stride, m, gate, UNIT);
-        dm_weight_panels_product(&up_weight, unit * PANELS, PANELS, rows, x->stride, m, up, UNIT);
+        dm_weight_panels_product(&gate_weight, unit * PANELS_IN, PANELS_IN, rows, x->stride, m, gate, UNIT, ups);
+        dm_weight_panels_product(&up_weight, unit * PANELS_IN, PANELS_IN, rows, x->stride, m, up, UNIT, gates);
         dm_vector()->swiglu(gate, gate, up, m * UNIT);
         for (size_t t = 0; t < m; t++) {
             dm_quantized()->quantize(x->a->hidden_rounded + (first + t) * x->hidden_stride + unit, gate + t * UNIT, UNIT);
@@ -77,34 +92,33 @@ static void unit_in(const experts *x, int32_t e, size_t unit) {
     }
 }
 
-/* Rows of grouped that some panels of an expert's down matrix give. */
-static void panels_out(const experts *x, int32_t e, size_t panel) {
-    size_t first = (size_t)x->a->starts[e], m = (size_t)x->a->starts[e + 1] - first;
-    size_t panels = dm_panel_count(x->dim) - panel < PANELS_TOGETHER ? dm_panel_count(x->dim) - panel : PANELS_TOGETHER;
-    dm_weight weight = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
-    dm_weight_panels_product(&weight, panel, panels, x->a->hidden_rounded + first * x->hidden_stride, x->hidden_stride, m,
-                             x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim);
-}
-
 static void in_body(void *user, size_t begin, size_t end, int thread) {
-    const experts *x = user;
-    size_t units = x->width / UNIT;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        unit_in(x, x->a->active[i / units], i % units);
+        unit_in(user, i);
     }
 }
 
 static size_t pieces_out(const experts *x) {
-    return (dm_panel_count(x->dim) + PANELS_TOGETHER - 1) / PANELS_TOGETHER;
+    return (dm_panel_count(x->dim) + PANELS_OUT - 1) / PANELS_OUT;
+}
+
+/* Piece i: rows of grouped that some panels of an expert's down matrix give. */
+static void panels_out(const experts *x, size_t i) {
+    size_t pieces = pieces_out(x), panel = i % pieces * PANELS_OUT, left = dm_panel_count(x->dim) - panel;
+    int32_t e = x->a->active[i / pieces];
+    size_t first = (size_t)x->a->starts[e], m = (size_t)x->a->starts[e + 1] - first;
+    size_t next = i + 1 < x->n_active * pieces ? i + 1 : i;
+    dm_weight weight = matrix(x, DM_FFN_DOWN_EXPS, e), follows = matrix(x, DM_FFN_DOWN_EXPS, x->a->active[next / pieces]);
+    dm_weight_panels_product(
+        &weight, panel, left < PANELS_OUT ? left : PANELS_OUT, x->a->hidden_rounded + first * x->hidden_stride, x->hidden_stride,
+        m, x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim, dm_weight_panel(&follows, next % pieces * PANELS_OUT));
 }
 
 static void out_body(void *user, size_t begin, size_t end, int thread) {
-    const experts *x = user;
-    size_t pieces = pieces_out(x);
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        panels_out(x, x->a->active[i / pieces], i % pieces * PANELS_TOGETHER);
+        panels_out(user, i);
     }
 }
 
@@ -121,7 +135,7 @@ void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, s
     dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
     size_t units = x.width / UNIT, pieces = pieces_out(&x);
     size_t grain_in = dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER);
-    size_t grain_out = dm_parallel_grain(PANELS_TOGETHER * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER);
+    size_t grain_out = dm_parallel_grain(PANELS_OUT * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER);
     if (tokens_each <= FEW_TOKENS) { /* reading an expert takes longer than multiplying with it */
         grain_in = dm_parallel_run(grain_in, units, x.n_active * units, threads);
         grain_out = dm_parallel_run(grain_out, pieces, x.n_active * pieces, threads);
