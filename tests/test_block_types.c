@@ -316,7 +316,8 @@ static void test_products(void **state) {
             }
             size_t blocks = ROWS * columns / formats[f].weights;
             uint8_t *bytes = dm_alloc(blocks, formats[f].bytes);
-            float *floats = dm_alloc(2 * ROWS * columns + 2 * MOST * columns + dm_linear_scratch(columns, MOST, 1), sizeof(float));
+            float *floats =
+                dm_alloc(2 * ROWS * columns + 2 * MOST * columns + dm_linear_scratch(columns, MOST, 1), sizeof(float));
             product p = {.format = &formats[f],
                          .weight = {.data = bytes, .type = formats[f].type, .rows = ROWS, .columns = columns}};
             p.decoded = floats;
