@@ -77,10 +77,11 @@ bench: ## inference beside llama.cpp, training beside PyTorch, memory, bfloat16'
 	@scripts/deps build test bench
 	@$(MAKE) --no-print-directory peer || echo "llama.cpp could not be fetched: dilmodeli is measured alone"
 	@$(MAKE) --no-print-directory all
-	@ninja -C $(BUILD) --quiet dm-bench-tokenizer dm-bench-vector dm-bench-peak dm-bench-quantized
+	@ninja -C $(BUILD) --quiet dm-bench-tokenizer dm-bench-vector dm-bench-peak dm-bench-quantized dm-bench-tiles
 	@bench/encoding $(BUILD)
 	@$(BUILD)/bench/dm-bench-vector
 	@$(BUILD)/bench/dm-bench-quantized
+	@$(BUILD)/bench/dm-bench-tiles
 	@/usr/bin/python3 bench/inference.py $(BUILD)
 	@bench/load $(BUILD)/dilmodeli
 	@/usr/bin/python3 bench/train.py $(BUILD)

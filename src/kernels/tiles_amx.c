@@ -19,9 +19,8 @@
 
 #include "kernels/quantized_units.h"
 
-enum {
-    UNITS_TOGETHER = DM_PANEL_SUPER
-}; /* of two rows of tiles, 16 KB, and as much of activations: they fit the first-level cache */
+/* Of two rows of tiles, 16 KB, and as much of activations: they fit the first-level cache */
+enum { UNITS_TOGETHER = DM_PANEL_SUPER };
 
 _Static_assert((int)SIDE == DM_TILE_ROWS && (int)DEPTH == DM_TILE_COLUMNS && 2 * (int)SIDE == DM_TILES_TOGETHER, "one geometry");
 _Static_assert((int)SIDE == DM_PANEL_ROWS && (int)DEPTH == DM_PANEL_UNIT, "a unit of a panel is a tile");
