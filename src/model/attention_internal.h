@@ -44,7 +44,7 @@ enum {
     CHUNK_QUERIES = 64,
     CHUNK_KEYS = 256,
     STEP_BLOCK = 512, /* positions of one task; a fixed grid, so that threads do not change what is summed with what */
-    STEP_TILE = 64,   /* rows at a time, which stay in the first-level cache for the whole group of heads */
+    STEP_TILE = 64,   /* rows at a time */
 };
 
 #endif

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "kernels/vector.h"
 
 enum { Q8_BLOCK = 32 };
 
@@ -107,13 +106,6 @@ void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position,
     }
 }
 
-void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n) {
-    enum { LINE = 64, SECOND_LEVEL = 2 }; /* cache */
-    for (size_t at = 0; at < n * cache->row_bytes; at += LINE) {
-        __builtin_prefetch(rows + at, 0, SECOND_LEVEL);
-    }
-}
-
 void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, float *out) {
     if (cache->type == DM_TYPE_F16) {
         dm_vector()->f16_to_f32(out, (const uint16_t *)(const void *)rows, n * cache->stored);
@@ -122,32 +114,33 @@ void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, 
     }
 }
 
-void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, const uint8_t *rows, size_t n, const float *x) {
+void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads) {
     const dm_vector_table *vector = dm_vector();
     switch (cache->type) {
     case DM_TYPE_F16:
-        vector->rows_dot_f16(y, rows, n, x, cache->width);
+        vector->rows_dot_f16(y, ldy, rows, x, heads);
         break;
     case DM_TYPE_Q8_0:
-        vector->rows_dot_q8(y, rows, n, x, cache->width);
+        vector->rows_dot_q8(y, ldy, rows, x, heads);
         break;
     default:
-        vector->rows_dot_f32(y, rows, n, x, cache->width);
+        vector->rows_dot_f32(y, ldy, rows, x, heads);
         break;
     }
 }
 
-void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, const float *weights, const uint8_t *rows, size_t n) {
+void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                     size_t heads) {
     const dm_vector_table *vector = dm_vector();
     switch (cache->type) {
     case DM_TYPE_F16:
-        vector->rows_sum_f16(y, weights, rows, n, cache->width);
+        vector->rows_sum_f16(y, ldy, weights, ldw, rows, heads);
         break;
     case DM_TYPE_Q8_0:
-        vector->rows_sum_q8(y, weights, rows, n, cache->width);
+        vector->rows_sum_q8(y, ldy, weights, ldw, rows, heads);
         break;
     default:
-        vector->rows_sum_f32(y, weights, rows, n, cache->width);
+        vector->rows_sum_f32(y, ldy, weights, ldw, rows, heads);
         break;
     }
 }

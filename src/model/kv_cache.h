@@ -2,6 +2,7 @@
 #ifndef DM_MODEL_KV_CACHE_H
 #define DM_MODEL_KV_CACHE_H
 
+#include "kernels/vector.h"
 #include "model/config.h"
 
 /* A row is one head's key or value at one position; the rows of a head follow one another, so that attention reads memory
@@ -28,13 +29,11 @@ uint8_t *dm_kv_cache_row(const dm_kv_cache *cache, uint8_t *array, int32_t layer
 /* Stores one position of a layer: k and v are [n_heads * width]. */
 void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position, const float *k, const float *v);
 
-/* Asks for n rows, which will be read soon. */
-void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n);
 /* n rows as float32 [n, stored]. */
 void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, float *out);
-/* y[j] = rows[j] x, for n rows; x [width] */
-void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, const uint8_t *rows, size_t n, const float *x);
-/* y [width] += sum over j of weights[j] rows[j], of n rows */
-void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, const float *weights, const uint8_t *rows, size_t n);
+/* rows_dot_ and rows_sum_ of vector.h, of rows as the cache has them. */
+void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads);
+void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                     size_t heads);
 
 #endif
