@@ -556,7 +556,7 @@ static void test_rope_pairs(void **state) {
 }
 
 /* Rows of `width` numbers as a cache holds them, and the numbers that they stand for. */
-enum { CACHE_ROWS = 5, CACHE_WIDEST = 150 };
+enum { CACHE_ROWS = 67, CACHE_WIDEST = 150, CACHE_HEADS = 6 };
 
 static size_t fill_cache(int type, size_t width, uint8_t *rows, double *values) {
     size_t padded = type == 2 ? (width + 31) / 32 * 32 : width;
@@ -573,7 +573,7 @@ static size_t fill_cache(int type, size_t width, uint8_t *rows, double *values) 
                 dm_vector_scalar.f16_to_f32(&x, &half, 1);
             } else {
                 if (i % 32 == 0) {
-                    float scale = 0.01f + 0.001f * (float)(i + j);
+                    float scale = 0.01f + 0.001f * (float)((i + j) % 32);
                     dm_vector_scalar.f32_to_f16(&half, &scale, 1);
                     memcpy(rows + at, &half, sizeof half);
                     at += sizeof half;
@@ -593,33 +593,39 @@ static size_t fill_cache(int type, size_t width, uint8_t *rows, double *values) 
     return at;
 }
 
-static void check_cache_rows(const dm_vector_table *t, int type, size_t width, const uint8_t *rows, const double *values) {
-    float x[CACHE_WIDEST], y[CACHE_WIDEST + 1], weights[CACHE_ROWS], dots[CACHE_ROWS + 1];
-    for (size_t i = 0; i < width; i++) {
+static void check_cache_rows(const dm_vector_table *t, int type, const dm_cached_rows *rows, size_t heads, const double *values) {
+    enum { LDY = CACHE_WIDEST + 3, LDW = CACHE_ROWS + 2 };
+    static float x[CACHE_HEADS * CACHE_WIDEST], y[CACHE_HEADS * LDY], weights[CACHE_HEADS * LDW], dots[CACHE_HEADS * LDW];
+    size_t width = rows->width, n = rows->n;
+    for (size_t i = 0; i < heads * width; i++) {
         x[i] = normal();
-        y[i] = 0.5f;
     }
-    for (size_t j = 0; j < CACHE_ROWS; j++) {
-        weights[j] = normal();
+    for (size_t i = 0; i < heads * LDW; i++) {
+        weights[i] = normal();
+        dots[i] = 7.0f;
     }
-    dots[CACHE_ROWS] = y[width] = 7.0f; /* not to be touched */
-    (type == 0 ? t->rows_dot_f32 : type == 1 ? t->rows_dot_f16 : t->rows_dot_q8)(dots, rows, CACHE_ROWS, x, width);
-    (type == 0 ? t->rows_sum_f32 : type == 1 ? t->rows_sum_f16 : t->rows_sum_q8)(y, weights, rows, CACHE_ROWS, width);
-    for (size_t j = 0; j < CACHE_ROWS; j++) {
-        double dot = 0;
+    for (size_t i = 0; i < heads * LDY; i++) {
+        y[i] = i % LDY < width ? 0.5f : 7.0f;
+    }
+    (type == 0 ? t->rows_dot_f32 : type == 1 ? t->rows_dot_f16 : t->rows_dot_q8)(dots, LDW, rows, x, heads);
+    (type == 0 ? t->rows_sum_f32 : type == 1 ? t->rows_sum_f16 : t->rows_sum_q8)(y, LDY, weights, LDW, rows, heads);
+    for (size_t h = 0; h < heads; h++) {
+        for (size_t j = 0; j < n; j++) {
+            double dot = 0;
+            for (size_t i = 0; i < width; i++) {
+                dot += values[j * width + i] * (double)x[h * width + i];
+            }
+            assert_true(fabs((double)dots[h * LDW + j] - dot) < 1e-5 * (1.0 + sqrt((double)width)));
+        }
         for (size_t i = 0; i < width; i++) {
-            dot += values[j * width + i] * (double)x[i];
+            double sum = 0.5;
+            for (size_t j = 0; j < n; j++) {
+                sum += (double)weights[h * LDW + j] * values[j * width + i];
+            }
+            assert_true(fabs((double)y[h * LDY + i] - sum) < 1e-5 * (1.0 + sqrt((double)n)));
         }
-        assert_true(fabs((double)dots[j] - dot) < 1e-5 * (1.0 + sqrt((double)width)));
+        assert_true(dots[h * LDW + n] == 7.0f && y[h * LDY + width] == 7.0f); /* not to be touched */
     }
-    for (size_t i = 0; i < width; i++) {
-        double sum = 0.5;
-        for (size_t j = 0; j < CACHE_ROWS; j++) {
-            sum += (double)weights[j] * values[j * width + i];
-        }
-        assert_true(fabs((double)y[i] - sum) < 1e-5);
-    }
-    assert_true(dots[CACHE_ROWS] == 7.0f && y[width] == 7.0f);
 }
 
 static void test_cache_rows(void **state) {
@@ -632,8 +638,11 @@ static void test_cache_rows(void **state) {
             uint8_t *exact = malloc(bytes); /* so that a sanitizer sees a read past the end */
             assert_non_null(exact);
             memcpy(exact, rows, bytes);
-            for (size_t t = 0; t < n_tables; t++) {
-                check_cache_rows(tables[t], type, width, exact, values);
+            for (size_t n = 1; n <= CACHE_ROWS; n += n < 5 ? 1 : 31) { /* the last of them */
+                dm_cached_rows few = {exact + (CACHE_ROWS - n) * (bytes / CACHE_ROWS), n, width, exact};
+                for (size_t t = 0; t < n_tables; t++) {
+                    check_cache_rows(tables[t], type, &few, 1 + (width + n) % CACHE_HEADS, values + (CACHE_ROWS - n) * width);
+                }
             }
             free(exact);
         }

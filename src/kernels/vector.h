@@ -19,6 +19,14 @@ typedef struct dm_adamw {
     float grad_scale;               /* multiplies every gradient: clipping, accumulation */
 } dm_adamw;
 
+/* Rows of a key and value cache, one after another: float32, float16, or blocks of 32 8-bit numbers as GGUF's Q8_0 has
+ * them, the last one filled up with zeros. */
+typedef struct dm_cached_rows {
+    const void *data;
+    size_t n, width;   /* rows, numbers in each */
+    const void *ahead; /* as many bytes that are read soon and asked for meanwhile; or NULL */
+} dm_cached_rows;
+
 typedef struct dm_vector_table {
     const char *isa; /* "scalar", "avx2", "avx512", "neon" */
 
@@ -76,15 +84,14 @@ typedef struct dm_vector_table {
     /* Softmax's backward inside attention: ds[i] = p[i] * (dp[i] - delta) * scale. In place on dp allowed. */
     void (*softmax_backward)(float *ds, const float *p, const float *dp, float delta, float scale, size_t n);
 
-    /* Rows of a key and value cache, n of them of `width` numbers, one after another: float32, float16, or blocks of 32
-     * 8-bit numbers as GGUF's Q8_0 has them, the last one filled up with zeros. y[j] = sum over i of rows[j][i] x[i]. */
-    void (*rows_dot_f32)(float *y, const void *rows, size_t n, const float *x, size_t width);
-    void (*rows_dot_f16)(float *y, const void *rows, size_t n, const float *x, size_t width);
-    void (*rows_dot_q8)(float *y, const void *rows, size_t n, const float *x, size_t width);
-    /* y[width] += sum over j of weights[j] rows[j] */
-    void (*rows_sum_f32)(float *y, const float *weights, const void *rows, size_t n, size_t width);
-    void (*rows_sum_f16)(float *y, const float *weights, const void *rows, size_t n, size_t width);
-    void (*rows_sum_q8)(float *y, const float *weights, const void *rows, size_t n, size_t width);
+    /* y[h][j] = sum over i of rows[j][i] x[h][i], for `heads` x of [width] one after another; ldy floats between the y */
+    void (*rows_dot_f32)(float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads);
+    void (*rows_dot_f16)(float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads);
+    void (*rows_dot_q8)(float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads);
+    /* y[h][width] += sum over j of weights[h][j] rows[j]; ldw floats between the weights of two heads */
+    void (*rows_sum_f32)(float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows, size_t heads);
+    void (*rows_sum_f16)(float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows, size_t heads);
+    void (*rows_sum_q8)(float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows, size_t heads);
 
     /* One AdamW step (Loshchilov and Hutter 2019): g' = grad_scale g; m, v, w in place. */
     void (*adamw)(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n);

@@ -19,6 +19,7 @@
  * that one addition need not wait for the last.
  */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "kernels/vector_tables.h"
@@ -459,14 +460,6 @@ static void row_softmax_backward(float *ds, const float *p, const float *dp, flo
 
 /* ---- Rows of a cache ---- */
 
-ALWAYS_INLINE vf load_f32_row(const void *row, size_t i, size_t k) {
-    return load((const float *)row + i, k);
-}
-
-ALWAYS_INLINE vf load_f16_row(const void *row, size_t i, size_t k) {
-    return v_from_f16(load_half((const uint16_t *)row + i, k));
-}
-
 /* LANES of a block's 8-bit numbers. */
 #ifdef v_from_i8
 #define load_bytes(p) v_from_i8(p)
@@ -487,98 +480,265 @@ ALWAYS_INLINE vf block_scale(const uint8_t *block) {
     return v_from_f16((vh){0} + bits);
 }
 
-enum { Q8_BLOCK = 32, Q8_BYTES = 34, SUMS = 4 };
+typedef enum cached { CACHED_F32, CACHED_F16, CACHED_Q8 } cached;
 
-/* y = sum of rows, `SUMS` vectors of it at a time in registers. */
-#define CACHE_ROWS(type, row_bytes)                                                                                              \
-    static void row_rows_dot_##type(float *y, const void *rows, size_t n, const float *x, size_t width) {                        \
-        for (size_t j = 0; j < n; j++) {                                                                                         \
-            const void *row = (const uint8_t *)rows + j * (row_bytes);                                                           \
-            vf sum = {0};                                                                                                        \
-            SWEEP(i, k, width, { sum = v_fma(load_##type##_row(row, i, k), load(x + i, k), sum); });                             \
-            y[j] = horizontal_sum(sum);                                                                                          \
+enum {
+    Q8_BLOCK = 32,
+    Q8_BYTES = 34,
+    ROWS = 4,                   /* whose sums are brought together in one go */
+    HEADS = LANES == 8 ? 2 : 4, /* that share a loaded row; 8 lanes come with half as many registers */
+    STRIP = 4,                  /* vectors of a sum in registers */
+    STRIP_BLOCKS = (STRIP * LANES + Q8_BLOCK - 1) / Q8_BLOCK,
+    TILE = 64, /* rows whose scales are widened together */
+};
+
+ALWAYS_INLINE size_t cached_bytes(cached kind, size_t width) {
+    return kind == CACHED_F32   ? width * sizeof(float)
+           : kind == CACHED_F16 ? width * sizeof(uint16_t)
+                                : (width + Q8_BLOCK - 1) / Q8_BLOCK * Q8_BYTES;
+}
+
+ALWAYS_INLINE const uint8_t *block_of(const uint8_t *row, size_t i) {
+    return row + i / Q8_BLOCK * Q8_BYTES;
+}
+
+/* Numbers i .. i + k - 1 of a row; 8-bit ones without their scale. */
+ALWAYS_INLINE vf load_cached(cached kind, const uint8_t *row, size_t i, size_t k) {
+    if (kind == CACHED_F32) {
+        return load((const float *)(const void *)row + i, k);
+    }
+    if (kind == CACHED_F16) {
+        return v_from_f16(load_half((const uint16_t *)(const void *)row + i, k));
+    }
+    return load_bytes(block_of(row, i) + 2 + i % Q8_BLOCK);
+}
+
+/* Asks for what lies as far behind rows->ahead as row j behind the first row: a little with every row, for the processor
+ * has few requests on their way at once and would wait for a whole tile's. */
+ALWAYS_INLINE void ask_ahead(const dm_cached_rows *rows, size_t j, size_t row_bytes) {
+    enum { LINE = 64, SECOND_LEVEL = 2 }; /* cache */
+    if (rows->ahead != NULL) {
+        size_t end = (j + 1) * row_bytes;
+        for (size_t at = (j * row_bytes + LINE - 1) / LINE * LINE; at < end; at += LINE) {
+            __builtin_prefetch((const uint8_t *)rows->ahead + at, 0, SECOND_LEVEL);
+        }
+    }
+}
+
+/* Lanes i, j of a and k, l of b, of every four lanes. */
+#define FOURS_(n, i, j, k, l) (n) + (i), (n) + (j), (n) + (k) + LANES, (n) + (l) + LANES
+#if LANES == 16
+#define FOURS(a, b, i, j, k, l)                                                                                                  \
+    __builtin_shufflevector(a, b, FOURS_(0, i, j, k, l), FOURS_(4, i, j, k, l), FOURS_(8, i, j, k, l), FOURS_(12, i, j, k, l))
+#elif LANES == 8
+#define FOURS(a, b, i, j, k, l) __builtin_shufflevector(a, b, FOURS_(0, i, j, k, l), FOURS_(4, i, j, k, l))
+#else
+#define FOURS(a, b, i, j, k, l) __builtin_shufflevector(a, b, FOURS_(0, i, j, k, l))
+#endif
+
+/* The sums of four vectors, transposed as they are added: a quarter of the work of one after another. */
+ALWAYS_INLINE v4 horizontal_sums(const vf v[ROWS]) {
+    vf ab = FOURS(v[0], v[1], 0, 1, 0, 1) + FOURS(v[0], v[1], 2, 3, 2, 3);
+    vf cd = FOURS(v[2], v[3], 0, 1, 0, 1) + FOURS(v[2], v[3], 2, 3, 2, 3);
+    vf all = FOURS(ab, cd, 0, 2, 0, 2) + FOURS(ab, cd, 1, 3, 1, 3);
+#if LANES == 16
+    v8 eight = __builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif LANES == 8
+    v8 eight = all;
+#endif
+#if LANES >= 8
+    return __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+    return all;
+#endif
+}
+
+/* sums[h][j] += numbers i .. i + k - 1 of rows[j] times those of x[h] */
+ALWAYS_INLINE void dot_columns(cached kind, vf sums[HEADS][ROWS], const uint8_t *const rows[ROWS], const vf scales[ROWS],
+                               const float *x, size_t ldx, size_t heads, size_t i, size_t k) {
+    vf numbers[ROWS];
+#pragma GCC unroll 4
+    for (int j = 0; j < ROWS; j++) {
+        numbers[j] = load_cached(kind, rows[j], i, k);
+        numbers[j] = kind == CACHED_Q8 ? numbers[j] * scales[j] : numbers[j];
+    }
+#pragma GCC unroll 4
+    for (size_t h = 0; h < heads; h++) {
+        vf xi = load(x + h * ldx + i, k);
+#pragma GCC unroll 4
+        for (int j = 0; j < ROWS; j++) {
+            sums[h][j] = v_fma(numbers[j], xi, sums[h][j]);
+        }
+    }
+}
+
+/* Numbers i .. of one block's width, or the `left` that there are. */
+ALWAYS_INLINE void dot_block(cached kind, vf sums[HEADS][ROWS], const uint8_t *const rows[ROWS], const float *x, size_t ldx,
+                             size_t heads, size_t i, size_t left) {
+    vf scales[ROWS] = {{0}};
+#pragma GCC unroll 4
+    for (int j = 0; j < ROWS && kind == CACHED_Q8; j++) {
+        scales[j] = block_scale(block_of(rows[j], i));
+    }
+    SWEEP(at, k, left, { dot_columns(kind, sums, rows, scales, x, ldx, heads, i + at, k); });
+}
+
+/* y[h][0 .. n - 1] = the rows times x[h], n of 1 to ROWS. */
+ALWAYS_INLINE void dot_rows(cached kind, float *y, size_t ldy, const uint8_t *const rows[ROWS], size_t n, const float *x,
+                            size_t width, size_t heads) {
+    vf sums[HEADS][ROWS] = {{{0}}};
+    size_t i = 0;
+    for (; i + Q8_BLOCK <= width; i += Q8_BLOCK) {
+        dot_block(kind, sums, rows, x, width, heads, i, Q8_BLOCK);
+    }
+    if (i < width) {
+        dot_block(kind, sums, rows, x, width, heads, i, width - i);
+    }
+#pragma GCC unroll 4
+    for (size_t h = 0; h < heads; h++) {
+        v4 four = horizontal_sums(sums[h]);
+        memcpy(y + h * ldy, &four, n * sizeof *y);
+    }
+}
+
+/* What is left of the rows at the end goes through the same arithmetic with the last row repeated. */
+ALWAYS_INLINE void dot_heads(cached kind, float *y, size_t ldy, const dm_cached_rows *rows, const float *x, bool ask,
+                             size_t heads) {
+    size_t row_bytes = cached_bytes(kind, rows->width);
+    for (size_t j = 0; j < rows->n; j += ROWS) {
+        const uint8_t *first = (const uint8_t *)rows->data + j * row_bytes;
+        size_t last = rows->n - j - 1;
+        if (ask) {
+            ask_ahead(rows, j / ROWS, ROWS * row_bytes);
+        }
+        if (last >= ROWS - 1) {
+            const uint8_t *four[ROWS] = {first, first + row_bytes, first + 2 * row_bytes, first + 3 * row_bytes};
+            dot_rows(kind, y + j, ldy, four, ROWS, x, rows->width, heads);
+        } else {
+            const uint8_t *end = first + last * row_bytes;
+            const uint8_t *four[ROWS] = {first, last > 0 ? first + row_bytes : end, end, end};
+            dot_rows(kind, y + j, ldy, four, last + 1, x, rows->width, heads);
+        }
+    }
+}
+
+/* Numbers i .. of the sums, `vectors` of LANES or one of k. The weight of row j for number i's block: at
+ * weights[(b * heads + h) * ldw + j], where b counts the strip's blocks of 8-bit numbers and is 0 for other kinds. */
+ALWAYS_INLINE void sum_strip(cached kind, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                             size_t from, size_t n, bool ask, size_t heads, size_t i, size_t k, size_t vectors) {
+    vf sums[HEADS][STRIP];
+    size_t row_bytes = cached_bytes(kind, rows->width);
+    const uint8_t *row = (const uint8_t *)rows->data + from * row_bytes;
+#pragma GCC unroll 4
+    for (size_t h = 0; h < heads; h++) {
+#pragma GCC unroll 4
+        for (size_t l = 0; l < vectors; l++) {
+            sums[h][l] = load(y + h * ldy + i + l * LANES, k);
+        }
+    }
+    for (size_t j = 0; j < n; j++, row += row_bytes) {
+        if (ask) {
+            ask_ahead(rows, from + j, row_bytes);
+        }
+#pragma GCC unroll 4
+        for (size_t l = 0; l < vectors; l++) {
+            vf numbers = load_cached(kind, row, i + l * LANES, k);
+            size_t b = kind == CACHED_Q8 ? l * LANES / Q8_BLOCK : 0;
+#pragma GCC unroll 4
+            for (size_t h = 0; h < heads; h++) {
+                sums[h][l] = v_fma(splat(weights[(b * heads + h) * ldw + j]), numbers, sums[h][l]);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t h = 0; h < heads; h++) {
+#pragma GCC unroll 4
+        for (size_t l = 0; l < vectors; l++) {
+            store(y + h * ldy + i + l * LANES, sums[h][l], k);
+        }
+    }
+}
+
+/* out[h][TILE] = the weights of n rows, at most TILE, times the scales of their block at `block` */
+ALWAYS_INLINE void fold_scales(float *out, const float *weights, size_t ldw, const uint8_t *block, size_t row_bytes, size_t n,
+                               size_t heads) {
+    uint16_t halves[TILE];
+    float scales[TILE];
+    for (size_t j = 0; j < n; j++) {
+        memcpy(&halves[j], block + j * row_bytes, sizeof *halves);
+    }
+    SWEEP(j, k, n, { store(scales + j, v_from_f16(load_half(halves + j, k)), k); });
+    for (size_t h = 0; h < heads; h++) {
+        SWEEP(j, k, n, { store(out + h * TILE + j, load(weights + h * ldw + j, k) * load(scales + j, k), k); });
+    }
+}
+
+/* Rows from .. from + TILE - 1. */
+ALWAYS_INLINE void sum_tile(cached kind, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                            size_t from, bool ask, size_t heads) {
+    float folded[STRIP_BLOCKS * HEADS * TILE];
+    size_t width = rows->width, row_bytes = cached_bytes(kind, width), step;
+    size_t n = rows->n - from < TILE ? rows->n - from : TILE;
+    const uint8_t *row = (const uint8_t *)rows->data + from * row_bytes;
+    for (size_t i = 0; i < width; i += step) {
+        bool whole = i + STRIP * LANES <= width;
+        step = whole ? STRIP * LANES : LANES;
+        const float *w = weights;
+        size_t ld = ldw;
+        if (kind == CACHED_Q8) {
+            for (size_t b = 0; b * Q8_BLOCK < step; b++) {
+                fold_scales(folded + b * heads * TILE, weights, ldw, block_of(row, i) + b * Q8_BYTES, row_bytes, n, heads);
+            }
+            w = folded;
+            ld = TILE;
+        }
+        if (whole) {
+            sum_strip(kind, y, ldy, w, ld, rows, from, n, ask && i == 0, heads, i, LANES, STRIP);
+        } else {
+            sum_strip(kind, y, ldy, w, ld, rows, from, n, ask && i == 0, heads, i, width - i < LANES ? width - i : LANES, 1);
+        }
+    }
+}
+
+ALWAYS_INLINE void sum_heads(cached kind, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                             bool ask, size_t heads) {
+    for (size_t j = 0; j < rows->n; j += TILE) {
+        sum_tile(kind, y, ldy, weights + j, ldw, rows, j, ask, heads);
+    }
+}
+
+/* f(..., heads) of up to HEADS of those that are left, how many being known when compiling. */
+#define BY_HEADS(left, f, ...)                                                                                                   \
+    do {                                                                                                                         \
+        if ((left) >= HEADS) {                                                                                                   \
+            f(__VA_ARGS__, HEADS);                                                                                               \
+        } else if ((left) == 1) {                                                                                                \
+            f(__VA_ARGS__, 1);                                                                                                   \
+        } else if ((left) == 2) {                                                                                                \
+            f(__VA_ARGS__, 2);                                                                                                   \
+        } else {                                                                                                                 \
+            f(__VA_ARGS__, HEADS < 3 ? HEADS : 3);                                                                               \
+        }                                                                                                                        \
+    } while (0)
+
+#define CACHED_ROWS(type, kind)                                                                                                  \
+    static void row_rows_dot_##type(float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads) {            \
+        size_t width = rows->width;                                                                                              \
+        for (size_t h = 0; h < heads; h += HEADS) {                                                                              \
+            BY_HEADS(heads - h, dot_heads, kind, y + h * ldy, ldy, rows, x + h * width, h == 0);                                 \
         }                                                                                                                        \
     }                                                                                                                            \
-    static void row_rows_sum_##type(float *y, const float *weights, const void *rows, size_t n, size_t width) {                  \
-        size_t i = 0;                                                                                                            \
-        for (; i + SUMS * LANES <= width; i += SUMS * LANES) {                                                                   \
-            vf a = load(y + i, LANES), b = load(y + i + LANES, LANES);                                                           \
-            vf c = load(y + i + 2 * LANES, LANES), d = load(y + i + 3 * LANES, LANES);                                           \
-            for (size_t j = 0; j < n; j++) {                                                                                     \
-                const void *row = (const uint8_t *)rows + j * (row_bytes);                                                       \
-                vf p = splat(weights[j]);                                                                                        \
-                a = v_fma(p, load_##type##_row(row, i, LANES), a);                                                               \
-                b = v_fma(p, load_##type##_row(row, i + LANES, LANES), b);                                                       \
-                c = v_fma(p, load_##type##_row(row, i + 2 * LANES, LANES), c);                                                   \
-                d = v_fma(p, load_##type##_row(row, i + 3 * LANES, LANES), d);                                                   \
-            }                                                                                                                    \
-            store(y + i, a, LANES);                                                                                              \
-            store(y + i + LANES, b, LANES);                                                                                      \
-            store(y + i + 2 * LANES, c, LANES);                                                                                  \
-            store(y + i + 3 * LANES, d, LANES);                                                                                  \
-        }                                                                                                                        \
-        for (; i < width; i += LANES) {                                                                                          \
-            size_t k = width - i < LANES ? width - i : LANES;                                                                    \
-            vf a = load(y + i, k);                                                                                               \
-            for (size_t j = 0; j < n; j++) {                                                                                     \
-                const void *row = (const uint8_t *)rows + j * (row_bytes);                                                       \
-                a = v_fma(splat(weights[j]), load_##type##_row(row, i, k), a);                                                   \
-            }                                                                                                                    \
-            store(y + i, a, k);                                                                                                  \
+    static void row_rows_sum_##type(float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,          \
+                                    size_t heads) {                                                                              \
+        for (size_t h = 0; h < heads; h += HEADS) {                                                                              \
+            BY_HEADS(heads - h, sum_heads, kind, y + h * ldy, ldy, weights + h * ldw, ldw, rows, h == 0);                        \
         }                                                                                                                        \
     }
 
-CACHE_ROWS(f32, width * sizeof(float))
-CACHE_ROWS(f16, width * sizeof(uint16_t))
-
-/* sum += block times x, of which only the first `left` numbers are there */
-ALWAYS_INLINE vf add_block(vf sum, const uint8_t *block, const float *x, size_t left) {
-    vf part = {0};
-    SWEEP(i, k, left, { part = v_fma(load_bytes(block + 2 + i), load(x + i, k), part); });
-    return v_fma(part, block_scale(block), sum);
-}
-
-static void row_rows_dot_q8(float *y, const void *rows, size_t n, const float *x, size_t width) {
-    const uint8_t *block = rows;
-    for (size_t j = 0; j < n; j++) {
-        vf sum = {0};
-        size_t i = 0;
-        for (; i + Q8_BLOCK <= width; i += Q8_BLOCK, block += Q8_BYTES) {
-            sum = add_block(sum, block, x + i, Q8_BLOCK);
-        }
-        if (i < width) {
-            sum = add_block(sum, block, x + i, width - i);
-            block += Q8_BYTES;
-        }
-        y[j] = horizontal_sum(sum);
-    }
-}
-
-/* y [left] += the same block of all rows, `stride` bytes apart. */
-ALWAYS_INLINE void sum_blocks(float *y, const float *weights, const uint8_t *block, size_t n, size_t stride, size_t left) {
-    vf sums[Q8_BLOCK / LANES];
-    for (size_t l = 0; l < Q8_BLOCK / LANES; l++) {
-        sums[l] = (vf){0};
-    }
-    for (size_t j = 0; j < n; j++, block += stride) {
-        vf p = weights[j] * block_scale(block);
-        for (size_t l = 0; l < Q8_BLOCK / LANES; l++) {
-            sums[l] = v_fma(p, load_bytes(block + 2 + l * LANES), sums[l]);
-        }
-    }
-    for (size_t l = 0; l < Q8_BLOCK / LANES && l * LANES < left; l++) {
-        size_t k = left - l * LANES < LANES ? left - l * LANES : LANES;
-        store(y + l * LANES, load(y + l * LANES, k) + sums[l], k);
-    }
-}
-
-static void row_rows_sum_q8(float *y, const float *weights, const void *rows, size_t n, size_t width) {
-    const uint8_t *block = rows;
-    size_t stride = (width + Q8_BLOCK - 1) / Q8_BLOCK * Q8_BYTES;
-    for (size_t i = 0; i < width; i += Q8_BLOCK, block += Q8_BYTES) {
-        sum_blocks(y + i, weights, block, n, stride, width - i < Q8_BLOCK ? width - i : Q8_BLOCK);
-    }
-}
+CACHED_ROWS(f32, CACHED_F32)
+CACHED_ROWS(f16, CACHED_F16)
+CACHED_ROWS(q8, CACHED_Q8)
 
 static void row_adamw(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n) {
     const float beta1 = step->beta1, beta2 = step->beta2, eps = step->eps;

@@ -280,26 +280,30 @@ static float cached_q8(const void *rows, size_t j, size_t i, size_t width) {
     return dm_f16_value(scale) * (float)(int8_t)block[2 + i % Q8_BLOCK];
 }
 
-#define CACHE_ROWS(type)                                                                                                         \
-    static void rows_dot_##type(float *y, const void *rows, size_t n, const float *x, size_t width) {                            \
-        for (size_t j = 0; j < n; j++) {                                                                                         \
-            y[j] = 0.0f;                                                                                                         \
-            for (size_t i = 0; i < width; i++) {                                                                                 \
-                y[j] += cached_##type(rows, j, i, width) * x[i];                                                                 \
+#define CACHED_ROWS(type)                                                                                                        \
+    static void rows_dot_##type(float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads) {                \
+        for (size_t at = 0; at < heads * rows->n; at++) {                                                                        \
+            size_t h = at / rows->n, j = at % rows->n;                                                                           \
+            float dot = 0.0f;                                                                                                    \
+            for (size_t i = 0; i < rows->width; i++) {                                                                           \
+                dot += cached_##type(rows->data, j, i, rows->width) * x[h * rows->width + i];                                    \
             }                                                                                                                    \
+            y[h * ldy + j] = dot;                                                                                                \
         }                                                                                                                        \
     }                                                                                                                            \
-    static void rows_sum_##type(float *y, const float *weights, const void *rows, size_t n, size_t width) {                      \
-        for (size_t j = 0; j < n; j++) {                                                                                         \
-            for (size_t i = 0; i < width; i++) {                                                                                 \
-                y[i] += weights[j] * cached_##type(rows, j, i, width);                                                           \
+    static void rows_sum_##type(float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,              \
+                                size_t heads) {                                                                                  \
+        for (size_t at = 0; at < heads * rows->n; at++) {                                                                        \
+            size_t h = at / rows->n, j = at % rows->n;                                                                           \
+            for (size_t i = 0; i < rows->width; i++) {                                                                           \
+                y[h * ldy + i] += weights[h * ldw + j] * cached_##type(rows->data, j, i, rows->width);                           \
             }                                                                                                                    \
         }                                                                                                                        \
     }
 
-CACHE_ROWS(f32)
-CACHE_ROWS(f16)
-CACHE_ROWS(q8)
+CACHED_ROWS(f32)
+CACHED_ROWS(f16)
+CACHED_ROWS(q8)
 
 static void adamw(float *w, float *m, float *v, const float *g, const dm_adamw *step, size_t n) {
     for (size_t i = 0; i < n; i++) {

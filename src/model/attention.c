@@ -9,7 +9,7 @@ static size_t widened(const dm_attention_shape *shape) {
 size_t dm_attention_scratch(const dm_attention_shape *shape) {
     size_t group = shape->n_heads / shape->n_kv_heads;
     size_t chunk = CHUNK_QUERIES * CHUNK_KEYS + 2 * group * CHUNK_QUERIES + 2 * CHUNK_KEYS * widened(shape);
-    size_t step = group * STEP_BLOCK + STEP_TILE * widened(shape);
+    size_t step = group * STEP_BLOCK;
     size_t tiles = dm_attention_tiles_scratch(shape);
     size_t most = chunk > step ? chunk : step;
     most = most > tiles ? most : tiles;

@@ -42,9 +42,9 @@ void dm_attention_tiles(const dm_attention_shape *shape, const dm_attention_run 
 
 enum {
     CHUNK_QUERIES = 64,
-    CHUNK_KEYS = 256,
-    STEP_BLOCK = 512, /* positions of one task; a fixed grid, so that threads do not change what is summed with what */
-    STEP_TILE = 64,   /* rows at a time, which stay in the first-level cache for the whole group of heads */
+    CHUNK_KEYS = DM_KV_BLOCK / 2, /* from multiples of it on, so that they lie together */
+    STEP_BLOCK = DM_KV_BLOCK,     /* positions of one task; a fixed grid, so that threads do not change what is summed */
+    STEP_TILE = 64,               /* rows at a time */
 };
 
 #endif

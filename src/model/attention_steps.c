@@ -8,8 +8,8 @@
 #include "model/attention_internal.h"
 
 enum {
-    WORTH_WIDENING = 3, /* heads of a group from which on a tile is widened once for all of them */
     HEADS_IN_A_RUN = 4, /* that a thread takes one after another: the next one's keys are asked for early */
+    AHEAD = 16 << 10,   /* bytes between what is asked for and what is worked on: memory's answer takes that long */
 };
 
 /* Positions from .. to - 1 that the new token of a run sees. */
@@ -33,87 +33,65 @@ static float *partial_of(const dm_attention_shape *s, const dm_attention_run *ru
 
 /* One kv head's work on one block. */
 typedef struct task {
-    const dm_attention_shape *shape;
     const dm_attention_run *run;
-    size_t kv_head, group; /* heads kv_head * group .. + group - 1 */
-    span seen;             /* positions within the block */
-    bool widen;
-    float *scores; /* [group, STEP_BLOCK] */
-    float *tile;   /* [STEP_TILE, width] */
+    size_t kv_head, block;
+    span seen; /* positions within the block */
 } task;
 
-/* scores = q k, tile by tile, each for the whole group. The values are asked for meanwhile: two streams from memory bring
- * more than one. */
-static void score(const task *t) {
-    const dm_kv_cache *cache = t->run->cache;
-    size_t width = t->shape->width;
-    for (size_t at = t->seen.from; at < t->seen.to; at += STEP_TILE) {
-        size_t n = t->seen.to - at < STEP_TILE ? t->seen.to - at : STEP_TILE;
-        const uint8_t *rows = dm_kv_cache_row(cache, cache->keys, t->shape->layer, t->kv_head, at);
-        dm_kv_cache_fetch(cache, dm_kv_cache_row(cache, cache->values, t->shape->layer, t->kv_head, at), n);
-        if (t->widen) {
-            dm_kv_cache_widen(cache, rows, n, t->tile);
-        }
-        for (size_t g = 0; g < t->group; g++) {
-            float *scores = t->scores + g * STEP_BLOCK + (at - t->seen.from);
-            const float *q = t->run->q + (t->kv_head * t->group + g) * width;
-            if (t->widen) {
-                dm_vector()->rows_dot_f32(scores, t->tile, n, q, width);
-            } else {
-                dm_kv_cache_dot(cache, scores, rows, n, q);
-            }
-        }
-    }
-}
-
-/* partial += weights v, tile by tile, each for the whole group. Meanwhile the next head's keys are asked for. */
-static void add_values(const task *t, float *partial, size_t stride) {
-    const dm_kv_cache *cache = t->run->cache;
-    size_t width = t->shape->width;
-    for (size_t at = t->seen.from; at < t->seen.to; at += STEP_TILE) {
-        size_t n = t->seen.to - at < STEP_TILE ? t->seen.to - at : STEP_TILE;
-        const uint8_t *rows = dm_kv_cache_row(cache, cache->values, t->shape->layer, t->kv_head, at);
-        if (t->kv_head + 1 < t->shape->n_kv_heads) {
-            dm_kv_cache_fetch(cache, dm_kv_cache_row(cache, cache->keys, t->shape->layer, t->kv_head + 1, at), n);
-        }
-        if (t->widen) {
-            dm_kv_cache_widen(cache, rows, n, t->tile);
-        }
-        for (size_t g = 0; g < t->group; g++) {
-            const float *weights = t->scores + g * STEP_BLOCK + (at - t->seen.from);
-            if (t->widen) {
-                dm_vector()->rows_sum_f32(partial + g * stride, weights, t->tile, n, width);
-            } else {
-                dm_kv_cache_sum(cache, partial + g * stride, weights, rows, n);
-            }
-        }
-    }
-}
-
-/* Block number `at` of those that the run sees. */
-static void attend_block(const dm_attention_shape *s, const dm_attention_run *run, size_t kv_head, size_t at, float *scratch) {
-    const dm_vector_table *vector = dm_vector();
-    const float scale = 1.0f / sqrtf((float)s->width);
-    size_t group = s->n_heads / s->n_kv_heads;
+static task task_of(const dm_attention_shape *s, const dm_attention_run *run, size_t kv_head, size_t at) {
     span all = seen_by(s, run);
-    size_t block = all.from / STEP_BLOCK + at;
-    task t = {
-        .shape = s, .run = run, .kv_head = kv_head, .group = group, .scores = scratch, .tile = scratch + group * STEP_BLOCK};
-    t.seen.from = block * STEP_BLOCK > all.from ? block * STEP_BLOCK : all.from;
-    t.seen.to = (block + 1) * STEP_BLOCK < all.to ? (block + 1) * STEP_BLOCK : all.to;
-    t.widen = group >= WORTH_WIDENING && run->cache->type != DM_TYPE_F32 && run->cache->stored == s->width;
-    size_t n = t.seen.to - t.seen.from;
-    size_t stride = blocks_of(all) * (s->width + 2);
-    float *first = partial_of(s, run, kv_head * group, at);
-    score(&t);
+    size_t from = (all.from / STEP_BLOCK + at) * STEP_BLOCK, to = from + STEP_BLOCK;
+    return (task){run, kv_head, at, {from > all.from ? from : all.from, to < all.to ? to : all.to}};
+}
+
+static size_t tiles_of(const task *t) {
+    return (t->seen.to - t->seen.from + STEP_TILE - 1) / STEP_TILE;
+}
+
+/* Tile number `at` of a task's keys and, after them, values; number 0 and so on of the next task's, if any, after those. */
+static const uint8_t *tile_of(const dm_attention_shape *s, const task *t, const task *next, size_t at) {
+    size_t tiles = tiles_of(t);
+    if (at >= 2 * tiles) {
+        return next != NULL && at - 2 * tiles < tiles_of(next) ? tile_of(s, next, NULL, at - 2 * tiles) : NULL;
+    }
+    const dm_kv_cache *cache = t->run->cache;
+    size_t position = t->seen.from + at % tiles * STEP_TILE;
+    return dm_kv_cache_row(cache, at < tiles ? cache->keys : cache->values, s->layer, t->kv_head, position);
+}
+
+/* Tile number `at`, and what lies AHEAD of it. */
+static dm_cached_rows rows_of(const dm_attention_shape *s, const task *t, const task *next, size_t at) {
+    size_t left = t->seen.to - t->seen.from - at % tiles_of(t) * STEP_TILE;
+    size_t tile_bytes = STEP_TILE * t->run->cache->row_bytes;
+    return (dm_cached_rows){.data = tile_of(s, t, NULL, at),
+                            .n = left < STEP_TILE ? left : STEP_TILE,
+                            .width = s->width,
+                            .ahead = tile_of(s, t, next, at + (AHEAD + tile_bytes - 1) / tile_bytes)};
+}
+
+/* scores [group, STEP_BLOCK] = q k, tile by tile, then weights; partial += weights v. */
+static void attend_block(const dm_attention_shape *s, const task *t, const task *next, float *scores) {
+    const dm_vector_table *vector = dm_vector();
+    const dm_kv_cache *cache = t->run->cache;
+    const float scale = 1.0f / sqrtf((float)s->width);
+    size_t group = s->n_heads / s->n_kv_heads, n = t->seen.to - t->seen.from, tiles = tiles_of(t);
+    size_t stride = blocks_of(seen_by(s, t->run)) * (s->width + 2);
+    float *first = partial_of(s, t->run, t->kv_head * group, t->block);
+    const float *q = t->run->q + t->kv_head * group * s->width;
+    for (size_t at = 0; at < tiles; at++) {
+        dm_cached_rows keys = rows_of(s, t, next, at);
+        dm_kv_cache_dot(cache, scores + at * STEP_TILE, STEP_BLOCK, &keys, q, group);
+    }
     for (size_t g = 0; g < group; g++) {
-        float *scores = t.scores + g * STEP_BLOCK;
         float *partial = first + g * stride;
         memset(partial, 0, s->width * sizeof *partial);
-        partial[s->width] = scale * vector->max(scores, n);
-        partial[s->width + 1] = vector->exp_sum(scores, scale, partial[s->width], n);
+        partial[s->width] = scale * vector->max(scores + g * STEP_BLOCK, n);
+        partial[s->width + 1] = vector->exp_sum(scores + g * STEP_BLOCK, scale, partial[s->width], n);
     }
-    add_values(&t, first, stride);
+    for (size_t at = 0; at < tiles; at++) {
+        dm_cached_rows values = rows_of(s, t, next, tiles + at);
+        dm_kv_cache_sum(cache, first, stride, scores + at * STEP_TILE, STEP_BLOCK, &values, group);
+    }
 }
 
 /* out = the blocks' sums, each by the weight that its maximum gives it, in the order of the blocks */
@@ -142,16 +120,28 @@ typedef struct steps {
     float *scratch;
 } steps;
 
-static void blocks_body(void *user, size_t begin, size_t end, int thread) {
-    const steps *it = user;
+/* Task number i of those from `i` to `end` - 1 that there is, in *out; its number, or `end`. Blocks outermost: the long
+ * sequences' many come last and even out. */
+static size_t next_task(const steps *it, size_t i, size_t end, task *out) {
     const dm_attention_shape *s = it->shape;
-    float *own = it->scratch + (size_t)thread * dm_attention_scratch(s);
-    for (size_t i = begin; i < end; i++) { /* blocks outermost: the long sequences' many come last and even out */
+    for (; i < end; i++) {
         const dm_attention_run *run = &it->runs[i / s->n_kv_heads % it->n_runs];
         size_t block = i / s->n_kv_heads / it->n_runs;
         if (block < blocks_of(seen_by(s, run))) {
-            attend_block(s, run, i % s->n_kv_heads, block, own);
+            *out = task_of(s, run, i % s->n_kv_heads, block);
+            break;
         }
+    }
+    return i;
+}
+
+static void blocks_body(void *user, size_t begin, size_t end, int thread) {
+    const steps *it = user;
+    float *own = it->scratch + (size_t)thread * dm_attention_scratch(it->shape);
+    task now, next;
+    for (size_t i = next_task(it, begin, end, &now); i < end; now = next) {
+        i = next_task(it, i + 1, end, &next);
+        attend_block(it->shape, &now, i < end ? &next : NULL, own);
     }
 }
 

@@ -3,9 +3,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/memory.h"
-#include "kernels/vector.h"
 
 enum { Q8_BLOCK = 32 };
 
@@ -25,6 +25,15 @@ dm_status dm_cache_type_from_name(const char *name, dm_cache_type *out) {
     return dm_fail(DM_ERR_ARGUMENT, "the type '%.40s' of the cache is unknown, expected f32, f16 or q8", name);
 }
 
+/* Huge pages behind the first block: sessions of a few tokens stay small. */
+static void advise(uint8_t *array, size_t bytes, size_t first) {
+    const size_t huge = 2 << 20;
+    uint8_t *from = array + first + (huge - (uintptr_t)(array + first) % huge) % huge;
+    if (from < array + bytes) {
+        madvise(from, (size_t)(array + bytes - from), MADV_HUGEPAGE);
+    }
+}
+
 dm_status dm_kv_cache_create(const dm_config *c, int32_t context, dm_cache_type type, dm_kv_cache *out) {
     static const dm_type types[] = {[DM_CACHE_F16] = DM_TYPE_F16, [DM_CACHE_Q8] = DM_TYPE_Q8_0, [DM_CACHE_F32] = DM_TYPE_F32};
     *out = (dm_kv_cache){.n_layers = (size_t)c->n_layers,
@@ -38,8 +47,9 @@ dm_status dm_kv_cache_create(const dm_config *c, int32_t context, dm_cache_type 
     out->type = types[type];
     out->stored = type == DM_CACHE_Q8 ? (out->width + Q8_BLOCK - 1) / Q8_BLOCK * Q8_BLOCK : out->width;
     out->row_bytes = dm_type_bytes(out->type, out->stored);
-    size_t bytes;
-    if (!dm_mul_size(out->row_bytes * out->n_heads, out->n_layers, &bytes) || !dm_mul_size(bytes, out->context, &bytes)) {
+    out->block = out->context < DM_KV_BLOCK ? out->context : DM_KV_BLOCK;
+    size_t blocks = (out->context + DM_KV_BLOCK - 1) / DM_KV_BLOCK, first, bytes;
+    if (!dm_mul_size(out->row_bytes * out->n_heads * out->block, out->n_layers, &first) || !dm_mul_size(first, blocks, &bytes)) {
         return dm_fail(DM_ERR_ARGUMENT, "a context of %d tokens is more than this machine can address", (int)context);
     }
     /* calloc, as the system hands out zero pages only as positions fill them: a long context costs nothing while unused */
@@ -49,6 +59,8 @@ dm_status dm_kv_cache_create(const dm_config *c, int32_t context, dm_cache_type 
         return dm_fail(DM_ERR_MEMORY, "out of memory for keys and values of %d tokens (2 x %zu bytes); ask for a shorter context",
                        (int)context, bytes);
     }
+    advise(out->keys, bytes, first);
+    advise(out->values, bytes, first);
     return DM_OK;
 }
 
@@ -62,7 +74,8 @@ size_t dm_kv_cache_position_bytes(const dm_kv_cache *cache) {
 }
 
 uint8_t *dm_kv_cache_row(const dm_kv_cache *cache, uint8_t *array, int32_t layer, size_t head, size_t position) {
-    return array + (((size_t)layer * cache->n_heads + head) * cache->context + position) * cache->row_bytes;
+    size_t heads = (position / DM_KV_BLOCK * cache->n_layers + (size_t)layer) * cache->n_heads + head;
+    return array + (heads * cache->block + position % DM_KV_BLOCK) * cache->row_bytes;
 }
 
 /* What is no number becomes -127: nothing sensible can be stored for it, and the conversion must not be undefined. */
@@ -107,13 +120,6 @@ void dm_kv_cache_store(const dm_kv_cache *cache, int32_t layer, size_t position,
     }
 }
 
-void dm_kv_cache_fetch(const dm_kv_cache *cache, const uint8_t *rows, size_t n) {
-    enum { LINE = 64, SECOND_LEVEL = 2 }; /* cache */
-    for (size_t at = 0; at < n * cache->row_bytes; at += LINE) {
-        __builtin_prefetch(rows + at, 0, SECOND_LEVEL);
-    }
-}
-
 void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, float *out) {
     if (cache->type == DM_TYPE_F16) {
         dm_vector()->f16_to_f32(out, (const uint16_t *)(const void *)rows, n * cache->stored);
@@ -122,32 +128,33 @@ void dm_kv_cache_widen(const dm_kv_cache *cache, const uint8_t *rows, size_t n, 
     }
 }
 
-void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, const uint8_t *rows, size_t n, const float *x) {
+void dm_kv_cache_dot(const dm_kv_cache *cache, float *y, size_t ldy, const dm_cached_rows *rows, const float *x, size_t heads) {
     const dm_vector_table *vector = dm_vector();
     switch (cache->type) {
     case DM_TYPE_F16:
-        vector->rows_dot_f16(y, rows, n, x, cache->width);
+        vector->rows_dot_f16(y, ldy, rows, x, heads);
         break;
     case DM_TYPE_Q8_0:
-        vector->rows_dot_q8(y, rows, n, x, cache->width);
+        vector->rows_dot_q8(y, ldy, rows, x, heads);
         break;
     default:
-        vector->rows_dot_f32(y, rows, n, x, cache->width);
+        vector->rows_dot_f32(y, ldy, rows, x, heads);
         break;
     }
 }
 
-void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, const float *weights, const uint8_t *rows, size_t n) {
+void dm_kv_cache_sum(const dm_kv_cache *cache, float *y, size_t ldy, const float *weights, size_t ldw, const dm_cached_rows *rows,
+                     size_t heads) {
     const dm_vector_table *vector = dm_vector();
     switch (cache->type) {
     case DM_TYPE_F16:
-        vector->rows_sum_f16(y, weights, rows, n, cache->width);
+        vector->rows_sum_f16(y, ldy, weights, ldw, rows, heads);
         break;
     case DM_TYPE_Q8_0:
-        vector->rows_sum_q8(y, weights, rows, n, cache->width);
+        vector->rows_sum_q8(y, ldy, weights, ldw, rows, heads);
         break;
     default:
-        vector->rows_sum_f32(y, weights, rows, n, cache->width);
+        vector->rows_sum_f32(y, ldy, weights, ldw, rows, heads);
         break;
     }
 }

@@ -35,19 +35,22 @@ typedef struct stretch {
     size_t bytes;
 } stretch;
 
-/* Stretch number i of `length` positions: the tokens, then keys and values of every head; data NULL past the last. */
+/* Stretch number i of `length` positions: the tokens, then keys and values of every head, block by block; data NULL
+ * past the last. */
 static stretch stretch_at(const dm_session *session, size_t i, size_t length) {
     const dm_kv_cache *cache = &session->cache;
     if (i == 0) {
         return (stretch){session->ids, length * sizeof *session->ids};
     }
-    size_t head = (i - 1) / 2;
+    size_t blocks = (length + DM_KV_BLOCK - 1) / DM_KV_BLOCK;
+    size_t first = blocks > 0 ? (i - 1) % blocks * DM_KV_BLOCK : 0;
+    size_t array_number = blocks > 0 ? (i - 1) / blocks : i - 1, head = array_number / 2;
     if (head >= cache->n_layers * cache->n_heads) {
         return (stretch){NULL, 0};
     }
-    uint8_t *array = (i - 1) % 2 == 0 ? cache->keys : cache->values;
-    return (stretch){dm_kv_cache_row(cache, array, (int32_t)(head / cache->n_heads), head % cache->n_heads, 0),
-                     length * cache->row_bytes};
+    uint8_t *array = array_number % 2 == 0 ? cache->keys : cache->values;
+    return (stretch){dm_kv_cache_row(cache, array, (int32_t)(head / cache->n_heads), head % cache->n_heads, first),
+                     (length - first < DM_KV_BLOCK ? length - first : DM_KV_BLOCK) * cache->row_bytes};
 }
 
 /* ---- Saving ---- */
