@@ -577,9 +577,11 @@ ALWAYS_INLINE void dot_columns(cached kind, vf sums[HEADS][ROWS], const uint8_t 
 ALWAYS_INLINE void dot_block(cached kind, vf sums[HEADS][ROWS], const uint8_t *const rows[ROWS], const float *x, size_t ldx,
                              size_t heads, size_t i, size_t left) {
     vf scales[ROWS] = {{0}};
+    if (kind == CACHED_Q8) {
 #pragma GCC unroll 4
-    for (int j = 0; j < ROWS && kind == CACHED_Q8; j++) {
-        scales[j] = block_scale(block_of(rows[j], i));
+        for (int j = 0; j < ROWS; j++) {
+            scales[j] = block_scale(block_of(rows[j], i));
+        }
     }
     SWEEP(at, k, left, { dot_columns(kind, sums, rows, scales, x, ldx, heads, i + at, k); });
 }
