@@ -22,6 +22,13 @@ static inline __mmask16 first_lanes(size_t n) {
     return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
 }
 
+/* The low 16 words of 16 bits in turns with the high ones: a line of the right operand from two rows of it. */
+static inline __m512i weave(__m512i words) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
+                                           4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, words);
+}
+
 /* The 16 x 16 words of 32 bits in `r` turned over. */
 static inline void transpose_words(__m512i r[SIDE]) {
     __m512i s[SIDE];

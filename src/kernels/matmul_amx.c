@@ -44,13 +44,11 @@ static inline void load_rows(__m512i out[SIDE], const float *x, size_t ld, size_
 
 /* Register i = for up to 16 columns the pair of elements of rows 2 i and 2 i + 1, rounded. */
 static inline void load_pairs(__m512i out[SIDE], const float *x, size_t ld, size_t rows, size_t columns) {
-    const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
-                                           4, 19, 3, 18, 2, 17, 1, 16, 0);
     __mmask16 mask = first_lanes(columns);
     for (size_t i = 0; i < SIDE; i++) {
         __m512 even = 2 * i < rows ? _mm512_maskz_loadu_ps(mask, x + 2 * i * ld) : _mm512_setzero_ps();
         __m512 odd = 2 * i + 1 < rows ? _mm512_maskz_loadu_ps(mask, x + (2 * i + 1) * ld) : _mm512_setzero_ps();
-        out[i] = _mm512_permutexvar_epi16(weave, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
+        out[i] = weave((__m512i)_mm512_cvtne2ps_pbh(odd, even));
     }
 }
 

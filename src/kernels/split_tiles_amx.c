@@ -69,8 +69,6 @@ void dm_split_pack_turned(void *out, const float *b, size_t ldb, size_t n, size_
 }
 
 void dm_split_pack_right(void *out, const float *b, size_t ldb, size_t k, size_t n) {
-    const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
-                                           4, 19, 3, 18, 2, 17, 1, 16, 0);
     uint8_t *tile = out;
     for (size_t j = 0; j < count(n, 2 * SIDE) * 2 * SIDE; j += SIDE) {
         const __mmask16 mask = first_lanes(j < n ? n - j : 0);
@@ -81,8 +79,8 @@ void dm_split_pack_right(void *out, const float *b, size_t ldb, size_t k, size_t
                 __m512 odd = l + 2 * i + 1 < k ? _mm512_maskz_loadu_ps(mask, at + ldb) : _mm512_setzero_ps();
                 __m512i rounded, rest;
                 split(even, odd, &rounded, &rest);
-                _mm512_store_si512(tile + i * 64, _mm512_permutexvar_epi16(weave, rounded));
-                _mm512_store_si512(tile + TILE_BYTES + i * 64, _mm512_permutexvar_epi16(weave, rest));
+                _mm512_store_si512(tile + i * 64, weave(rounded));
+                _mm512_store_si512(tile + TILE_BYTES + i * 64, weave(rest));
             }
         }
     }
