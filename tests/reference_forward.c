@@ -353,3 +353,28 @@ void reference_forward(const reference_model *m, const int32_t *ids, int32_t n, 
     free(x);
     free(h);
 }
+
+dm_config reference_shape(dm_arch arch, int32_t vocab, int32_t context) {
+    return (dm_config){.arch = arch,
+                       .n_layers = 2,
+                       .dim = 36,
+                       .n_heads = 6,
+                       .n_kv_heads = 2,
+                       .head_dim = 10,
+                       .ffn_dim = 44,
+                       .vocab = vocab,
+                       .context = context,
+                       .norm_eps = 1e-5f,
+                       .rope_base = 10000.0f};
+}
+
+dm_config reference_expert_shape(dm_arch arch, int32_t vocab, int32_t context) {
+    dm_config c = reference_shape(arch, vocab, context);
+    c.ffn_dim = 0;
+    c.n_experts = 7;
+    c.top_k = 3;
+    c.expert_dim = 22;
+    c.shared_dim = arch == DM_ARCH_QWEN2MOE ? 30 : 0;
+    c.plain_gates = arch == DM_ARCH_OLMOE || arch == DM_ARCH_QWEN2MOE;
+    return c;
+}

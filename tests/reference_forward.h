@@ -16,6 +16,10 @@ typedef struct reference_model {
     size_t count;
 } reference_model;
 
+/* A small shape with grouped heads of a width of their own, everything odd that may be; the same with experts. */
+dm_config reference_shape(dm_arch arch, int32_t vocab, int32_t context);
+dm_config reference_expert_shape(dm_arch arch, int32_t vocab, int32_t context);
+
 /* All weights random, norms and biases too, of sizes that make every part matter. Freed with reference_free(). */
 void reference_make(reference_model *model, const dm_config *config, uint64_t seed);
 void reference_free(reference_model *model);

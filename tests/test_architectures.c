@@ -14,30 +14,12 @@
 
 enum { VOCAB = 50, CONTEXT = 64, TOKENS = 40 };
 
-/* Grouped heads of a width of their own, everything odd that may be. */
 static dm_config shape_of(dm_arch arch) {
-    return (dm_config){.arch = arch,
-                       .n_layers = 2,
-                       .dim = 36,
-                       .n_heads = 6,
-                       .n_kv_heads = 2,
-                       .head_dim = 10,
-                       .ffn_dim = 44,
-                       .vocab = VOCAB,
-                       .context = CONTEXT,
-                       .norm_eps = 1e-5f,
-                       .rope_base = 10000.0f};
+    return reference_shape(arch, VOCAB, CONTEXT);
 }
 
 static dm_config expert_shape_of(dm_arch arch) {
-    dm_config c = shape_of(arch);
-    c.ffn_dim = 0;
-    c.n_experts = 7;
-    c.top_k = 3;
-    c.expert_dim = 22;
-    c.shared_dim = arch == DM_ARCH_QWEN2MOE ? 30 : 0;
-    c.plain_gates = arch == DM_ARCH_OLMOE || arch == DM_ARCH_QWEN2MOE;
-    return c;
+    return reference_expert_shape(arch, VOCAB, CONTEXT);
 }
 
 static dm_model *open_file(const char *path) {
