@@ -27,7 +27,7 @@ typedef struct figures {
 } figures;
 
 /* The flock of a token: its g best of E fresh logits, which favour some experts. */
-static void draw_token(size_t i, const dm_game *game, dm_random *random) {
+static void draw_token(size_t i, const dm_routing_game *game, dm_random *random) {
     float *affinities = a.affinities + i * game->flock;
     int32_t *ids = a.candidates + i * game->flock;
     size_t count = 0;
@@ -51,9 +51,9 @@ static void draw_token(size_t i, const dm_game *game, dm_random *random) {
     }
 }
 
-static dm_status play(dm_game *game, figures *f) {
+static dm_status play(dm_routing_game *game, figures *f) {
     size_t bytes;
-    DM_TRY(dm_game_scratch(game, &bytes));
+    DM_TRY(dm_routing_game_scratch(game, &bytes));
     void *scratch = dm_alloc(bytes, 1);
     if (scratch == NULL) {
         return DM_ERR_MEMORY;
@@ -69,9 +69,9 @@ static dm_status play(dm_game *game, figures *f) {
         for (size_t e = 0; e < game->experts; e++) {
             a.tau[e] = dm_random_uniform(&random) < 0.5 ? 1.0f : 0.0f;
         }
-        dm_game_result result;
+        dm_routing_game_result result;
         double start = dm_seconds();
-        dm_game_play(game, a.strategies, scratch, &result);
+        dm_routing_game_play(game, a.strategies, scratch, &result);
         f->seconds += dm_seconds() - start;
         f->swept += (double)(result.sweeps * game->tokens);
         f->sweeps[r] = result.sweeps;
@@ -86,19 +86,19 @@ static int ascending(const void *x, const void *y) {
 }
 
 static dm_status bench(size_t tokens, size_t experts, size_t k, size_t flock, bool fetching, double eps, int threads) {
-    dm_game game = {.tokens = tokens,
-                    .experts = experts,
-                    .flock = flock,
-                    .affinities = a.affinities,
-                    .min_k = k,
-                    .max_k = k,
-                    .candidates = flock < experts ? a.candidates : NULL,
-                    .keep_top = 1,
-                    .eps = eps,
-                    .most_sweeps = 1000,
-                    .threads = threads};
+    dm_routing_game game = {.tokens = tokens,
+                            .experts = experts,
+                            .flock = flock,
+                            .affinities = a.affinities,
+                            .min_k = k,
+                            .max_k = k,
+                            .candidates = flock < experts ? a.candidates : NULL,
+                            .keep_top = 1,
+                            .eps = eps,
+                            .most_sweeps = 1000,
+                            .threads = threads};
     if (fetching) {
-        game.costs = (dm_game_costs){.gamma = 0.1, .spread = 6.0, .tau = a.tau, .tau_disk = 1.0};
+        game.costs = (dm_routing_game_costs){.gamma = 0.1, .spread = 6.0, .tau = a.tau, .tau_disk = 1.0};
     } else {
         game.costs.beta = 0.3;
     }

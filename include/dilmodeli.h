@@ -252,10 +252,48 @@ typedef enum dm_cache_type {
 /* "f16", "q8" or "f32". */
 DM_API dm_status dm_cache_type_from_name(const char *name, dm_cache_type *out);
 
+/* Who chooses a token's experts. */
+typedef enum dm_router_policy {
+    DM_ROUTER_MODEL, /* the model: its top k by affinity, which is the router's logit plus the expert's selection bias */
+    DM_ROUTER_NASH   /* a game: affinity less what an expert costs, and no token gains by changing alone (docs/routing.md) */
+} dm_router_policy;
+
+/* An expert of a layer, or, with a layer of -1, of every layer. */
+typedef struct dm_expert_id {
+    int32_t layer, expert;
+} dm_expert_id;
+
+/*
+ * How tokens find their experts. Costs and the number of experts steer the choice alone: gate weights are always those that the
+ * model was trained with, over the experts chosen. Tokens of one sequence are routed one after another, each from what earlier
+ * ones left, so no token depends on a later one; tokens of different sequences in one step, and those of a prompt's chunk where
+ * `chunk` asks for it, play together.
+ */
+typedef struct dm_router_options {
+    dm_router_policy policy;
+    int32_t flock;       /* experts that a token looks at, its best by affinity; 0: max(7, 2k), at most all */
+    double gamma;        /* price of fetching an expert, as a share of the spread of a token's affinities; shared by users */
+    double beta;         /* price of crowding, at an even load */
+    int32_t keep_top;    /* a token's best by affinity that are always taken */
+    int32_t min_experts; /* fewest of a token, with theta; 0: 1 */
+    double theta;        /* experts whose router probability is below this share of the best one's are left out; 0: none are */
+    int32_t sweeps;      /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
+    int32_t resident;    /* experts of a layer that fit into memory, most recently used first: others cost a fetch; 0: all do */
+    double sleep;        /* experts wanted by less than this share of the mean of tokens sleep until wanted again; 0: none do */
+    int32_t chunk;       /* tokens of a prompt that play together; 0: none do */
+    bool no_bias;        /* leave out the model's selection bias, or the prices that its training left there */
+    const dm_expert_id *disabled; /* [n_disabled] never used, by either policy; read once */
+    size_t n_disabled;
+} dm_router_options;
+
+/* The model's own choice; and, for when the policy is changed, no costs, keep_top 1, sweeps 8. */
+DM_API dm_router_options dm_router_default(void);
+
 /* All zero: the defaults. */
 typedef struct dm_session_options {
     int32_t context; /* positions to hold; 0 takes the model's */
     dm_cache_type cache;
+    const dm_router_options *router; /* NULL: dm_router_default(); read once */
 } dm_session_options;
 
 /* The model must outlive the session. `options` may be NULL for the defaults. */
@@ -288,9 +326,18 @@ DM_API dm_status dm_session_feed_many(dm_session *const *sessions, const int32_t
                                       float *logits);
 
 typedef struct dm_routing_stats {
-    uint64_t tokens;          /* token-layer routing decisions divided by layers */
-    double experts_per_token; /* mean experts used per token and layer */
-    double maxvio;            /* max load / mean load - 1, mean over layers */
+    uint64_t tokens;             /* token-layer routing decisions divided by layers */
+    double experts_per_token;    /* mean experts used per token and layer */
+    double experts_per_step;     /* different experts of a layer that a forward pass read, in the mean */
+    double maxvio;               /* max load / mean load - 1, mean over layers */
+    double changed;              /* share of the chosen experts that the model would not have chosen */
+    uint64_t games;              /* played; the figures below are 0 where there were none */
+    double sweeps;               /* of a game, the median */
+    double mean_sweeps;          /* and the mean */
+    double max_regret;           /* most that a token could have gained by changing alone where a game ended */
+    double hit_rate;             /* share of the experts asked for that were resident; NaN: not simulated */
+    double bytes_read_per_token; /* of experts' weights: those that were not resident, or, not simulated, that passes read */
+    double asleep;               /* share of experts that sleep now */
 } dm_routing_stats;
 
 /* Routing since the session was created; all zero for dense models. */
@@ -333,6 +380,8 @@ typedef struct dm_evaluate_options {
     int32_t context;     /* tokens per window; 0: the model's */
     int32_t overlap;     /* each window but the first starts with this many tokens of the one before, which are context only */
     dm_cache_type cache; /* of the model; a base keeps the default */
+    const dm_router_options *router; /* of the model; NULL: its own choice. With a chunk, tokens that are context only play so */
+    int32_t sequences; /* parts of the text that are read side by side, a token of each at a time, and route together; 0: 1 */
 } dm_evaluate_options;
 
 typedef struct dm_evaluate_result {
@@ -383,13 +432,14 @@ DM_API const char *dm_operation_name(dm_operation operation);
 typedef struct dm_bench_options {
     const int32_t *ids; /* [n_ids] text to feed, from its beginning again when it ends; each sequence begins elsewhere */
     size_t n_ids;
-    int32_t prompt;      /* tokens read at once; 0: none */
-    int32_t decode;      /* tokens that each sequence is fed one by one; 0: none */
-    int32_t depth;       /* tokens of context before them */
-    int32_t sequences;   /* decoded together, 1 or more */
-    int32_t rounds;      /* after one that is not counted */
-    dm_cache_type cache; /* of keys and values */
-    bool limits;         /* measure the machine's limits too: a few seconds */
+    int32_t prompt;                  /* tokens read at once; 0: none */
+    int32_t decode;                  /* tokens that each sequence is fed one by one; 0: none */
+    int32_t depth;                   /* tokens of context before them */
+    int32_t sequences;               /* decoded together, 1 or more */
+    int32_t rounds;                  /* after one that is not counted */
+    dm_cache_type cache;             /* of keys and values */
+    const dm_router_options *router; /* NULL: the model's own choice */
+    bool limits;                     /* measure the machine's limits too: a few seconds */
 } dm_bench_options;
 
 /* Tokens a second of all sequences together: median over rounds, and their range; NaN where nothing was asked for. */

@@ -20,12 +20,12 @@ typedef struct strategic_form {
     double *potential; /* malloc [profiles] Rosenthal's, from the definition */
 } strategic_form;
 
-static inline int32_t form_expert(const dm_game *game, size_t i, size_t j) {
+static inline int32_t form_expert(const dm_routing_game *game, size_t i, size_t j) {
     return game->candidates != NULL ? game->candidates[i * game->flock + j] : (int32_t)j;
 }
 
 /* Affinity of expert e for token i; -INFINITY where it may not be chosen. */
-static inline double form_affinity(const dm_game *game, size_t i, size_t e) {
+static inline double form_affinity(const dm_routing_game *game, size_t i, size_t e) {
     for (size_t j = 0; j < game->flock; j++) {
         float a = game->affinities[i * game->flock + j];
         if ((size_t)form_expert(game, i, j) == e && !isnan(a) && !(game->off != NULL && game->off[e])) {
@@ -36,8 +36,8 @@ static inline double form_affinity(const dm_game *game, size_t i, size_t e) {
 }
 
 /* c_e(n) by definition. */
-static inline double form_cost(const dm_game *game, size_t e, size_t n) {
-    const dm_game_costs *c = &game->costs;
+static inline double form_cost(const dm_routing_game *game, size_t e, size_t n) {
+    const dm_routing_game_costs *c = &game->costs;
     double cost = c->beta * (double)n / ((double)game->max_k * (double)game->tokens / (double)game->experts);
     cost += c->tau != NULL ? c->gamma * c->spread * ((double)c->tau[e] / c->tau_disk) / (double)n : 0.0;
     cost += c->price != NULL ? (double)c->price[e] : 0.0;
@@ -49,7 +49,7 @@ static inline uint32_t *form_strategies(const strategic_form *form, size_t i) {
 }
 
 /* What the adaptive count adds to each payoff of token i. */
-static inline double form_offset(const dm_game *game, size_t i) {
+static inline double form_offset(const dm_routing_game *game, size_t i) {
     double best = -INFINITY;
     for (size_t e = 0; e < game->experts; e++) {
         best = fmax(best, form_affinity(game, i, e));
@@ -58,7 +58,7 @@ static inline double form_offset(const dm_game *game, size_t i) {
 }
 
 /* Payoff of token i; sets[T] are the experts of each token as bits. */
-static inline double form_payoff(const dm_game *game, const uint32_t *sets, size_t i) {
+static inline double form_payoff(const dm_routing_game *game, const uint32_t *sets, size_t i) {
     double payoff = 0.0;
     for (size_t e = 0; e < game->experts; e++) {
         size_t users = 0;
@@ -70,7 +70,7 @@ static inline double form_payoff(const dm_game *game, const uint32_t *sets, size
     return payoff;
 }
 
-static inline double form_potential(const dm_game *game, const uint32_t *sets) {
+static inline double form_potential(const dm_routing_game *game, const uint32_t *sets) {
     double potential = 0.0;
     for (size_t e = 0; e < game->experts; e++) {
         size_t users = 0;
@@ -84,7 +84,7 @@ static inline double form_potential(const dm_game *game, const uint32_t *sets) {
 }
 
 /* How many experts of token i rank before e: greater affinity, or the same and a lower number. */
-static inline size_t form_rank(const dm_game *game, size_t i, size_t e) {
+static inline size_t form_rank(const dm_routing_game *game, size_t i, size_t e) {
     size_t before = 0;
     double mine = form_affinity(game, i, e);
     for (size_t other = 0; other < game->experts; other++) {
@@ -95,7 +95,7 @@ static inline size_t form_rank(const dm_game *game, size_t i, size_t e) {
 }
 
 /* Whether a set of experts is a strategy of token i: of its flock, not off, of the right size, with those always kept. */
-static inline bool form_is_strategy(const dm_game *game, uint32_t set, size_t i) {
+static inline bool form_is_strategy(const dm_routing_game *game, uint32_t set, size_t i) {
     size_t size = 0, available = 0;
     for (size_t e = 0; e < game->experts; e++) {
         bool can = form_affinity(game, i, e) > -INFINITY, in = (set >> e & 1) != 0;
@@ -125,7 +125,7 @@ static inline void form_free(strategic_form *form) {
 }
 
 /* False when memory is short, or for other games than of 1 to FORM_MOST_PLAYERS tokens; for some ten experts. */
-static inline bool form_write(const dm_game *game, strategic_form *form) {
+static inline bool form_write(const dm_routing_game *game, strategic_form *form) {
     *form = (strategic_form){.players = game->tokens, .experts = game->experts, .profiles = 1};
     if (game->tokens < 1 || game->tokens > FORM_MOST_PLAYERS) {
         return false;

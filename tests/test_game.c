@@ -48,7 +48,7 @@ static float step_affinity(void) {
     return (float)((double)below(256) / 64.0);
 }
 
-static void draw_flocks(dm_game *game) {
+static void draw_flocks(dm_routing_game *game) {
     for (size_t i = 0; i < game->tokens; i++) {
         int32_t order[MOST_EXPERTS] = {0};
         for (size_t e = 0; e < game->experts; e++) {
@@ -61,18 +61,18 @@ static void draw_flocks(dm_game *game) {
     game->candidates = a.candidates;
 }
 
-static dm_game draw_game(size_t tokens, size_t experts, size_t flock, size_t k, int kinds) {
-    dm_game game = {.tokens = tokens,
-                    .experts = experts,
-                    .flock = flock,
-                    .affinities = a.affinities,
-                    .min_k = k,
-                    .max_k = k,
-                    .keep_top = below(2),
-                    .theta = 0.05 + 0.9 * dm_random_uniform(&a.random),
-                    .eps = 1e-9,
-                    .most_sweeps = 1000,
-                    .threads = 1};
+static dm_routing_game draw_game(size_t tokens, size_t experts, size_t flock, size_t k, int kinds) {
+    dm_routing_game game = {.tokens = tokens,
+                            .experts = experts,
+                            .flock = flock,
+                            .affinities = a.affinities,
+                            .min_k = k,
+                            .max_k = k,
+                            .keep_top = below(2),
+                            .theta = 0.05 + 0.9 * dm_random_uniform(&a.random),
+                            .eps = 1e-9,
+                            .most_sweeps = 1000,
+                            .threads = 1};
     for (size_t i = 0; i < tokens * flock; i++) {
         a.affinities[i] = step_affinity();
     }
@@ -99,27 +99,27 @@ static dm_game draw_game(size_t tokens, size_t experts, size_t flock, size_t k, 
     return game;
 }
 
-static void *scratch_for(const dm_game *game) {
+static void *scratch_for(const dm_routing_game *game) {
     size_t bytes;
-    assert_int_equal(dm_game_scratch(game, &bytes), DM_OK);
+    assert_int_equal(dm_routing_game_scratch(game, &bytes), DM_OK);
     void *scratch = dm_alloc(bytes, 1);
     assert_non_null(scratch);
-    assert_int_equal(dm_game_check(game, scratch), DM_OK);
+    assert_int_equal(dm_routing_game_check(game, scratch), DM_OK);
     return scratch;
 }
 
-static dm_game_result play(const dm_game *game, int32_t *strategies) {
+static dm_routing_game_result play(const dm_routing_game *game, int32_t *strategies) {
     void *scratch = scratch_for(game);
-    dm_game_result result;
-    dm_game_play(game, strategies, scratch, &result);
+    dm_routing_game_result result;
+    dm_routing_game_play(game, strategies, scratch, &result);
     dm_free(scratch);
     return result;
 }
 
 /* A small game with every rule in it now and then. */
-static dm_game draw_small(size_t round) {
+static dm_routing_game draw_small(size_t round) {
     size_t tokens = 1 + below(3), experts = 2 + below(4), flock = 1 + below(experts), k = 1 + below(flock < 3 ? flock : 3);
-    dm_game game = draw_game(tokens, experts, flock, k, (int)(round % 16));
+    dm_routing_game game = draw_game(tokens, experts, flock, k, (int)(round % 16));
     game.min_k = 1 + below(k);
     game.propose = below(2) != 0;
     for (size_t e = 0; e < experts; e++) {
@@ -135,7 +135,7 @@ static dm_game draw_small(size_t round) {
 /* ---- The potential ---- */
 
 typedef struct witness {
-    const dm_game *game;
+    const dm_routing_game *game;
     uint32_t sets[FORM_MOST_PLAYERS];
     double potential;
     size_t moves;
@@ -161,7 +161,7 @@ static void check_move(void *user, size_t token, const int32_t *experts, size_t 
 }
 
 /* Looked at without a sweep, the start is what comes out. */
-static void watch(dm_game *game, witness *w, dm_game_result *start) {
+static void watch(dm_routing_game *game, witness *w, dm_routing_game_result *start) {
     size_t sweeps = game->most_sweeps;
     game->most_sweeps = 0;
     *start = play(game, a.strategies);
@@ -180,15 +180,15 @@ static void every_move_lifts_the_potential_by_its_gain(void **state) {
     dm_random_seed(&a.random, 11);
     size_t moves = 0;
     for (size_t round = 0; round < 1000; round++) {
-        dm_game game = draw_game(1 + below(FORM_MOST_PLAYERS), 9, 3 + below(7), 1 + below(3), (int)(round % 16));
+        dm_routing_game game = draw_game(1 + below(FORM_MOST_PLAYERS), 9, 3 + below(7), 1 + below(3), (int)(round % 16));
         game.min_k = 1 + below(game.max_k);
         game.propose = below(2) != 0;
         witness w;
-        dm_game_result start;
+        dm_routing_game_result start;
         watch(&game, &w, &start);
         game.on_move = check_move;
         game.on_move_user = &w;
-        dm_game_result result = play(&game, a.strategies);
+        dm_routing_game_result result = play(&game, a.strategies);
         assert_true(result.at_rest && result.max_regret <= game.eps && result.moves == w.moves);
         assert_true(fabs(w.potential - result.potential_after) < 1e-11);
         assert_true(result.potential_before == start.potential_before);
@@ -204,14 +204,14 @@ static void every_move_lifts_the_potential_by_its_gain(void **state) {
 
 /* ---- Brute force ---- */
 
-static void write_form(const dm_game *game, strategic_form *form) {
+static void write_form(const dm_routing_game *game, strategic_form *form) {
     if (!form_write(game, form)) {
         abort();
     }
 }
 
 /* Minus the payoffs of all, counted from each token's best affinity so that it is a cost: theory's b plus c. */
-static double social_cost(const dm_game *game, const strategic_form *form, size_t profile) {
+static double social_cost(const dm_routing_game *game, const strategic_form *form, size_t profile) {
     uint32_t sets[FORM_MOST_PLAYERS] = {0};
     form_sets(form, profile, sets);
     double cost = 0.0;
@@ -225,7 +225,7 @@ static double social_cost(const dm_game *game, const strategic_form *form, size_
     return cost;
 }
 
-static double least_cost(const dm_game *game, const strategic_form *form, bool equilibria, double eps) {
+static double least_cost(const dm_routing_game *game, const strategic_form *form, bool equilibria, double eps) {
     double least = INFINITY;
     for (size_t p = 0; p < form->profiles; p++) {
         if (!equilibria || form_regret(form, p) <= eps) {
@@ -239,10 +239,10 @@ static void small_games_end_in_equilibria(void **state) {
     (void)state;
     dm_random_seed(&a.random, 12);
     for (size_t round = 0; round < 600; round++) {
-        dm_game game = draw_small(round);
+        dm_routing_game game = draw_small(round);
         strategic_form form;
         write_form(&game, &form);
-        dm_game_result result = play(&game, a.strategies);
+        dm_routing_game_result result = play(&game, a.strategies);
         size_t profile = form_profile(&form, a.strategies, game.max_k);
         assert_true(profile != SIZE_MAX);
         assert_true(result.at_rest);
@@ -266,7 +266,7 @@ static void equilibria_of_fetching_beside_the_optimum(void **state) {
     double worst = 1.0, sum = 0.0, worst_best = 1.0;
     enum { ROUNDS = 300, TOKENS = 4, ROUGH = 3 };
     for (size_t round = 0; round < ROUNDS; round++) {
-        dm_game game = draw_game(TOKENS, 5, 5, 2, FETCHING);
+        dm_routing_game game = draw_game(TOKENS, 5, 5, 2, FETCHING);
         game.keep_top = 0;
         game.costs.gamma = 0.3 * (double)(1 + round % ROUGH);
         strategic_form form;
@@ -297,14 +297,14 @@ static void exact_costs_leave_no_regret(void **state) {
     (void)state;
     dm_random_seed(&a.random, 14);
     for (size_t round = 0; round < 200; round++) {
-        dm_game game = draw_game(1 + below(200), 32, 32, 4, 0);
+        dm_routing_game game = draw_game(1 + below(200), 32, 32, 4, 0);
         game.eps = 0.0;
         for (size_t e = 0; e < 32 * 8; e++) {
             a.table[e] = (double)below(256) / 64.0 * (round % 2 != 0 ? 1.0 : (double)(e % 8)); /* arbitrary, or rising */
         }
         game.costs.any = table_cost;
         game.propose = below(2) != 0;
-        dm_game_result result = play(&game, a.strategies);
+        dm_routing_game_result result = play(&game, a.strategies);
         assert_true(result.at_rest && result.max_regret == 0.0);
     }
 }
@@ -315,7 +315,7 @@ static void free_experts_are_the_models_own(void **state) {
     (void)state;
     enum { T = 300, E = 40, K = 6 };
     dm_random_seed(&a.random, 15);
-    dm_game game = draw_game(T, E, E, K, 0);
+    dm_routing_game game = draw_game(T, E, E, K, 0);
     game.warm = true; /* is not looked at: nothing depends on loads */
     memset(a.strategies, 0, sizeof a.strategies);
     static float logits[T * E], gates[T * K];
@@ -324,11 +324,11 @@ static void free_experts_are_the_models_own(void **state) {
         a.affinities[i] = below(50) == 0 ? NAN : floorf(a.affinities[i] * 4.0f); /* 16 values: ties everywhere */
         logits[i] = a.affinities[i];
     }
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = E, .top_k = K};
+    const dm_router router = {.n_experts = E, .top_k = K};
     dm_router_route(&router, logits, T, expected, gates);
     for (int propose = 0; propose < 2; propose++) {
         game.propose = propose != 0;
-        dm_game_result result = play(&game, a.strategies);
+        dm_routing_game_result result = play(&game, a.strategies);
         assert_memory_equal(a.strategies, expected, sizeof expected);
         assert_true(result.sweeps == 1 && result.moves == 0 && result.max_regret == 0.0);
         assert_true(result.potential_before == result.potential_after);
@@ -338,17 +338,17 @@ static void free_experts_are_the_models_own(void **state) {
 static void the_count_adapts(void **state) {
     (void)state;
     const float affinities[2 * 5] = {5.0f, 4.5f, 1.0f, 4.8f, 0.0f, 3.0f, 3.0f, 3.0f, 3.0f, 3.0f};
-    dm_game game = {.tokens = 2,
-                    .experts = 5,
-                    .flock = 5,
-                    .affinities = affinities,
-                    .min_k = 1,
-                    .max_k = 4,
-                    .most_sweeps = 9,
-                    .theta = 0.5,
-                    .threads = 1};
+    dm_routing_game game = {.tokens = 2,
+                            .experts = 5,
+                            .flock = 5,
+                            .affinities = affinities,
+                            .min_k = 1,
+                            .max_k = 4,
+                            .most_sweeps = 9,
+                            .theta = 0.5,
+                            .threads = 1};
     int32_t strategies[8];
-    dm_game_result result = play(&game, strategies); /* ln 2 = 0.69 below the best still counts */
+    dm_routing_game_result result = play(&game, strategies); /* ln 2 = 0.69 below the best still counts */
     const int32_t expected[8] = {0, 3, 1, -1, 0, 1, 2, 3};
     assert_memory_equal(strategies, expected, sizeof expected);
     assert_true(result.at_rest);
@@ -363,14 +363,14 @@ static void crowds_spread_and_kept_experts_stay(void **state) {
     (void)state;
     enum { T = 64, E = 8 };
     dm_random_seed(&a.random, 16);
-    dm_game game = draw_game(T, E, E, 2, CROWDING);
+    dm_routing_game game = draw_game(T, E, E, 2, CROWDING);
     for (size_t i = 0; i < (size_t)T * E; i++) {
         a.affinities[i] = i % E == 3 ? 2.0f : (float)(i % E) * 0.01f;
     }
     game.costs.beta = 2.0;
     for (size_t keep = 0; keep <= 2; keep++) {
         game.keep_top = keep;
-        dm_game_result result = play(&game, a.strategies);
+        dm_routing_game_result result = play(&game, a.strategies);
         size_t users[E] = {0};
         for (size_t i = 0; i < (size_t)T * 2; i++) {
             users[a.strategies[i]]++;
@@ -386,29 +386,29 @@ static void what_is_off_is_never_chosen(void **state) {
     const float affinities[2 * 4] = {-INFINITY, 3.0f, NAN, 1.0f, INFINITY, 2.0f, 9.0f, -INFINITY};
     const int32_t candidates[2 * 4] = {0, 1, 2, 3, 4, 5, 6, 7};
     const bool off[8] = {[6] = true};
-    dm_game game = {.tokens = 2,
-                    .experts = 8,
-                    .flock = 4,
-                    .affinities = affinities,
-                    .candidates = candidates,
-                    .off = off,
-                    .min_k = 3,
-                    .max_k = 3,
-                    .keep_top = 1,
-                    .most_sweeps = 9,
-                    .threads = 1,
-                    .costs = {.beta = 0.1}};
+    dm_routing_game game = {.tokens = 2,
+                            .experts = 8,
+                            .flock = 4,
+                            .affinities = affinities,
+                            .candidates = candidates,
+                            .off = off,
+                            .min_k = 3,
+                            .max_k = 3,
+                            .keep_top = 1,
+                            .most_sweeps = 9,
+                            .threads = 1,
+                            .costs = {.beta = 0.1}};
     int32_t strategies[6];
     for (int propose = 0; propose < 2; propose++) {
         game.propose = propose != 0;
-        dm_game_result result = play(&game, strategies);
+        dm_routing_game_result result = play(&game, strategies);
         const int32_t expected[6] = {1, 3, -1, 4, 5, -1};
         assert_memory_equal(strategies, expected, sizeof expected);
         assert_true(result.at_rest && isfinite(result.potential_after) && result.max_regret == 0.0);
     }
     const bool all[8] = {true, true, true, true, true, true, true, true};
     game.off = all;
-    dm_game_result result = play(&game, strategies);
+    dm_routing_game_result result = play(&game, strategies);
     assert_true(result.at_rest && result.potential_after == 0.0);
     for (size_t q = 0; q < 6; q++) {
         assert_int_equal(strategies[q], -1);
@@ -424,10 +424,10 @@ static double broken_cost(void *user, size_t expert, size_t users) {
 static void broken_costs_break_nothing(void **state) {
     (void)state;
     dm_random_seed(&a.random, 17);
-    dm_game game = draw_game(20, 10, 10, 3, CROWDING);
+    dm_routing_game game = draw_game(20, 10, 10, 3, CROWDING);
     game.costs.any = broken_cost;
     game.costs.beta = DBL_MAX;
-    dm_game_result result = play(&game, a.strategies);
+    dm_routing_game_result result = play(&game, a.strategies);
     assert_true(!isnan(result.potential_after) && !isnan(result.max_regret));
     for (size_t q = 0; q < 60; q++) {
         assert_in_range(a.strategies[q], 0, 9);
@@ -440,17 +440,17 @@ static void broken_costs_break_nothing(void **state) {
 static void a_price_alone_steers_the_choice(void **state) {
     (void)state;
     const float affinities[4] = {4.0f, 3.0f, 2.0f, 1.0f}, price[4] = {0.0f, 2.5f, 0.0f, -9.0f};
-    dm_game game = {.tokens = 1,
-                    .experts = 4,
-                    .flock = 4,
-                    .affinities = affinities,
-                    .min_k = 2,
-                    .max_k = 2,
-                    .most_sweeps = 9,
-                    .threads = 1,
-                    .costs = {.price = price}};
+    dm_routing_game game = {.tokens = 1,
+                            .experts = 4,
+                            .flock = 4,
+                            .affinities = affinities,
+                            .min_k = 2,
+                            .max_k = 2,
+                            .most_sweeps = 9,
+                            .threads = 1,
+                            .costs = {.price = price}};
     int32_t strategies[2];
-    dm_game_result result = play(&game, strategies);
+    dm_routing_game_result result = play(&game, strategies);
     assert_true(strategies[0] == 0 && strategies[1] == 3 && result.moves == 1 && result.sweeps == 1);
     assert_true(result.potential_after == 4.0 + 10.0);
 }
@@ -460,12 +460,12 @@ static void a_price_alone_steers_the_choice(void **state) {
 static void warm_starts_are_taken_up(void **state) {
     (void)state;
     dm_random_seed(&a.random, 18);
-    dm_game game = draw_game(500, 64, 16, 4, CROWDING | FETCHING);
-    dm_game_result cold = play(&game, a.strategies);
+    dm_routing_game game = draw_game(500, 64, 16, 4, CROWDING | FETCHING);
+    dm_routing_game_result cold = play(&game, a.strategies);
     static int32_t kept[500 * 4];
     memcpy(kept, a.strategies, sizeof kept);
     game.warm = true;
-    dm_game_result warm = play(&game, a.strategies);
+    dm_routing_game_result warm = play(&game, a.strategies);
     assert_true(warm.moves == 0 && warm.sweeps == 1);
     assert_true(fabs(warm.potential_before - cold.potential_after) < 1e-9);
     assert_memory_equal(a.strategies, kept, sizeof kept);
@@ -476,17 +476,17 @@ static void ids_that_left_the_flock_give_way(void **state) {
     const float affinities[5] = {1.0f, 5.0f, 3.0f, 2.0f, 4.0f};
     const int32_t candidates[5] = {10, 11, 12, 13, 14};
     const bool off[20] = {[12] = true};
-    dm_game game = {.tokens = 1,
-                    .experts = 20,
-                    .flock = 5,
-                    .affinities = affinities,
-                    .candidates = candidates,
-                    .off = off,
-                    .min_k = 3,
-                    .max_k = 3,
-                    .threads = 1,
-                    .warm = true,
-                    .costs = {.beta = 1.0}};
+    dm_routing_game game = {.tokens = 1,
+                            .experts = 20,
+                            .flock = 5,
+                            .affinities = affinities,
+                            .candidates = candidates,
+                            .off = off,
+                            .min_k = 3,
+                            .max_k = 3,
+                            .threads = 1,
+                            .warm = true,
+                            .costs = {.beta = 1.0}};
     int32_t row[3] = {10, 3, 12}; /* 3 left, 12 is off: 11 and 14 are the best there are */
     play(&game, row);
     const int32_t replaced[3] = {11, 14, 10};
@@ -518,13 +518,13 @@ static void proposals_are_the_same_on_any_number_of_threads(void **state) {
     dm_set_threads(5);
     for (size_t round = 0; round < 12; round++) {
         size_t tokens = round % 3 == 0 ? 1500 : 200, flock = round % 2 != 0 ? 64 : 16;
-        dm_game game = draw_game(tokens, 64, flock, 4, 1 + (int)(round % 15));
+        dm_routing_game game = draw_game(tokens, 64, flock, 4, 1 + (int)(round % 15));
         game.min_k = 2;
         game.propose = true;
-        dm_game_result first = {0};
+        dm_routing_game_result first = {0};
         for (int threads = 1; threads <= 5; threads += 2) {
             game.threads = threads;
-            dm_game_result result = play(&game, a.strategies);
+            dm_routing_game_result result = play(&game, a.strategies);
             assert_true(result.at_rest && result.max_regret <= game.eps);
             if (threads == 1) {
                 first = result;
@@ -537,7 +537,7 @@ static void proposals_are_the_same_on_any_number_of_threads(void **state) {
         /* in turn, the same game rests too, and where proposals ended nobody moves */
         game.propose = false;
         game.warm = true;
-        dm_game_result again = play(&game, a.strategies);
+        dm_routing_game_result again = play(&game, a.strategies);
         assert_true(again.at_rest && (again.moves == 0 || !dm_costs_depend_on_loads(&game.costs)));
         game.warm = false;
         assert_true(play(&game, a.strategies).at_rest);
@@ -549,10 +549,10 @@ static void large_games_rest_soon(void **state) {
     (void)state;
     dm_random_seed(&a.random, 20);
     for (int kinds = CROWDING; kinds <= (CROWDING | FETCHING); kinds++) {
-        dm_game game = draw_game(DM_EMULATED ? 256 : 4096, 256, 16, 8, kinds);
+        dm_routing_game game = draw_game(DM_EMULATED ? 256 : 4096, 256, 16, 8, kinds);
         for (int propose = 0; propose < 2; propose++) {
             game.propose = propose != 0;
-            dm_game_result result = play(&game, a.strategies);
+            dm_routing_game_result result = play(&game, a.strategies);
             print_message("%s%s, %s: %zu sweeps, %zu moves, potential %.3f to %.3f\n", (kinds & CROWDING) != 0 ? "crowding " : "",
                           (kinds & FETCHING) != 0 ? "fetching" : "", propose != 0 ? "proposals" : "in turn", result.sweeps,
                           result.moves, result.potential_before, result.potential_after);
@@ -563,17 +563,18 @@ static void large_games_rest_soon(void **state) {
 
 /* ---- What is refused ---- */
 
-static void refuse(const dm_game *game) {
+static void refuse(const dm_routing_game *game) {
     static _Alignas(64) uint8_t scratch[1 << 16];
-    assert_int_equal(dm_game_check(game, scratch), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_routing_game_check(game, scratch), DM_ERR_ARGUMENT);
 }
 
 static void senseless_games_are_refused(void **state) {
     (void)state;
     const float affinities[4] = {0}, nan[2] = {NAN, 0.0f};
     const int32_t twice[4] = {0, 1, 1, 1}, outside[4] = {0, 1, 2, 0}, negative[4] = {0, -1, 0, 1};
-    const dm_game fine = {.tokens = 2, .experts = 2, .flock = 2, .affinities = affinities, .min_k = 1, .max_k = 1, .threads = 1};
-    dm_game game = fine;
+    const dm_routing_game fine = {
+        .tokens = 2, .experts = 2, .flock = 2, .affinities = affinities, .min_k = 1, .max_k = 1, .threads = 1};
+    dm_routing_game game = fine;
     dm_free(scratch_for(&game));
 #define REFUSE(field, value) (game = fine, game.field = (value), refuse(&game))
     REFUSE(experts, 0);
@@ -600,7 +601,7 @@ static void senseless_games_are_refused(void **state) {
     game = fine;
     game.tokens = SIZE_MAX / 4;
     size_t bytes;
-    assert_int_equal(dm_game_scratch(&game, &bytes), DM_ERR_MEMORY);
+    assert_int_equal(dm_routing_game_scratch(&game, &bytes), DM_ERR_MEMORY);
 }
 
 int main(void) {

@@ -19,7 +19,7 @@ static void top_k_gates_and_ties(void **state) {
     float logits[6] = {1.0f, 3.0f, 3.0f, 0.0f, 2.0f, 3.0f};
     int32_t experts[4];
     float gates[4];
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = 6, .top_k = 4};
+    const dm_router router = {.n_experts = 6, .top_k = 4};
     dm_router_route(&router, logits, 1, experts, gates);
     const int32_t expected[4] = {1, 2, 5, 4};
     assert_memory_equal(experts, expected, sizeof expected);
@@ -36,7 +36,7 @@ static void bias_steers_the_choice_alone(void **state) {
     const float bias[4] = {10.0f, 0.0f, 0.0f, -10.0f};
     int32_t experts[2];
     float gates[2];
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = 4, .top_k = 2, .bias = bias};
+    const dm_router router = {.n_experts = 4, .top_k = 2, .bias = bias};
     dm_router_route(&router, plain, 1, experts, gates);
     assert_int_equal(experts[0], 0);
     assert_int_equal(experts[1], 2);
@@ -50,7 +50,7 @@ static void gates_may_stay_probabilities(void **state) {
     float logits[3] = {1.0f, 2.0f, 0.0f};
     int32_t experts[2];
     float gates[2];
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = 3, .top_k = 2, .plain_gates = true, .scale = 2.5f};
+    const dm_router router = {.n_experts = 3, .top_k = 2, .plain_gates = true, .scale = 2.5f};
     dm_router_route(&router, logits, 1, experts, gates);
     double all = exp(1.0) + exp(2.0) + 1.0;
     assert_true(fabs((double)gates[0] - 2.5 * exp(2.0) / all) < 1e-6);
@@ -62,7 +62,7 @@ static void not_a_number_is_never_preferred(void **state) {
     float logits[4] = {NAN, 0.0f, NAN, 1.0f};
     int32_t experts[2];
     float gates[2];
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = 4, .top_k = 2};
+    const dm_router router = {.n_experts = 4, .top_k = 2};
     dm_router_route(&router, logits, 1, experts, gates);
     assert_int_equal(experts[0], 3);
     assert_int_equal(experts[1], 1);
@@ -80,7 +80,7 @@ static void random_choices_are_the_best(void **state) {
     for (size_t i = 0; i < N * E; i++) {
         logits[i] = copy[i] = (float)dm_random_normal(&random);
     }
-    const dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = E, .top_k = K};
+    const dm_router router = {.n_experts = E, .top_k = K};
     dm_router_route(&router, logits, N, experts, gates);
     for (size_t t = 0; t < N; t++) {
         for (size_t j = 0; j < K; j++) {
@@ -99,7 +99,7 @@ static void fixed_choices_are_kept(void **state) {
     float logits[4] = {5.0f, 4.0f, 1.0f, 0.0f};
     int32_t experts[2] = {3, 2};
     float gates[2];
-    const dm_router router = {.policy = DM_ROUTER_FIXED, .n_experts = 4, .top_k = 2};
+    const dm_router router = {.given = true, .n_experts = 4, .top_k = 2};
     dm_router_route(&router, logits, 1, experts, gates);
     assert_int_equal(experts[0], 3);
     assert_int_equal(experts[1], 2);

@@ -28,7 +28,7 @@ typedef struct hand {
 } hand;
 
 typedef struct board {
-    const dm_game *game;
+    const dm_routing_game *game;
     dm_loads loads;
     seat *seats;         /* [T] */
     uint32_t *places;    /* [T, max_k] */
@@ -56,7 +56,7 @@ static void *carve(carver *c, size_t rows, size_t row, size_t size) {
 
 /* Threads' arrays lie in cache lines of their own. */
 static void carve_board(board *b, carver *c) {
-    const dm_game *game = b->game;
+    const dm_routing_game *game = b->game;
     size_t threads = (size_t)game->threads;
     b->loads.game = game;
     b->loads.fetch = carve(c, 1, game->experts, sizeof *b->loads.fetch);
@@ -77,7 +77,7 @@ static void carve_board(board *b, carver *c) {
     }
 }
 
-static dm_status check_sizes(const dm_game *game) {
+static dm_status check_sizes(const dm_routing_game *game) {
     if (game->experts < 1 || game->experts > INT32_MAX || game->flock < 1 || game->flock > game->experts) {
         return dm_fail(DM_ERR_ARGUMENT, "a flock of %zu among %zu experts: expected 1 to as many as there are", game->flock,
                        game->experts);
@@ -96,7 +96,7 @@ static dm_status check_sizes(const dm_game *game) {
     return DM_OK;
 }
 
-dm_status dm_game_scratch(const dm_game *game, size_t *bytes) {
+dm_status dm_routing_game_scratch(const dm_routing_game *game, size_t *bytes) {
     DM_TRY(check_sizes(game));
     board b = {.game = game};
     carver c = {0};
@@ -112,8 +112,8 @@ dm_status dm_game_scratch(const dm_game *game, size_t *bytes) {
 
 /* ---- Checks ---- */
 
-static dm_status check_costs(const dm_game *game) {
-    const dm_game_costs *costs = &game->costs;
+static dm_status check_costs(const dm_routing_game *game) {
+    const dm_routing_game_costs *costs = &game->costs;
     if (!isfinite(costs->beta) || !isfinite(costs->gamma) || !isfinite(costs->spread)) {
         return dm_fail(DM_ERR_ARGUMENT, "beta, gamma and the spread of affinities must be finite");
     }
@@ -132,7 +132,7 @@ static dm_status check_costs(const dm_game *game) {
 }
 
 /* seen[e] is the last row, counted from 1, that has expert e. */
-static dm_status check_candidates(const dm_game *game, size_t *seen) {
+static dm_status check_candidates(const dm_routing_game *game, size_t *seen) {
     memset(seen, 0, game->experts * sizeof *seen);
     for (size_t i = 0; i < game->tokens; i++) {
         const int32_t *row = game->candidates + i * game->flock;
@@ -149,9 +149,9 @@ static dm_status check_candidates(const dm_game *game, size_t *seen) {
     return DM_OK;
 }
 
-dm_status dm_game_check(const dm_game *game, void *scratch) {
+dm_status dm_routing_game_check(const dm_routing_game *game, void *scratch) {
     size_t bytes;
-    DM_TRY(dm_game_scratch(game, &bytes));
+    DM_TRY(dm_routing_game_scratch(game, &bytes));
     if (game->affinities == NULL || (game->candidates == NULL && game->flock != game->experts)) {
         return dm_fail(DM_ERR_ARGUMENT, "a game needs affinities, and the ids of flocks smaller than all experts");
     }
@@ -258,7 +258,7 @@ static double greatest_of(const double *values, size_t n) {
 
 /* True where no exchange, addition or removal of one expert pays; then no other choice does. `values` has the token's own
  * places out. */
-static bool content(const dm_game *game, const seat *s, const hand *h) {
+static bool content(const dm_routing_game *game, const seat *s, const hand *h) {
     double least = INFINITY, greatest = greatest_of(h->values, game->flock);
     for (size_t q = 0; q < s->count - s->kept; q++) {
         least = h->mine[q] < least ? h->mine[q] : least;
@@ -283,7 +283,7 @@ static void sort_descending(double *values, size_t n) {
 /* What token i gains by its best response, whose chosen places h->best receives where that is more than 0. Both sides are
  * compared rank by rank, so that every term is 0 or more and equal choices give exactly 0. */
 static double best_response(const board *b, size_t i, hand *h) {
-    const dm_game *game = b->game;
+    const dm_routing_game *game = b->game;
     const seat *s = &b->seats[i];
     const uint32_t *places = places_of(b, i), *chosen = places + s->kept;
     const size_t n = s->count - s->kept;
@@ -379,7 +379,7 @@ static size_t take_given(const board *b, size_t i, double *values, size_t count,
 }
 
 static void take_seat(const board *b, size_t i, bool warm, double *values) {
-    const dm_game *game = b->game;
+    const dm_routing_game *game = b->game;
     seat *s = &b->seats[i];
     uint32_t *places = places_of(b, i);
     double greatest = -INFINITY;
@@ -410,7 +410,7 @@ static void take_seats(void *user, size_t begin, size_t end, int thread) {
 }
 
 static void start(board *b) {
-    const dm_game *game = b->game;
+    const dm_routing_game *game = b->game;
     dm_loads_clear(&b->loads);
     dm_parallel(game->threads, game->tokens, dm_parallel_grain(COST * game->flock), take_seats, b);
     for (size_t i = 0; i < game->tokens; i++) {
@@ -459,7 +459,7 @@ static double survey(board *b) {
 }
 
 /* True where the token gained, and changed; *gain is what it found either way. */
-static bool respond(board *b, size_t i, double *gain, dm_game_result *result) {
+static bool respond(board *b, size_t i, double *gain, dm_routing_game_result *result) {
     *gain = best_response(b, i, &b->hands[0]);
     if (!(*gain > b->game->eps)) {
         return false;
@@ -470,7 +470,7 @@ static bool respond(board *b, size_t i, double *gain, dm_game_result *result) {
 }
 
 /* Rest is reached when as many tokens as there are have been content, one after another; one that just changed is. */
-static bool play_in_turn(board *b, dm_game_result *result) {
+static bool play_in_turn(board *b, dm_routing_game_result *result) {
     size_t quiet = 0, n = b->game->tokens;
     while (quiet < n && result->sweeps < b->game->most_sweeps) {
         result->sweeps++;
@@ -488,7 +488,7 @@ static bool play_in_turn(board *b, dm_game_result *result) {
     return quiet >= n;
 }
 
-static bool play_proposals(board *b, dm_game_result *result) {
+static bool play_proposals(board *b, dm_routing_game_result *result) {
     while (result->sweeps < b->game->most_sweeps) {
         result->sweeps++;
         result->max_regret = survey(b);
@@ -521,12 +521,12 @@ static void write_strategy(const board *b, size_t i) {
     }
 }
 
-void dm_game_play(const dm_game *game, int32_t *strategies, void *scratch, dm_game_result *result) {
+void dm_routing_game_play(const dm_routing_game *game, int32_t *strategies, void *scratch, dm_routing_game_result *result) {
     board b = {.game = game, .strategies = strategies};
     carver c = {.memory = scratch};
     carve_board(&b, &c);
     start(&b);
-    *result = (dm_game_result){.potential_before = potential(&b)};
+    *result = (dm_routing_game_result){.potential_before = potential(&b)};
     result->at_rest = game->propose ? play_proposals(&b, result) : play_in_turn(&b, result);
     if (!result->at_rest) {
         result->max_regret = survey(&b);

@@ -12,7 +12,7 @@ static double held(double cost) {
 }
 
 static double cost_of(const dm_loads *loads, size_t expert, size_t users) {
-    const dm_game_costs *costs = &loads->game->costs;
+    const dm_routing_game_costs *costs = &loads->game->costs;
     double cost = loads->crowding * (double)users + loads->fetch[expert] / (double)users;
     if (costs->price != NULL) {
         cost += (double)costs->price[expert];
@@ -24,8 +24,8 @@ static double cost_of(const dm_loads *loads, size_t expert, size_t users) {
 }
 
 void dm_loads_clear(dm_loads *loads) {
-    const dm_game *game = loads->game;
-    const dm_game_costs *costs = &game->costs;
+    const dm_routing_game *game = loads->game;
+    const dm_routing_game_costs *costs = &game->costs;
     double choices = (double)game->max_k * (double)game->tokens;
     loads->crowding = choices > 0.0 ? held(costs->beta * (double)game->experts / choices) : 0.0;
     double rate = costs->tau != NULL ? costs->gamma * costs->spread / costs->tau_disk : 0.0;
@@ -70,7 +70,7 @@ static double harmonic(size_t n) {
 }
 
 double dm_loads_rosenthal(const dm_loads *loads) {
-    const dm_game_costs *costs = &loads->game->costs;
+    const dm_routing_game_costs *costs = &loads->game->costs;
     double sum = 0.0;
     for (size_t e = 0; e < loads->game->experts; e++) {
         size_t users = loads->users[e];
@@ -88,7 +88,7 @@ double dm_loads_rosenthal(const dm_loads *loads) {
     return sum;
 }
 
-bool dm_costs_depend_on_loads(const dm_game_costs *costs) {
+bool dm_costs_depend_on_loads(const dm_routing_game_costs *costs) {
     bool fetching = costs->tau != NULL && costs->gamma != 0.0 && costs->spread != 0.0;
     return costs->beta != 0.0 || fetching || costs->any != NULL;
 }

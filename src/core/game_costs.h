@@ -6,7 +6,7 @@
 
 /* Costs are computed when a load changes, not when a token looks. */
 typedef struct dm_loads {
-    const dm_game *game;
+    const dm_routing_game *game;
     double crowding; /* beta / nbar */
     double *fetch;   /* [E] gamma * spread * tau / tau_disk */
     size_t *users;   /* [E] n_e */
@@ -26,6 +26,6 @@ void dm_loads_leave(dm_loads *loads, size_t expert);
 double dm_loads_rosenthal(const dm_loads *loads);
 
 /* False where every c_e is constant. */
-bool dm_costs_depend_on_loads(const dm_game_costs *costs);
+bool dm_costs_depend_on_loads(const dm_routing_game_costs *costs);
 
 #endif

@@ -31,7 +31,7 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     size_t experts = (size_t)c->n_experts;
     size_t top_k = (size_t)c->top_k;
     const float *bias = session->model->expert_bias;
-    dm_router router = {.policy = DM_ROUTER_MODEL, .n_experts = c->n_experts, .top_k = c->top_k};
+    dm_router router = {.n_experts = c->n_experts, .top_k = c->top_k};
     router.plain_gates = c->plain_gates;
     router.scale = c->expert_scale;
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;

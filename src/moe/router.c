@@ -33,16 +33,16 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
         float *p = logits + t * (size_t)router->n_experts;
         int32_t *chosen = experts + t * (size_t)router->top_k;
         float *gate = gates + t * (size_t)router->top_k;
-        if (router->policy == DM_ROUTER_MODEL) {
+        if (!router->given) {
             choose(router, p, chosen);
         }
         vector->softmax(p, (size_t)router->n_experts);
         float total = 0.0f;
         for (int32_t j = 0; j < router->top_k; j++) {
-            total += p[chosen[j]];
+            total += chosen[j] >= 0 ? p[chosen[j]] : 0.0f;
         }
         for (int32_t j = 0; j < router->top_k; j++) {
-            gate[j] = p[chosen[j]] / (router->plain_gates ? 1.0f : total);
+            gate[j] = chosen[j] >= 0 ? p[chosen[j]] / (router->plain_gates ? 1.0f : total) : 0.0f;
             gate[j] *= router->scale != 0.0f ? router->scale : 1.0f;
         }
     }
@@ -50,7 +50,9 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
 
 void dm_router_count(const int32_t *experts, size_t n, int32_t top_k, uint64_t *loads) {
     for (size_t i = 0; i < n * (size_t)top_k; i++) {
-        loads[experts[i]]++;
+        if (experts[i] >= 0) {
+            loads[experts[i]]++;
+        }
     }
 }
 

@@ -63,7 +63,7 @@ struct dm_network {
     dm_experts_scratch experts_scratch;
     uint64_t *loads; /* [n_layers, n_experts] */
     double switch_loss;
-    dm_router_policy policy;
+    bool fixed; /* routing */
     void **blocks; /* everything that was allocated */
     size_t n_blocks, max_blocks;
 };
@@ -236,7 +236,6 @@ dm_status dm_network_create(dm_parameters *parameters, size_t sequences, size_t 
     net->parameters = parameters;
     net->config = *c;
     net->precision = precision;
-    net->policy = DM_ROUTER_MODEL;
     net->length = length;
     net->max_sequences = sequences;
     dm_status status = set_up(net, sequences * length);
@@ -262,7 +261,7 @@ void dm_network_free(dm_network *net) {
 }
 
 void dm_network_fix_routing(dm_network *net, bool on) {
-    net->policy = on ? DM_ROUTER_FIXED : DM_ROUTER_MODEL;
+    net->fixed = on;
 }
 
 double dm_network_switch_loss(const dm_network *net) {
@@ -399,7 +398,7 @@ static dm_experts experts_of(const dm_network *net, const layer_weights *w, size
     return (dm_experts){
         .dim = (size_t)c->dim,
         .expert_dim = (size_t)c->expert_dim,
-        .router = {.policy = net->policy,
+        .router = {.given = net->fixed,
                    .n_experts = c->n_experts,
                    .top_k = c->top_k,
                    .bias = net->parameters->expert_bias + l * (size_t)c->n_experts},
