@@ -5,27 +5,9 @@
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/vector.h"
-#include "model/session.h"
+#include "model/evaluation.h"
 
 enum { CHUNK_FLOATS = 1 << 23, CHUNK_TOKENS = 256, MOST_SEQUENCES = 1024 };
-
-typedef struct evaluation {
-    dm_session **sessions; /* [sequences] */
-    dm_session *session;   /* the first of them */
-    dm_session *base;      /* NULL: none */
-    const dm_tokenizer *tokenizer;
-    const int32_t *ids;
-    size_t n;
-    size_t sequences;
-    int32_t bos; /* what a window of a text starts with, -1: nothing of its own */
-    size_t vocab;
-    size_t chunk;           /* tokens whose logits are held at a time, at least as many as sequences */
-    float *logits;          /* [chunk, vocab] */
-    float *base_logits;     /* [chunk, vocab] */
-    double *scores;         /* [chunk, 3]: nats, KL, 1 where the best tokens agree */
-    double nll, kl, agreed; /* sums */
-    dm_evaluate_result *result;
-} evaluation;
 
 /* Logarithm of the sum of exp(logits[vocab]). */
 static double log_sum_exp(const float *logits, size_t vocab) {
@@ -55,7 +37,7 @@ static double divergence(const float *base, double base_sum, const float *logits
     return total;
 }
 
-static void score_position(const evaluation *e, size_t row, int32_t target, double *scores) {
+static void score_position(const dm_evaluation *e, size_t row, int32_t target, double *scores) {
     const float *logits = e->logits + row * e->vocab;
     double sum = log_sum_exp(logits, e->vocab);
     scores[0] = sum - (double)logits[target];
@@ -66,15 +48,12 @@ static void score_position(const evaluation *e, size_t row, int32_t target, doub
     }
 }
 
-/* What is fed for a token of the text: a window that does not begin the text has its first token replaced by the one that
- * begins a text, where the vocabulary asks for that: models that know it lean on it. */
-static const int32_t *token_to_feed(const evaluation *e, const dm_session *session, size_t at) {
+const int32_t *dm_evaluation_token(const dm_evaluation *e, const dm_session *session, size_t at) {
     return at > 0 && dm_session_length(session) == 0 && e->bos >= 0 ? &e->bos : e->ids + at;
 }
 
-/* Feeds m tokens of the text; logits [m, vocab], or NULL for tokens that are context only. */
-static dm_status feed(const evaluation *e, dm_session *session, size_t first, size_t m, float *logits) {
-    const int32_t *begin = token_to_feed(e, session, first);
+dm_status dm_evaluation_feed(const dm_evaluation *e, dm_session *session, size_t first, size_t m, float *logits) {
+    const int32_t *begin = dm_evaluation_token(e, session, first);
     if (begin == e->ids + first) {
         return dm_session_feed(session, begin, (int32_t)m, logits != NULL, logits);
     }
@@ -84,7 +63,7 @@ static dm_status feed(const evaluation *e, dm_session *session, size_t first, si
 }
 
 typedef struct scoring {
-    evaluation *e;
+    dm_evaluation *e;
     const int32_t *targets; /* [rows] */
 } scoring;
 
@@ -96,8 +75,7 @@ static void score_body(void *user, size_t begin, size_t end, int thread) {
     }
 }
 
-/* What m rows of logits say about their targets. */
-static void score_rows(evaluation *e, const int32_t *targets, size_t m) {
+void dm_evaluation_score(dm_evaluation *e, const int32_t *targets, size_t m) {
     scoring it = {e, targets};
     dm_parallel(dm_threads(), m, 1, score_body, &it);
     for (size_t row = 0; row < m; row++) { /* in order: the sum does not depend on the threads */
@@ -116,25 +94,25 @@ static void score_rows(evaluation *e, const int32_t *targets, size_t m) {
 /* ---- One sequence -------------------------------------------------------- */
 
 /* Feeds m ids from `first` on and scores what they say about their successors. */
-static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m) {
-    DM_TRY(feed(e, e->session, first, m, e->logits));
+static dm_status evaluate_chunk(dm_evaluation *e, size_t first, size_t m) {
+    DM_TRY(dm_evaluation_feed(e, e->session, first, m, e->logits));
     if (e->base != NULL) {
-        DM_TRY(feed(e, e->base, first, m, e->base_logits));
+        DM_TRY(dm_evaluation_feed(e, e->base, first, m, e->base_logits));
     }
-    score_rows(e, e->ids + first + 1, m);
+    dm_evaluation_score(e, e->ids + first + 1, m);
     return DM_OK;
 }
 
 /* A window feeds ids start .. end - 1 and scores ids from .. end. */
-static dm_status evaluate_window(evaluation *e, size_t start, size_t end, size_t from) {
+static dm_status evaluate_window(dm_evaluation *e, size_t start, size_t end, size_t from) {
     const size_t context = from - 1 - start; /* tokens that come first and are context only */
     dm_session_truncate(e->session, 0);
     if (e->base != NULL) {
         dm_session_truncate(e->base, 0);
     }
     if (context > 0) {
-        DM_TRY(feed(e, e->session, start, context, NULL));
-        DM_TRY(e->base != NULL ? feed(e, e->base, start, context, NULL) : DM_OK);
+        DM_TRY(dm_evaluation_feed(e, e->session, start, context, NULL));
+        DM_TRY(e->base != NULL ? dm_evaluation_feed(e, e->base, start, context, NULL) : DM_OK);
     }
     for (size_t first = from - 1; first < end; first += e->chunk) {
         DM_TRY(evaluate_chunk(e, first, end - first < e->chunk ? end - first : e->chunk));
@@ -142,79 +120,9 @@ static dm_status evaluate_window(evaluation *e, size_t start, size_t end, size_t
     return DM_OK;
 }
 
-/* ---- Several sequences, a token of each at a time ------------------------- */
-
-/* The part of the text that a sequence feeds: ids begin .. end - 1. */
-static size_t part_of(const evaluation *e, size_t sequence) {
-    size_t each = (e->n - 1) / e->sequences, left = (e->n - 1) % e->sequences;
-    return each * sequence + left * sequence / e->sequences;
-}
-
-/* Makes room in a full session: a new window begins, with the tokens that it repeats. */
-static dm_status turn_window(const evaluation *e, dm_session *session, size_t at, size_t context, size_t overlap) {
-    if ((size_t)dm_session_length(session) < context) {
-        return DM_OK;
-    }
-    dm_session_truncate(session, 0);
-    return overlap > 0 ? feed(e, session, at - overlap, overlap, NULL) : DM_OK;
-}
-
-/* Step number `step` of all parts that are that long. `room` holds their sessions, counts, tokens and targets. */
-typedef struct side_by_side {
-    dm_session **sessions;
-    int32_t *counts, *tokens, *targets; /* [sequences] */
-} side_by_side;
-
-static dm_status evaluate_step(evaluation *e, const side_by_side *room, size_t step, size_t context, size_t overlap) {
-    size_t m = 0;
-    for (size_t i = 0; i < e->sequences; i++) {
-        size_t at = part_of(e, i) + step;
-        if (at < part_of(e, i + 1)) {
-            DM_TRY(turn_window(e, e->sessions[i], at, context, overlap));
-            room->sessions[m] = e->sessions[i];
-            room->counts[m] = 1;
-            room->tokens[m] = *token_to_feed(e, e->sessions[i], at);
-            room->targets[m++] = e->ids[at + 1];
-        }
-    }
-    DM_TRY(dm_session_feed_many(room->sessions, room->counts, m, room->tokens, e->logits));
-    score_rows(e, room->targets, m);
-    return DM_OK;
-}
-
-static dm_status evaluate_steps(evaluation *e, const side_by_side *room, size_t context, size_t overlap, dm_evaluate_fn on_window,
-                                void *user) {
-    size_t steps = (e->n - 1 + e->sequences - 1) / e->sequences; /* of the longest part */
-    for (size_t step = 0; step < steps; step++) {
-        if (dm_interrupted()) {
-            e->result->interrupted = true;
-            break;
-        }
-        DM_TRY(evaluate_step(e, room, step, context, overlap));
-        if (on_window != NULL && ((step + 1) % context == 0 || step + 1 == steps)) {
-            on_window(user, e->result->tokens, e->n - 1, e->nll / (double)e->result->tokens);
-        }
-    }
-    return DM_OK;
-}
-
-static dm_status evaluate_side_by_side(evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
-    size_t n = e->sequences;
-    side_by_side room = {dm_alloc(n, sizeof *room.sessions), dm_alloc(n, sizeof *room.counts), dm_alloc(n, sizeof *room.tokens),
-                         dm_alloc(n, sizeof *room.targets)};
-    dm_status status = room.sessions != NULL && room.counts != NULL && room.tokens != NULL && room.targets != NULL
-                           ? evaluate_steps(e, &room, context, overlap, on_window, user)
-                           : DM_ERR_MEMORY;
-    dm_free(room.sessions);
-    dm_free(room.counts);
-    dm_free(room.tokens);
-    dm_free(room.targets);
-    return status;
-}
-
 /* ---- The whole ----------------------------------------------------------- */
 
-static void finish(const evaluation *e) {
+static void finish(const dm_evaluation *e) {
     dm_evaluate_result *r = e->result;
     double tokens = r->tokens > 0 ? (double)r->tokens : 1.0;
     r->nll = e->nll / tokens;
@@ -225,7 +133,7 @@ static void finish(const evaluation *e) {
     dm_sessions_routing(e->sessions, e->sequences, &r->routing);
 }
 
-static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
+static dm_status evaluate_all(dm_evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
     size_t last = e->n - 1; /* fed by nobody: it is only predicted */
     size_t scored = 1;      /* first id that no window has predicted yet */
     for (size_t start = 0; scored <= last; start += context - overlap) {
@@ -243,7 +151,7 @@ static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_
     return DM_OK;
 }
 
-static dm_status open_sessions(evaluation *e, const dm_model *model, const dm_session_options *options) {
+static dm_status open_sessions(dm_evaluation *e, const dm_model *model, const dm_session_options *options) {
     e->sessions = dm_alloc(e->sequences, sizeof *e->sessions);
     if (e->sessions == NULL) {
         return DM_ERR_MEMORY;
@@ -255,7 +163,7 @@ static dm_status open_sessions(evaluation *e, const dm_model *model, const dm_se
     return DM_OK;
 }
 
-static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options) {
+static dm_status prepare(dm_evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options) {
     e->vocab = (size_t)model->config.vocab;
     e->chunk = CHUNK_FLOATS / e->vocab;
     e->chunk = e->chunk < 8 ? 8 : e->chunk > CHUNK_TOKENS ? CHUNK_TOKENS : e->chunk;
@@ -270,7 +178,7 @@ static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *b
     return e->logits == NULL || e->scores == NULL || (base != NULL && e->base_logits == NULL) ? DM_ERR_MEMORY : DM_OK;
 }
 
-static void close(evaluation *e) {
+static void close(dm_evaluation *e) {
     for (size_t i = 0; e->sessions != NULL && i < e->sequences; i++) {
         dm_session_free(e->sessions[i]);
     }
@@ -329,7 +237,7 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
         context = (int32_t)n;
     }
     int32_t overlap = options->overlap < context ? options->overlap : 0;
-    evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .bos = -1, .result = result};
+    dm_evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .bos = -1, .result = result};
     e.sequences = options->sequences > 1 ? (size_t)options->sequences : 1;
     if (tokenizer != NULL && dm_tokenizer_adds_bos(tokenizer)) {
         e.bos = dm_tokenizer_bos(tokenizer);
@@ -337,7 +245,7 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
     const dm_session_options how = {.context = context, .cache = options->cache, .router = options->router};
     dm_status status = prepare(&e, model, base, &how);
     if (status == DM_OK) {
-        status = e.sequences > 1 ? evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
+        status = e.sequences > 1 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
                                  : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
     }
     if (status == DM_OK) {
