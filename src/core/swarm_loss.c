@@ -60,9 +60,9 @@ double dm_cache_reward(const float *p, size_t stride, size_t n, int32_t n_expert
     memset(masses, 0, experts * sizeof *masses);
     for (size_t t = 0; t < n; t++) {
         for (size_t e = 0; e < experts; e++) {
-            const bool here = resident[t * experts + e] != 0;
-            masses[e] += here ? (double)p[t * stride + e] : 0.0;
-            slopes[t * slope_stride + e] += here ? slope : 0.0f;
+            const float here = (float)resident[t * experts + e];
+            masses[e] += (double)(p[t * stride + e] * here);
+            slopes[t * slope_stride + e] += slope * here;
         }
     }
     for (size_t e = 0; e < experts; e++) {
@@ -97,6 +97,7 @@ typedef struct pull {
 
 static pull pull_of(const float *row, const double *sum, size_t experts) {
     double dot = 0.0, row2 = 0.0, sum2 = 0.0;
+#pragma omp simd reduction(+ : dot, row2, sum2)
     for (size_t e = 0; e < experts; e++) {
         dot += (double)row[e] * sum[e];
         row2 += (double)row[e] * (double)row[e];
@@ -110,10 +111,33 @@ static pull pull_of(const float *row, const double *sum, size_t experts) {
     return (pull){cosine, 1.0 / norms, cosine / row2, cosine / sum2};
 }
 
+/* Adds step * d(cosine)/dp to the slopes of token t and of its neighbours. */
+static void add_pull(pull pulled, const float *row, const double *sum, size_t experts, size_t t, const int32_t *near, size_t k,
+                     double step, float *slopes, size_t slope_stride) {
+    enum { PIECE = 64 };
+    const double cross = step * pulled.cross, mine = step * pulled.mine, others = step * pulled.others;
+    float push[PIECE];
+    for (size_t first = 0; first < experts; first += PIECE) {
+        const size_t width = experts - first < PIECE ? experts - first : PIECE;
+        float *own = slopes + t * slope_stride + first;
+        for (size_t i = 0; i < width; i++) {
+            const double p = (double)row[first + i], s = sum[first + i];
+            own[i] += (float)(cross * s - mine * p);
+            push[i] = (float)(cross * p - others * s);
+        }
+        for (size_t j = 0; j < k; j++) {
+            float *other = near[j] >= 0 ? slopes + (size_t)near[j] * slope_stride + first : NULL;
+            for (size_t i = 0; other != NULL && i < width; i++) {
+                other[i] += push[i];
+            }
+        }
+    }
+}
+
 double dm_swarm_reward(const float *p, size_t stride, size_t n, int32_t n_experts, const int32_t *neighbours, size_t k,
                        double weight, float *slopes, size_t slope_stride, double *scratch) {
     const size_t experts = (size_t)n_experts;
-    const double half = weight / 2.0 / (double)(n > 0 ? n : 1);
+    const double step = weight / 2.0 / (double)(n > 0 ? n : 1);
     double *sum = scratch, aligned = 0.0;
     for (size_t t = 0; t < n; t++) {
         const float *row = p + t * stride;
@@ -123,17 +147,8 @@ double dm_swarm_reward(const float *p, size_t stride, size_t n, int32_t n_expert
             continue;
         }
         const pull pulled = pull_of(row, sum, experts);
-        const double cross = half * pulled.cross, mine = half * pulled.mine, others = half * pulled.others;
         aligned += pulled.cosine;
-        for (size_t e = 0; e < experts; e++) {
-            slopes[t * slope_stride + e] += (float)(cross * sum[e] - mine * (double)row[e]);
-            sum[e] = cross * (double)row[e] - others * sum[e]; /* from here on, the slope of each neighbour */
-        }
-        for (size_t j = 0; j < k; j++) {
-            for (size_t e = 0; near[j] >= 0 && e < experts; e++) {
-                slopes[(size_t)near[j] * slope_stride + e] += (float)sum[e];
-            }
-        }
+        add_pull(pulled, row, sum, experts, t, near, k, step, slopes, slope_stride);
     }
     return n > 0 ? (1.0 + aligned / (double)n) / 2.0 : 1.0;
 }
@@ -143,57 +158,77 @@ double dm_swarm_reward(const float *p, size_t stride, size_t n, int32_t n_expert
 /* Below this a probability counts as 0, see the header. */
 static const float LEAST_P = 1e-30f;
 
-static double counted(const float *row, int32_t expert) {
-    return expert >= 0 && row[expert] >= LEAST_P ? (double)row[expert] : 0.0;
-}
-
-/* 1 over the token's mass on its flock; 0 where it has none there. */
-static double inverse_mass(const float *row, const int32_t *flock, size_t g) {
+/* q [g] = the token's distribution over its flock; returns 1 over the mass it had there, 0 where none. */
+static double shares(const float *row, const int32_t *flock, size_t g, double *q) {
     double mass = 0.0;
     for (size_t j = 0; j < g; j++) {
-        mass += counted(row, flock[j]);
+        q[j] = flock[j] >= 0 && row[flock[j]] >= LEAST_P ? (double)row[flock[j]] : 0.0;
+        mass += q[j];
     }
-    return mass > 0.0 ? 1.0 / mass : 0.0;
+    const double inverse = mass > 0.0 ? 1.0 / mass : 0.0;
+    for (size_t j = 0; j < g; j++) {
+        q[j] *= inverse;
+    }
+    return inverse;
 }
 
-/* One token's regret at the given costs. Adds step * d(regret)/dp to its slopes, and d(regret)/d(cost) to by_cost [E];
- * answers [g] receives exp(-cost), counted from the flock's cheapest expert so that one of them is 1. */
+/* costs [E] = beta m_e / nbar + price, where beta m_e / nbar = by_q * sum_t q[t][e]. */
+static void charge(const float *p, size_t stride, size_t n, size_t experts, const int32_t *candidates, size_t g, double by_q,
+                   const float *price, double *costs, double *q) {
+    for (size_t e = 0; e < experts; e++) {
+        costs[e] = price != NULL ? (double)price[e] : 0.0;
+    }
+    for (size_t t = 0; t < n; t++) {
+        shares(p + t * stride, candidates + t * g, g, q);
+        for (size_t j = 0; j < g; j++) {
+            if (q[j] > 0.0) {
+                costs[candidates[t * g + j]] += by_q * q[j];
+            }
+        }
+    }
+}
+
+/* One token's regret at the given costs. Adds step * d(regret)/dp to its slopes, and d(regret)/d(cost) to by_cost [E].
+ * Leaves in answers [g] exp(-cost), costs counted from the least in the flock so that nothing overflows. */
 static double token_regret(const float *row, const int32_t *flock, size_t g, const double *costs, double step, float *slopes,
-                           double *by_cost, double *answers) {
-    const double inverse = inverse_mass(row, flock, g);
+                           double *by_cost, double *q, double *answers) {
+    const double inverse = shares(row, flock, g, q);
     double least = INFINITY, paid = 0.0, sum = 0.0;
     for (size_t j = 0; j < g; j++) {
-        least = counted(row, flock[j]) > 0.0 ? fmin(least, costs[flock[j]]) : least;
+        least = q[j] > 0.0 && costs[flock[j]] < least ? costs[flock[j]] : least;
     }
     for (size_t j = 0; j < g; j++) {
-        const double q = counted(row, flock[j]) * inverse;
-        if (q > 0.0) {
+        if (q[j] > 0.0) {
             const double cost = costs[flock[j]] - least;
             answers[j] = exp(-cost);
-            paid += q * cost;
-            sum += q * answers[j];
+            paid += q[j] * cost;
+            sum += q[j] * answers[j];
         }
     }
+    if (!(sum > 0.0)) {
+        return 0.0;
+    }
+    const double to_best = 1.0 / sum; /* the best answer plays q times answers / sum */
     for (size_t j = 0; j < g; j++) {
-        const double q = counted(row, flock[j]) * inverse;
-        if (q > 0.0) {
-            const double answer = answers[j] / sum; /* the best answer plays q times this */
-            slopes[flock[j]] += (float)(step * inverse * (costs[flock[j]] - least + answer - paid - 1.0));
-            by_cost[flock[j]] += q * (1.0 - answer);
+        if (q[j] > 0.0) {
+            const double best = answers[j] * to_best;
+            slopes[flock[j]] += (float)(step * inverse * (costs[flock[j]] - least - paid + best - 1.0));
+            by_cost[flock[j]] += q[j] * (1.0 - best);
         }
     }
-    return inverse > 0.0 ? fmax(paid + log(sum), 0.0) : 0.0; /* not below 0 by rounding */
+    return fmax(paid + log(sum), 0.0); /* not below 0 by rounding */
 }
 
 /* Adds step * d(sum_e q[e] by_load[e])/dp to a token's slopes. */
-static void add_load_slopes(const float *row, const int32_t *flock, size_t g, const double *by_load, double step, float *slopes) {
-    const double inverse = inverse_mass(row, flock, g);
+static void add_load_slopes(const float *row, const int32_t *flock, size_t g, const double *by_load, double step, float *slopes,
+                            double *q) {
+    const double inverse = shares(row, flock, g, q);
     double mean = 0.0;
     for (size_t j = 0; j < g; j++) {
-        mean += flock[j] >= 0 ? counted(row, flock[j]) * inverse * by_load[flock[j]] : 0.0;
+        mean += q[j] > 0.0 ? q[j] * by_load[flock[j]] : 0.0;
     }
     for (size_t j = 0; j < g; j++) {
-        if (counted(row, flock[j]) > 0.0) {
+        if (q[j] > 0.0) {
             slopes[flock[j]] += (float)(step * inverse * (by_load[flock[j]] - mean));
         }
     }
@@ -203,31 +238,22 @@ double dm_nash_loss(const float *p, size_t stride, size_t n, int32_t n_experts, 
                     int32_t top_k, double beta, const float *price, double weight, float *slopes, size_t slope_stride,
                     double *scratch) {
     const size_t experts = (size_t)n_experts;
+    double *costs = scratch, *by_cost = scratch + experts, *q = scratch + 2 * experts, *answers = scratch + 3 * experts;
     if (n == 0) {
         return 0.0;
     }
     const double nbar = (double)top_k * (double)n / (double)experts;
     const double by_q = beta * (double)top_k / nbar; /* dc_e/dq[t][e] */
-    double *costs = scratch, *by_cost = scratch + experts, *answers = scratch + 2 * experts, regret = 0.0;
-    memset(scratch, 0, 2 * experts * sizeof *scratch);
-    for (size_t t = 0; t < n; t++) {
-        const double inverse = inverse_mass(p + t * stride, candidates + t * g, g);
-        for (size_t j = 0; j < g; j++) {
-            const double q = counted(p + t * stride, candidates[t * g + j]) * inverse;
-            if (q > 0.0) {
-                costs[candidates[t * g + j]] += by_q * q;
-            }
-        }
-    }
-    for (size_t e = 0; e < experts; e++) {
-        costs[e] += price != NULL ? (double)price[e] : 0.0;
-    }
     const double step = weight / (double)n;
+    double regret = 0.0;
+    charge(p, stride, n, experts, candidates, g, by_q, price, costs, q);
+    memset(by_cost, 0, experts * sizeof *by_cost);
     for (size_t t = 0; t < n; t++) {
-        regret += token_regret(p + t * stride, candidates + t * g, g, costs, step, slopes + t * slope_stride, by_cost, answers);
+        regret +=
+            token_regret(p + t * stride, candidates + t * g, g, costs, step, slopes + t * slope_stride, by_cost, q, answers);
     }
     for (size_t t = 0; t < n && by_q != 0.0; t++) {
-        add_load_slopes(p + t * stride, candidates + t * g, g, by_cost, step * by_q, slopes + t * slope_stride);
+        add_load_slopes(p + t * stride, candidates + t * g, g, by_cost, step * by_q, slopes + t * slope_stride, q);
     }
     return regret / (double)n;
 }

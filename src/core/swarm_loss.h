@@ -12,7 +12,7 @@
 
 #include "core/lru.h"
 
-enum { DM_SWARM_LOSS_SCRATCH = 3 };
+enum { DM_SWARM_LOSS_SCRATCH = 4 };
 
 /* L_balance: variance over squared mean of the soft loads l_e = sum_t p[t][e]. 0 when even, n_experts - 1 when one has all. */
 double dm_balance_loss(const float *p, size_t stride, size_t n, int32_t n_experts, double weight, float *slopes,
