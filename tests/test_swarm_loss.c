@@ -395,6 +395,8 @@ static void ends_of_the_ranges(void **state) {
         }
     }
     assert_true(balance(1.0, slopes) == 7.0 && cache(1.0, slopes) == 0.0 && swarm(1.0, slopes) == 1.0);
+    s.beta = 1.0;
+    assert_true(nash(1.0, slopes) == 0.0); /* sure of one expert, whatever it costs */
 }
 
 /* ---- What overflows and underflows ---- */
