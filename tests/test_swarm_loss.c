@@ -188,15 +188,18 @@ static void costs_by_definition(const double *p, bool priced, double *costs) {
     }
 }
 
+/* Where tokens stand: the q in the logarithm, which differences hold fixed. */
+static double standing[MOST_N * MOST_STRIDE];
+
 static double regret_by_definition(const double *p, bool priced) {
-    double costs[MOST_E], q[MOST_E], regret = 0.0;
+    double costs[MOST_E], q[MOST_E], fixed[MOST_E], regret = 0.0;
     costs_by_definition(p, priced, costs);
     for (size_t t = 0; t < s.n; t++) {
-        if (play_of(p, t, q)) {
+        if (play_of(p, t, q) && play_of(standing, t, fixed)) {
             double paid = 0.0, sum = 0.0;
             for (size_t e = 0; e < (size_t)s.experts; e++) {
                 paid += q[e] * costs[e];
-                sum += q[e] * exp(-costs[e]);
+                sum += fixed[e] * exp(-costs[e]);
             }
             regret += (paid + log(sum)) / (double)s.n;
         }
@@ -231,7 +234,7 @@ static void check(term_fn term, definition_fn definition) {
     const double weight = -0.75, before = 1.0 / 64;
     double largest = 0.0;
     for (size_t i = 0; i < s.n * s.stride; i++) {
-        p[i] = (double)s.p[i];
+        p[i] = standing[i] = (double)s.p[i];
     }
     for (size_t i = 0; i < s.n * experts; i++) {
         expected[i] = central_difference(definition, p, i / experts * s.stride + i % experts);

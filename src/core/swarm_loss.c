@@ -188,7 +188,8 @@ static void charge(const float *p, size_t stride, size_t n, size_t experts, cons
     }
 }
 
-/* One token's regret at the given costs. Adds step * d(regret)/dp to its slopes, and d(regret)/d(cost) to by_cost [E].
+/* One token's regret at the given costs. Adds step * d(regret)/dp to its slopes, q in the logarithm held fixed, and
+ * d(regret)/d(cost) to by_cost [E].
  * Leaves in answers [g] exp(-cost), costs counted from the least in the flock so that nothing overflows. */
 static double token_regret(const float *row, const int32_t *flock, size_t g, const double *costs, double step, float *slopes,
                            double *by_cost, double *q, double *answers) {
@@ -212,7 +213,7 @@ static double token_regret(const float *row, const int32_t *flock, size_t g, con
     for (size_t j = 0; j < g; j++) {
         if (q[j] > 0.0) {
             const double best = answers[j] * to_best;
-            slopes[flock[j]] += (float)(step * inverse * (costs[flock[j]] - least - paid + best - 1.0));
+            slopes[flock[j]] += (float)(step * inverse * (costs[flock[j]] - least - paid));
             by_cost[flock[j]] += q[j] * (1.0 - best);
         }
     }

@@ -36,8 +36,10 @@ double dm_swarm_reward(const float *p, size_t stride, size_t n, int32_t n_expert
  * token's flock candidates [n, g] (different experts, -1 for none; g at most n_experts). That is how far the token's play q is
  * from its best answer to the costs when leaving q costs KL divergence: >= 0, and 0 when its experts cost the same or it is
  * sure of one. Costs are c_e = beta m_e / nbar + price[e], m_e = top_k sum_t q[t][e], nbar = top_k n / n_experts (top_k, the
- * unit of m, cancels); price [n_experts] or NULL. Slopes go through q and through m_e, on which every token bears. Where p on
- * the flock is below 1e-30 it counts as 0: its slope would not fit a float, and a softmax passes nothing of it on.
+ * unit of m, cancels); price [n_experts] or NULL. Slopes go through q and through m_e, on which every token bears, but not
+ * through the q in the logarithm: that is where the token stands, and were it to move along, being sure of a dear expert would be
+ * an answer too. Where p on the flock is below 1e-30 it counts as 0: its slope would not fit a float, and a softmax passes
+ * nothing of it on.
  */
 double dm_nash_loss(const float *p, size_t stride, size_t n, int32_t n_experts, const int32_t *candidates, size_t g,
                     int32_t top_k, double beta, const float *price, double weight, float *slopes, size_t slope_stride,
