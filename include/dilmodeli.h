@@ -616,6 +616,85 @@ typedef struct dm_nash_result {
 DM_API dm_status dm_nash_solve(const dm_game *game, const dm_nash_options *options, dm_nash_result *result);
 DM_API void dm_nash_result_free(dm_nash_result *result);
 
+/* ---- The swarm: routing without a model ----------------------------------- */
+
+/*
+ * The joined decision for anybody who has experts' keys (rows of a router's matrix) and tokens' vectors: each token looks at
+ * its flock, the experts whose keys it scores highest (Ballerini et al. 2008); the tokens of a call play the routing game over
+ * what experts cost (Rosenthal 1973), which stops where nobody gains by changing alone; and the gates weigh what was chosen.
+ * docs/theory.md says more; examples/route.c is an example.
+ */
+typedef struct dm_swarm dm_swarm;
+
+/* Copies keys [experts, dim], row-major. On success *out is owned by the caller; free it with dm_swarm_free(). On failure *out
+ * is NULL: DM_ERR_ARGUMENT where a size is below 1 or a number is not finite, saying which; DM_ERR_MEMORY. */
+DM_API dm_status dm_swarm_create(const float *keys, int32_t experts, int32_t dim, dm_swarm **out);
+DM_API void dm_swarm_free(dm_swarm *swarm);
+
+/* How flocks are found. */
+typedef enum dm_swarm_search {
+    DM_SWARM_AUTO,  /* by the scan below 400 experts and for flocks of more than an eighth of them, else by the graph */
+    DM_SWARM_EXACT, /* all keys are scanned */
+    DM_SWARM_GRAPH  /* a graph of keys, built by the first call that wants it, is walked from the flock of the token before
+                     * (Malkov and Yashunin 2018; Morozov and Babenko 2018). Finds most of the nearest where keys have
+                     * neighbourhoods; where prices differ, the best of those near by affinity. A token for which it finds
+                     * fewer than top_k experts that may be chosen is scanned. The same keys give the same graph. */
+} dm_swarm_search;
+
+/* Arrays are read during the call only. */
+typedef struct dm_swarm_options {
+    int32_t top_k;       /* most experts of a token, 1 to all */
+    int32_t min_experts; /* fewest, 1 to top_k */
+    double theta;        /* with min_experts below top_k: experts whose gate would be below this share of the best one's, costs
+                          * included, are left out; in (0, 1] */
+    int32_t flock;       /* experts that a token looks at, top_k to all; 0: max(7, 2 top_k), at most all */
+    int32_t keep_top;    /* a token's best by affinity that are always taken, 0 to min_experts */
+    double beta;         /* price of crowding, at an even load; 0 or more */
+    double gamma;        /* price of fetching an expert, as a share of `spread`; shared by its users; 0 or more */
+    double spread;       /* range of affinities; 0: from the best to the last of a flock, mean over tokens */
+    const float *tau;    /* [experts] seconds to fetch each, 0 in cache, with gamma; NULL: all the same */
+    double tau_slowest;  /* seconds, of an expert of the slowest tier; > 0 with tau */
+    const float *price;  /* [experts] what each costs whatever its load, such as prices persisted in training; the flock is taken
+                          * by affinity less price, the keep_top best by affinity always among it; or NULL */
+    const bool *off;     /* [experts] may not be chosen; or NULL */
+    int32_t sweeps;      /* most of the game; 0: each token answers once to the prices that everybody's best by affinity make */
+    dm_swarm_search search;
+    bool goes_on;   /* the tokens go on where the call before ended: the graph is walked from its last token's flock */
+    bool alignment; /* measure it: takes inner products of all pairs of the tokens */
+} dm_swarm_options;
+
+/* The top_k best by affinity, whatever they cost: min_experts top_k, keep_top 1, sweeps 8 and else zeros. */
+DM_API dm_swarm_options dm_swarm_default(int32_t top_k);
+
+typedef struct dm_swarm_result {
+    double potential_before, potential_after; /* Rosenthal's, of everybody's best by affinity and of the end; it never falls */
+    double max_regret;                        /* most that a token would gain by changing alone; at most 1e-9 at rest */
+    size_t sweeps;                            /* begun; the last one, at rest, found nobody to change */
+    size_t moves;                             /* of tokens that changed */
+    bool at_rest;                             /* an equilibrium; else `sweeps` were too few */
+    bool graph;                               /* whether flocks were found by the graph */
+    double maxvio;                            /* max load / mean load - 1, over all experts */
+    double alignment;   /* mean over tokens of the cosine between a token's router distribution and the mean of those of its 7
+                         * nearest earlier tokens, 1 where there are none (Reynolds 1987); a distribution is the softmax over
+                         * the flock. NaN: not asked for, or no tokens */
+    double evaluations; /* inner products with keys that finding a token's flock took, in the mean */
+    double experts_per_token;
+} dm_swarm_result;
+
+/*
+ * Decides for tokens [n, dim], which play one game; n may be 0. The affinity of an expert is the inner product of its key with
+ * the token; one that is beyond what a float holds is never chosen. experts [n, top_k] receives ids, best affinity first and
+ * -1 after a token's last, which is also where everything is off; gates [n, top_k] the softmax of the chosen experts'
+ * affinities (prices steer the choice only), 0 after the last; *result, unless NULL, the figures.
+ *
+ * Results do not depend on the number of threads, nor, but for goes_on, on earlier calls. Earlier tokens' choices depend on
+ * later ones' where beta or gamma is above 0: for causal choices call once a token. DM_ERR_ARGUMENT where options do not go
+ * together or something is not finite, saying which; the outputs are then as they were. Scanning takes O(experts dim) a token,
+ * walking some hundred inner products, the game O(flock) a sweep; flocks of thousands take time as their square.
+ */
+DM_API dm_status dm_swarm_decide(dm_swarm *swarm, const float *tokens, size_t n, const dm_swarm_options *options,
+                                 int32_t *experts, float *gates, dm_swarm_result *result);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The example builds outside the tree against the installed header and pkg-config file, with the shared and with the
-# static library, and runs. Usage: install.sh BUILD CC FLAGS [EMULATOR...]
+# The examples build outside the tree against the installed header and pkg-config file, with the shared and with the
+# static library, and run. Usage: install.sh BUILD CC FLAGS [EMULATOR...]
 set -euo pipefail
-example=$(dirname "$0")/../examples/generate.c
+examples=$(dirname "$0")/../examples
 build=$1 cc=$2 flags=$3
 shift 3
 dir=$(mktemp -d)
@@ -25,14 +25,23 @@ generates() { # PROGRAM: text from a model, and one line about a file that is no
     fi
     grep -q "$0" "$dir/message"
 }
-build_example() { # OUTPUT PKG-CONFIG-OPTIONS...
-    local out=$1
-    shift
+routes() { # PROGRAM: the crowded expert loses a token, and nobody would rather be elsewhere
+    "$@" >"$dir/text"
+    grep -q "expert 1" "$dir/text"
+    grep -q "at rest: yes" "$dir/text"
+}
+build_example() { # NAME OUTPUT PKG-CONFIG-OPTIONS...
+    local example=$examples/$1.c out=$2
+    shift 2
     # shellcheck disable=SC2046,SC2086
     $cc $flags -std=c17 -Wall -Wextra -Werror "$example" -o "$out" $(pkg-config "$@" --cflags --libs dilmodeli)
 }
-build_example "$dir/shared"
+build_example generate "$dir/shared"
+build_example route "$dir/route-shared"
 LD_LIBRARY_PATH=$lib generates "$@" "$dir/shared"
+LD_LIBRARY_PATH=$lib routes "$@" "$dir/route-shared"
 rm "$lib"/libdilmodeli.so*
-build_example "$dir/static" --static
+build_example generate "$dir/static" --static
+build_example route "$dir/route-static" --static
 generates "$@" "$dir/static"
+routes "$@" "$dir/route-static"

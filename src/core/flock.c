@@ -13,8 +13,8 @@ enum {
 typedef struct scan {
     const dm_keys *keys;
     const float *queries; /* [n, dim] */
-    size_t k;
-    bool earlier; /* only keys of lower rows than the query's */
+    size_t k;             /* 0: all keys' scores are wanted */
+    bool earlier;         /* only keys of lower rows than the query's */
     int32_t *ids;
     float *scores;
 } scan;
@@ -48,16 +48,17 @@ static void scan_queries(void *user, size_t begin, size_t end, int thread) {
             size_t stop = s->earlier && q < last ? q : last;
             for (size_t e = first; e < stop; e++) {
                 float score = keys->dot(keys->rows + e * keys->dim, query, keys->dim);
-                keep(s->ids + q * s->k, s->scores + q * s->k, s->k, (int32_t)e, score);
+                if (s->k == 0) {
+                    s->scores[q * keys->n + e] = score;
+                } else {
+                    keep(s->ids + q * s->k, s->scores + q * s->k, s->k, (int32_t)e, score);
+                }
             }
         }
     }
 }
 
 static void run_scan(const scan *s, size_t n, int threads) {
-    if (s->k == 0) {
-        return;
-    }
     size_t share = n / (size_t)(threads > 0 ? threads : 1) + 1;
     size_t grain = dm_parallel_grain(s->keys->n * s->keys->dim);
     share = share < QUERY_BLOCK ? share : QUERY_BLOCK;
@@ -66,12 +67,21 @@ static void run_scan(const scan *s, size_t n, int threads) {
 
 void dm_flock_exact(const dm_keys *keys, const float *queries, size_t n, size_t k, int threads, int32_t *ids, float *scores) {
     const scan s = {.keys = keys, .queries = queries, .k = k, .ids = ids, .scores = scores};
+    if (k > 0) {
+        run_scan(&s, n, threads);
+    }
+}
+
+void dm_flock_scores(const dm_keys *keys, const float *queries, size_t n, int threads, float *scores) {
+    const scan s = {.keys = keys, .queries = queries, .scores = scores};
     run_scan(&s, n, threads);
 }
 
 void dm_flock_earlier(const dm_keys *tokens, size_t k, int threads, int32_t *ids, float *scores) {
     const scan s = {.keys = tokens, .queries = tokens->rows, .k = k, .earlier = true, .ids = ids, .scores = scores};
-    run_scan(&s, tokens->n, threads);
+    if (k > 0) {
+        run_scan(&s, tokens->n, threads);
+    }
 }
 
 double dm_flock_recall(const float *found, const float *exact, size_t n, size_t k) {

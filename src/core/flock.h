@@ -26,7 +26,10 @@ typedef struct dm_keys {
  */
 void dm_flock_exact(const dm_keys *keys, const float *queries, size_t n, size_t k, int threads, int32_t *ids, float *scores);
 
-/* The same for the rows of one sequence, each among the rows before it: ids, scores [tokens->n, k]. */
+/* scores [n, keys->n]: the inner products of all keys with each of queries [n, dim]. */
+void dm_flock_scores(const dm_keys *keys, const float *queries, size_t n, int threads, float *scores);
+
+/* As dm_flock_exact() for the rows of one sequence, each among the rows before it: ids, scores [tokens->n, k]. */
 void dm_flock_earlier(const dm_keys *tokens, size_t k, int threads, int32_t *ids, float *scores);
 
 /* How many of found [n, k] score no less than the k-th of exact [n, k], over n * k: recall@k, which equal scores do not

@@ -9,13 +9,16 @@
 struct dm_nash_router {
     dm_nash_rules rules;
     size_t tokens;
-    float *affinities;   /* [tokens, flock] best first; -INFINITY: off */
-    int32_t *candidates; /* [tokens, flock] */
-    float *ranges;       /* [tokens] */
-    float *prices;       /* [n_experts] what the model's own choice makes experts cost */
-    size_t *users;       /* [n_experts] of that choice */
-    float *even;         /* [n_experts] the same time to fetch each */
-    void *scratch;       /* of the game */
+    float *affinities;      /* [tokens, flock] best first; -INFINITY: off */
+    int32_t *candidates;    /* [tokens, flock] */
+    float *ranks;           /* [tokens, flock] affinities less prices, while flocks are found; NULL without prices */
+    float *kept_affinities; /* [tokens, keep_top] the best by affinity alone, likewise */
+    int32_t *kept;          /* [tokens, keep_top] */
+    float *ranges;          /* [tokens] */
+    float *prices;          /* [n_experts] what the model's own choice makes experts cost */
+    size_t *users;          /* [n_experts] of that choice */
+    float *even;            /* [n_experts] the same time to fetch each */
+    void *scratch;          /* of the game */
 };
 
 /* ---- Flocks -------------------------------------------------------------- */
@@ -26,53 +29,128 @@ static float affinity_of(float logit, float bias) {
     return isnan(sum) || sum < -FLT_MAX ? -FLT_MAX : sum;
 }
 
-/* Of equals the lower expert, as the model chooses. The flock is small, so insertion into a sorted list beats sorting. */
-static size_t insert(float *affinities, int32_t *candidates, size_t filled, size_t most, float affinity, int32_t expert) {
-    if (filled == most && !(affinity > affinities[most - 1])) {
-        return filled;
-    }
-    size_t at = filled < most ? filled++ : most - 1;
-    for (; at > 0 && affinity > affinities[at - 1]; at--) {
-        affinities[at] = affinities[at - 1];
-        candidates[at] = candidates[at - 1];
-    }
-    affinities[at] = affinity;
-    candidates[at] = expert;
-    return filled;
+/* Candidates in the order of ranks, best first; of equals the lower expert, as the model chooses. */
+typedef struct candidates {
+    float *ranks, *affinities;
+    int32_t *experts;
+    size_t filled, most;
+} candidates;
+
+static bool before(float rank, int32_t expert, float other, int32_t other_expert) {
+    return rank > other || (rank == other && expert < other_expert);
 }
 
-/* Experts that are off fill up a flock that lacks others. */
-static void fill_up(float *affinities, int32_t *candidates, size_t filled, size_t most, const float *bias) {
-    for (int32_t e = 0; filled < most; e++) {
-        if (bias[e] == -INFINITY) {
-            affinities[filled] = -INFINITY;
-            candidates[filled++] = e;
+/* The flock is small, so insertion into a sorted list beats sorting. `ranks` may be the affinities. */
+static void insert(candidates *c, float rank, float affinity, int32_t expert) {
+    size_t last = c->most - 1;
+    if (c->most == 0 || (c->filled > last && !before(rank, expert, c->ranks[last], c->experts[last]))) {
+        return;
+    }
+    size_t at = c->filled < c->most ? c->filled++ : last;
+    for (; at > 0 && before(rank, expert, c->ranks[at - 1], c->experts[at - 1]); at--) {
+        c->ranks[at] = c->ranks[at - 1];
+        c->affinities[at] = c->affinities[at - 1];
+        c->experts[at] = c->experts[at - 1];
+    }
+    c->ranks[at] = rank;
+    c->affinities[at] = affinity;
+    c->experts[at] = expert;
+}
+
+static bool holds(const int32_t *experts, size_t n, int32_t expert) {
+    for (size_t i = 0; i < n; i++) {
+        if (experts[i] == expert) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A token's flock while experts are looked at one after another, in any order. */
+typedef struct gathering {
+    dm_nash_router *router;
+    size_t token;
+    candidates flock, kept; /* by affinity less price; and, where there are prices, the best by affinity alone */
+    float least, greatest;  /* finite affinity */
+} gathering;
+
+static gathering gather(dm_nash_router *it, size_t token) {
+    size_t most = (size_t)it->rules.flock, keep = (size_t)it->rules.keep_top;
+    float *affinities = it->affinities + token * most;
+    candidates flock = {affinities, affinities, it->candidates + token * most, 0, most}, kept = {0};
+    if (it->rules.price != NULL) {
+        flock.ranks = it->ranks + token * most;
+        kept = (candidates){it->kept_affinities + token * keep, it->kept_affinities + token * keep, it->kept + token * keep, 0,
+                            keep};
+    }
+    return (gathering){it, token, flock, kept, INFINITY, -INFINITY};
+}
+
+static void look_at(gathering *g, int32_t expert, float affinity) {
+    const float *price = g->router->rules.price;
+    if (fabsf(affinity) < FLT_MAX) {
+        g->least = affinity < g->least ? affinity : g->least;
+        g->greatest = affinity > g->greatest ? affinity : g->greatest;
+    }
+    insert(&g->flock, price != NULL ? affinity - price[expert] : affinity, affinity, expert);
+    insert(&g->kept, affinity, affinity, expert);
+}
+
+/* Takes in those to be kept, in the place of the last; then all go in the order of affinity. */
+static void forget_prices(gathering *g) {
+    candidates *flock = &g->flock;
+    for (size_t i = 0, last = flock->filled; i < g->kept.filled; i++) {
+        if (!holds(flock->experts, flock->filled, g->kept.experts[i])) {
+            do {
+                last--;
+            } while (holds(g->kept.experts, g->kept.filled, flock->experts[last]));
+            flock->experts[last] = g->kept.experts[i];
+            flock->affinities[last] = g->kept.affinities[i];
+        }
+    }
+    candidates sorted = {flock->affinities, flock->affinities, flock->experts, 0, flock->most};
+    for (size_t i = 0; i < flock->filled; i++) {
+        float affinity = flock->affinities[i];
+        insert(&sorted, affinity, affinity, flock->experts[i]);
+    }
+}
+
+/* What else there is, and may not be chosen, fills up a flock that lacks others. */
+static void finish(gathering *g) {
+    if (g->router->rules.price != NULL) {
+        forget_prices(g);
+    }
+    g->router->ranges[g->token] = g->greatest > g->least ? g->greatest - g->least : 0.0f;
+    candidates *flock = &g->flock;
+    for (int32_t e = 0, known = (int32_t)flock->filled; flock->filled < flock->most; e++) {
+        if (!holds(flock->experts, (size_t)known, e)) {
+            flock->affinities[flock->filled] = -INFINITY;
+            flock->experts[flock->filled++] = e;
         }
     }
 }
 
 static void flock_of(dm_nash_router *it, const float *logits, const float *bias, size_t token) {
-    const size_t most = (size_t)it->rules.flock;
-    float *affinities = it->affinities + token * most;
-    int32_t *candidates = it->candidates + token * most;
-    size_t filled = 0;
-    float least = INFINITY, greatest = -INFINITY;
+    gathering g = gather(it, token);
     for (int32_t e = 0; e < it->rules.n_experts; e++) {
         float own = bias != NULL ? bias[e] : 0.0f;
-        if (own == -INFINITY) {
-            continue;
+        if (own != -INFINITY) {
+            look_at(&g, e, affinity_of(logits[e], own));
         }
-        float affinity = affinity_of(logits[e], own);
-        if (fabsf(affinity) < FLT_MAX) {
-            least = affinity < least ? affinity : least;
-            greatest = affinity > greatest ? affinity : greatest;
+    }
+    finish(&g);
+}
+
+void dm_nash_router_offer(dm_nash_router *it, size_t token, const int32_t *experts, const float *affinities, size_t n,
+                          const bool *off) {
+    gathering g = gather(it, token);
+    for (size_t j = 0; j < n; j++) {
+        int32_t expert = experts != NULL ? experts[j] : (int32_t)j;
+        if (isfinite(affinities[j]) && (off == NULL || !off[expert])) {
+            look_at(&g, expert, affinities[j]);
         }
-        filled = insert(affinities, candidates, filled, most, affinity, e);
     }
-    it->ranges[token] = greatest > least ? greatest - least : 0.0f;
-    if (filled < most) {
-        fill_up(affinities, candidates, filled, most, bias);
-    }
+    finish(&g);
 }
 
 void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin, size_t end) {
@@ -83,6 +161,26 @@ void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride
 
 float dm_nash_router_range(const dm_nash_router *it, size_t token) {
     return it->ranges[token];
+}
+
+float dm_nash_router_flock_range(const dm_nash_router *it, size_t token) {
+    const float *affinities = dm_nash_router_affinities(it, token);
+    float least = INFINITY, greatest = -INFINITY;
+    for (int32_t j = 0; j < it->rules.flock; j++) {
+        if (fabsf(affinities[j]) < FLT_MAX) {
+            least = affinities[j];
+            greatest = greatest > least ? greatest : least;
+        }
+    }
+    return greatest > least ? greatest - least : 0.0f;
+}
+
+const int32_t *dm_nash_router_candidates(const dm_nash_router *it, size_t token) {
+    return it->candidates + token * (size_t)it->rules.flock;
+}
+
+const float *dm_nash_router_affinities(const dm_nash_router *it, size_t token) {
+    return it->affinities + token * (size_t)it->rules.flock;
 }
 
 /* ---- Games --------------------------------------------------------------- */
@@ -105,6 +203,7 @@ static dm_routing_game game_of(const dm_nash_router *it, size_t first, size_t n,
         .threads = 1,
     };
     game.costs.beta = r->beta;
+    game.costs.price = r->price;
     if (state != NULL && r->gamma > 0.0) {
         game.costs.gamma = r->gamma;
         game.costs.spread = state->spread;
@@ -128,7 +227,8 @@ static void price_model_choice(dm_nash_router *it, const dm_routing_game *game, 
     for (size_t e = 0; e < experts; e++) {
         double users = it->users[e] > 0 ? (double)it->users[e] : 1.0;
         double fetch = c->tau != NULL ? c->gamma * c->spread * (double)c->tau[e] / c->tau_disk : 0.0;
-        it->prices[e] = (float)(c->beta * users / mean + fetch / users);
+        double own = c->price != NULL ? (double)c->price[e] : 0.0;
+        it->prices[e] = (float)(c->beta * users / mean + fetch / users + own);
     }
 }
 
@@ -168,6 +268,15 @@ static bool take_memory(dm_nash_router *it) {
     }
     it->affinities = dm_alloc(pairs, sizeof *it->affinities);
     it->candidates = dm_alloc(pairs, sizeof *it->candidates);
+    if (it->rules.price != NULL) {
+        it->ranks = dm_alloc(pairs, sizeof *it->ranks);
+        size_t kept = it->tokens * (size_t)it->rules.keep_top; /* no more than pairs */
+        it->kept_affinities = dm_alloc(kept, sizeof *it->kept_affinities);
+        it->kept = dm_alloc(kept, sizeof *it->kept);
+        if (it->ranks == NULL || it->kept_affinities == NULL || it->kept == NULL) {
+            return false;
+        }
+    }
     it->ranges = dm_alloc(it->tokens, sizeof *it->ranges);
     it->prices = dm_alloc((size_t)it->rules.n_experts, sizeof *it->prices);
     it->users = dm_alloc((size_t)it->rules.n_experts, sizeof *it->users);
@@ -215,6 +324,9 @@ void dm_nash_router_free(dm_nash_router *it) {
     }
     dm_free(it->affinities);
     dm_free(it->candidates);
+    dm_free(it->ranks);
+    dm_free(it->kept_affinities);
+    dm_free(it->kept);
     dm_free(it->ranges);
     dm_free(it->prices);
     dm_free(it->users);

@@ -17,6 +17,7 @@ typedef struct dm_nash_rules {
     int32_t sweeps;      /* most; 0: each token answers once to the prices that everybody's best by affinity make */
     double beta, gamma;  /* of crowding and of fetching, 0 or more */
     double theta;        /* with min_experts below top_k; in (0, 1] */
+    const float *price;  /* [n_experts] finite, of each expert whatever its load; the caller's, to outlive the router. NULL: 0 */
 } dm_nash_rules;
 
 /* The rules and room to play by them. */
@@ -27,13 +28,23 @@ dm_status dm_nash_router_create(const dm_nash_rules *rules, size_t tokens, dm_na
 void dm_nash_router_free(dm_nash_router *router);
 
 /* The flocks of tokens begin .. end - 1, whose router logits are rows of [tokens, n_experts], `stride` apart: the best by
- * affinity, logit plus bias[n_experts] (NULL: 0). An expert whose bias is -INFINITY is off: nobody may choose it. Threads may
- * share the tokens. */
+ * affinity, logit plus bias[n_experts] (NULL: 0), less the price; the keep_top best by affinity alone are always among them. An
+ * expert whose bias is -INFINITY is off: nobody may choose it. Threads may share the tokens. */
 void dm_nash_router_flock(dm_nash_router *router, const float *logits, size_t stride, const float *bias, size_t begin,
                           size_t end);
 
-/* The range of a token's finite affinities over all experts that are on; 0 where there is none. */
+/* The same for one token, of which only some experts may be known: n different ones (NULL: 0 to n - 1) and their affinities;
+ * those without a finite one are passed over. `off` [n_experts] or NULL says who may not be chosen. */
+void dm_nash_router_offer(dm_nash_router *router, size_t token, const int32_t *experts, const float *affinities, size_t n,
+                          const bool *off);
+
+/* The range of a token's finite affinities over all experts that are on, and are known; 0 where there is none. */
 float dm_nash_router_range(const dm_nash_router *router, size_t token);
+/* And over its flock. */
+float dm_nash_router_flock_range(const dm_nash_router *router, size_t token);
+/* The flock [flock] as the game has it, best affinity first: experts and, -INFINITY for those that are off, affinities. */
+const int32_t *dm_nash_router_candidates(const dm_nash_router *router, size_t token);
+const float *dm_nash_router_affinities(const dm_nash_router *router, size_t token);
 
 /* What a game's costs depend on. */
 typedef struct dm_nash_state {
