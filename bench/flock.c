@@ -161,7 +161,7 @@ static dm_status bench(size_t dim, size_t most, size_t beam, bool json) {
     if (!json) {
         print_head(dim, beam);
     }
-    for (size_t n = 8; n <= most && status == DM_OK; n *= n < 1024 ? 2 : 4) {
+    for (size_t n = 8; n <= most && status == DM_OK; n *= n < 4096 ? 2 : 4) {
         figures f = {0};
         const dm_keys keys = {.rows = rows, .n = n, .dim = dim, .dot = dm_vector()->dot};
         structured_keys(rows, n, dim, FAN, 1);

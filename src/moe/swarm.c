@@ -8,7 +8,7 @@
 #include "moe/swarm_flocks.h"
 
 enum {
-    GRAPH_FROM = 400,    /* experts; measured with keys of 1,024 numbers (docs/results.md) */
+    GRAPH_FROM = 400,    /* experts; measured with keys of 1,024 numbers (dm-bench-flock) */
     FLOCKS_OF_GRAPH = 8, /* as many flocks must fit into the experts, or a walk looks at most of them */
     STARLINGS = 7,       /* Ballerini et al. 2008 */
 };
