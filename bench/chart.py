@@ -60,7 +60,8 @@ class Panel:
     def _axes(self, x_label, y_label, x_ticks, y_ticks):
         left, top, width, height = self.box
         bottom = top + height
-        self.body.append(f'<clipPath id="{self.clip}"><rect x="{left}" y="{top}" width="{width:.1f}" height="{height}"/></clipPath>')
+        frame = f'<rect x="{left}" y="{top}" width="{width:.1f}" height="{height}"/>'
+        self.body.append(f'<clipPath id="{self.clip}">{frame}</clipPath>')
         for tick in y_ticks:
             value, name = tick if isinstance(tick, tuple) else (tick, f"{tick:g}")
             _, y = self.point(self.x_range[0], value)
@@ -114,11 +115,14 @@ class Panel:
         """names: {series: text}, in the upper right corner."""
         x = self.box[0] + self.box[2] - right
         for i, (series, name) in enumerate(names.items()):
-            y = self.box[1] + top + 17 * i
-            dash = f' stroke-dasharray="{DASHES[series]}"' if DASHES[series] else ""
-            self.body.append(f'<path d="M{x:.1f} {y}h24" stroke="{COLOURS[series]}" stroke-width="1.8"{dash}/>'
-                             + mark(x + 12, y, series))
-            self.text(x + 31, y + 4, name)
+            self.sign(x, self.box[1] + top + 17 * i, series, name)
+
+    def sign(self, x, y, series, name):
+        """A series' line, mark and name, at a place of the picture."""
+        dash = f' stroke-dasharray="{DASHES[series]}"' if DASHES[series] else ""
+        self.body.append(f'<path d="M{x:.1f} {y}h28" stroke="{COLOURS[series]}" stroke-width="1.8"{dash}/>'
+                         + mark(x + 14, y, series))
+        self.text(x + 35, y + 4, name)
 
 
 def mark(x, y, series, filled=True):

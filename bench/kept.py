@@ -28,6 +28,7 @@ class Store:
         self.folder = os.path.join(FOLDER, part)
         self.again = again
         self.used, self.strange = 0, 0
+        self.known = {}  # in this process
         os.makedirs(self.folder, exist_ok=True)
         with open(program, "rb") as file:
             self.program = digest(file.read())
@@ -35,11 +36,14 @@ class Store:
     def get(self, name, facts, measure):
         """measure() gives what JSON can hold; `facts` is all that the result depends on but the program."""
         path = os.path.join(self.folder, f"{name}-{digest(facts)}.json")
+        if path in self.known:
+            return self.known[path]
         if os.path.exists(path) and not self.again:
             with open(path, encoding="utf-8") as file:
                 kept = json.load(file)
             self.used += 1
             self.strange += kept["program"] != self.program
+            self.known[path] = kept["result"]
             return kept["result"]
         start = time.monotonic()
         result = measure()
@@ -48,12 +52,19 @@ class Store:
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             json.dump(kept, file, indent=1)
         os.replace(path + ".tmp", path)
+        self.known[path] = result
         return result
 
     def tell(self):
         if self.used:
             other = f", {self.strange} of them by another build of the program" if self.strange else ""
             print(f"{self.used} results were there already in {self.folder}{other}; --again measures them anew", file=sys.stderr)
+
+
+def as_typed(path):
+    """A path as a reader would write it."""
+    home = os.path.expanduser("~") + "/"
+    return "~/" + path[len(home):] if path.startswith(home) else path
 
 
 def call(command):

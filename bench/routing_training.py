@@ -21,7 +21,8 @@ import tempfile
 import chart
 import kept
 
-NAMES = {"plain": "plain top-k", "switch": "Switch loss", "loss-free": "loss-free", "nash": "Nash", "nash-losses": "Nash + losses"}
+NAMES = {"plain": "plain top-k", "switch": "Switch loss", "loss-free": "loss-free", "nash": "Nash",
+         "nash-losses": "Nash + losses"}
 METHODS = {
     "plain": ["--balance", "none"],
     "switch": ["--balance", "switch"],
@@ -30,6 +31,7 @@ METHODS = {
     "nash-losses": ["--router", "nash", "--balance", "none", "--balance-loss", "0.1", "--cache-reward", "0.05",
                     "--swarm-reward", "0.03", "--nash-loss", "0.02"],
 }
+SERIES = {method: i for i, method in enumerate(METHODS)}
 PARTS = ("train", "final", "timing")
 END = b"<|endoftext|>\n"
 TRAIN_BYTES, VALID_BYTES = 32e6, 1e6
@@ -151,13 +153,14 @@ class Trainer:
                 os.remove(os.path.join(folder, name))
         return summary(os.path.join(folder, "metrics.jsonl"))
 
-    def time(self, method, turn):
-        """Seconds of each step but the first ones, and of its routing, in a short run of its own."""
+    def time(self, methods, turn):
+        """{method: times}, a short run of each after another; kept as a whole, for what is compared belongs to one time."""
         steps = ["--steps", str(self.args.steps), "--valid-every", "0", "--save-every", "0"]
-        facts = [self.options(method), steps, turn]
-        return self.store.get(f"timing-{method}-{turn}", facts, lambda: self.time_now(method, steps))
+        facts = [{method: self.options(method) for method in methods}, steps, turn]
+        return self.store.get(f"timing-{turn}", facts, lambda: {method: self.time_run(method, steps) for method in methods})
 
-    def time_now(self, method, steps):
+    def time_run(self, method, steps):
+        """Seconds of each step but the first ones, and of its routing."""
         folder = tempfile.mkdtemp(dir=kept.FOLDER)
         try:
             shared = os.path.join(kept.FOLDER, "tokens-short")
@@ -199,12 +202,13 @@ def summary(path):
 # ---- Tables ----
 
 def row_of(method, runs, plain):
-    figure = lambda key, style=".3f": kept.mean_range([run[key] for run in runs.values()], style)
-    against = [run["val_loss"] - plain[seed]["val_loss"] for seed, run in runs.items() if seed in plain]
+    def figure(key, style=".3f"):
+        return kept.mean_range([run[key] for run in runs.values()], style)
+    against = [] if runs is plain else [run["val_loss"] - plain[seed]["val_loss"] for seed, run in runs.items() if seed in plain]
     dead = [run["dead"] for run in runs.values()]
-    return [NAMES[method], figure("val_loss", ".4f"), "-" if runs is plain else kept.mean_range(against, "+.4f"), figure("val_bpb", ".4f"),
-            figure("maxvio"), figure("val_maxvio"),
-            f"{'-'.join(map(str, sorted({min(dead), max(dead)})))} of {next(iter(runs.values()))['experts']}"]
+    experts = next(iter(runs.values()))["experts"]
+    return [NAMES[method], figure("val_loss", ".4f"), kept.mean_range(against, "+.4f"), figure("val_bpb", ".4f"),
+            figure("maxvio"), figure("val_maxvio"), f"{'-'.join(map(str, sorted({min(dead), max(dead)})))} of {experts}"]
 
 
 def tell_runs(args, title, results, part):
@@ -213,7 +217,7 @@ def tell_runs(args, title, results, part):
     head = ["", "validation loss, nats", "less plain's, same seed", "bits per byte", "MaxVio per batch, last fifth of steps",
             "MaxVio over the held-out text", "dead experts"]
     kept.table(f"{title}; mean (range) of {count} seeds" if count > 1 else title,
-               f"bench/routing_training.py {os.path.relpath(args.program)} --only {part}", head,
+               f"bench/routing_training.py {kept.as_typed(args.program)} --only {part}", head,
                [row_of(method, runs, plain) for method, runs in results.items()])
 
 
@@ -227,47 +231,47 @@ def tell_timing(args, times):
         rows.append([NAMES[method], kept.mean_range([1e3 * median for median in medians], ".0f"), kept.mean_range(ratios),
                      kept.mean_range(shares, ".1%")])
     kept.table(f"Time of a step, {args.precision}, {args.rounds} rounds in turns of {args.steps - WARMUP} timed steps each; "
-               "mean (range) of the rounds' medians", f"bench/routing_training.py {os.path.relpath(args.program)} --only timing",
+               "mean (range) of the rounds' medians", f"bench/routing_training.py {kept.as_typed(args.program)} --only timing",
                ["", "a step, ms", "times plain", "routing's share of the step"], rows)
 
 
 # ---- The picture ----
 
-def strip(box, results, key, label, start_at_zero):
+TOP, HEIGHT = 56, 200
+
+
+def strip(left, results, key, label, from_zero):
     """A mark per run and the range of each method."""
     values = {method: [run[key] for run in runs.values()] for method, runs in results.items()}
-    methods = list(METHODS)
-    names = [(i, f"{i + 1}") for i, _ in enumerate(values)]
-    panel = chart.Panel(box, (-0.6, len(values) - 0.4), chart.around([v for runs in values.values() for v in runs], start_at_zero),
-                        "", label, names)
+    y_range = chart.around([value for runs in values.values() for value in runs], from_zero)
+    panel = chart.Panel((left, TOP, 178, HEIGHT), (-0.6, len(values) - 0.4), y_range, "", label,
+                        [(i, f"{i + 1}") for i, _ in enumerate(values)])
     for i, (method, runs) in enumerate(values.items()):
-        panel.span(i, min(runs), max(runs), methods.index(method))
-        panel.marks([(i, value) for value in runs], methods.index(method))
+        panel.span(i, min(runs), max(runs), SERIES[method])
+        panel.marks([(i, value) for value in runs], SERIES[method])
+    return panel
+
+
+def loads(left, results):
+    """How the loads fall from the busiest expert to the idlest, mean over layers and seeds."""
+    ranks = {method: [statistics.fmean(rank) for rank in zip(*(run["ranked_loads"] for run in runs.values()))]
+             for method, runs in results.items()}
+    count = len(next(iter(ranks.values())))
+    panel = chart.Panel((left, TOP, 220, HEIGHT), (1, count), chart.around([max(rank) for rank in ranks.values()], True),
+                        "expert of a layer, by load", "load over the mean load",
+                        [(1, "1"), (count / 2, f"{count // 2}"), (count, f"{count}")])
+    for method, rank in ranks.items():
+        panel.line(list(enumerate(rank, 1)), SERIES[method])
+    panel.rule("even", y=1.0)
     return panel
 
 
 def draw(path, results):
-    top, height, width = 56, 200, 178
-    panels = [strip((56, top, width, height), results, "val_loss", "validation loss, nats", False),
-              strip((290, top, width, height), results, "val_maxvio", "MaxVio, held-out text", True)]
-    ranks = {method: [statistics.fmean(rank) for rank in zip(*(run["ranked_loads"] for run in runs.values()))]
-             for method, runs in results.items()}
-    count = len(next(iter(ranks.values())))
-    loads = chart.Panel((524, top, 220, height), (1, count), chart.around([max(rank) for rank in ranks.values()], True),
-                        "expert of a layer, by load", "load over the mean load", [(1, "1"), (count / 2, f"{count // 2}"), (count, f"{count}")])
-    for method, rank in ranks.items():
-        loads.line(list(enumerate(rank, 1)), list(METHODS).index(method))
-    loads.rule("even", y=1.0)
-    panels.append(loads)
+    panels = [strip(56, results, "val_loss", "validation loss, nats", False),
+              strip(290, results, "val_maxvio", "MaxVio, held-out text", True), loads(524, results)]
     for i, method in enumerate(results):
-        x, y = 62 + 138 * i, top + height + 46
-        series = list(METHODS).index(method)
-        dash = f' stroke-dasharray="{chart.DASHES[series]}"' if chart.DASHES[series] else ""
-        loads.body.append(f'<path d="M{x} {y}h28" stroke="{chart.COLOURS[series]}" stroke-width="1.8"{dash}/>'
-                          + chart.mark(x + 14, y, series))
-        loads.text(x + 34, y + 4, f"{i + 1} {NAMES[method]}")
-    chart.save(path, 760, top + height + 62, "Balance of experts in training", panels)
-    print(f"\nthe picture is {os.path.relpath(path)}", file=sys.stderr)
+        panels[0].sign(62 + 138 * i, TOP + HEIGHT + 46, SERIES[method], f"{i + 1} {NAMES[method]}")
+    chart.save(path, 760, TOP + HEIGHT + 62, "Balance of experts in training", panels)
 
 
 def main():
@@ -289,11 +293,8 @@ def main():
                           for seed in args.final_seeds.split(",")} for method in best}
         tell_runs(args, f"{args.final} tokens, {args.precision}", found, "final")
     if "timing" in args.only:
-        times = {method: [] for method in args.methods}
-        for turn in range(args.rounds):
-            for method in args.methods:
-                times[method].append(trainer.time(method, turn))
-        tell_timing(args, times)
+        rounds = [trainer.time(args.methods, turn) for turn in range(args.rounds)]
+        tell_timing(args, {method: [found[method] for found in rounds] for method in args.methods})
     trainer.store.tell()
 
 
