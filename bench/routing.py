@@ -406,8 +406,8 @@ def sleep(measure):
     points = [Point(share, measure.eval(*NASH, "--sleep", share), own, asleep) for share in [0.0] + measure.args.sleeps]
     rows = [[f"{point.value:g}", f"{point.use:.1%}", figure(point.routing, "changed", ".2%"), *cost_columns(point)]
             for point in points]
-    tell(measure, "sleep", "Experts put to sleep",
-         ["asleep below this share of the mean wish", "experts asleep at the end", "choices changed", "perplexity", "change"], rows)
+    tell(measure, "sleep", "Experts put to sleep", ["asleep below this share of the mean wish", "experts asleep at the end",
+                                                    "choices changed", "perplexity", "change"], rows)
 
 
 def main():
