@@ -190,13 +190,13 @@ def summary(path):
     means = [sum(layer) / len(layer) for layer in loads]
     # the loads of each layer from the most to the least, over the layer's mean, averaged over layers
     ranked = zip(*(sorted((load / mean for load in layer), reverse=True) for layer, mean in zip(loads, means)))
-    maxvio = [line["maxvio"] for line in steps]
-    extra = {name: steps[-1][name] for name in steps[-1] if name not in ("step", "tokens", "loss", "lr", "grad_norm")}
+    late = steps[-max(1, round(LAST * len(steps))):]
     return {"steps": len(steps), "val_tokens": last["val_tokens"], "val_loss": last["val_loss"], "val_bpb": last["val_bpb"],
-            "maxvio": statistics.fmean(maxvio[-max(1, round(LAST * len(maxvio))):]), "val_maxvio": last["val_maxvio"],
+            "val_maxvio": last["val_maxvio"],
             "dead": sum(load < DEAD * mean for layer, mean in zip(loads, means) for load in layer),
             "experts": sum(map(len, loads)), "ranked_loads": [statistics.fmean(rank) for rank in ranked],
-            "course": [(line["step"], line["val_loss"]) for line in valid], "last_step": extra}
+            "course": [(line["step"], line["val_loss"]) for line in valid],
+            "late": {name: statistics.fmean(line[name] for line in late) for name in steps[-1]}}
 
 
 # ---- Tables ----
@@ -204,11 +204,12 @@ def summary(path):
 def row_of(method, runs, plain):
     def figure(key, style=".3f"):
         return kept.mean_range([run[key] for run in runs.values()], style)
+    maxvio = kept.mean_range([run["late"]["maxvio"] for run in runs.values()])
     against = [] if runs is plain else [run["val_loss"] - plain[seed]["val_loss"] for seed, run in runs.items() if seed in plain]
     dead = [run["dead"] for run in runs.values()]
     experts = next(iter(runs.values()))["experts"]
     return [NAMES[method], figure("val_loss", ".4f"), kept.mean_range(against, "+.4f"), figure("val_bpb", ".4f"),
-            figure("maxvio"), figure("val_maxvio"), f"{'-'.join(map(str, sorted({min(dead), max(dead)})))} of {experts}"]
+            maxvio, figure("val_maxvio"), f"{'-'.join(map(str, sorted({min(dead), max(dead)})))} of {experts}"]
 
 
 def tell_runs(args, title, results, part):
@@ -219,6 +220,24 @@ def tell_runs(args, title, results, part):
     kept.table(f"{title}; mean (range) of {count} seeds" if count > 1 else title,
                f"bench/routing_training.py {kept.as_typed(args.program)} --only {part}", head,
                [row_of(method, runs, plain) for method, runs in results.items()])
+
+
+GAMES = {"sweeps": ("sweeps of a game", ".2f"), "max_regret": ("largest regret", ".2g"), "balance_loss": ("L_balance", ".4f"),
+         "cache_reward": ("R_cache", ".4f"), "swarm_reward": ("R_swarm", ".4f"), "nash_loss": ("L_nash", ".4f")}
+
+
+def tell_games(args, results):
+    """What the games and the loss's terms came to, where there were any."""
+    rows = []
+    for method, runs in results.items():
+        late = [run["late"] for run in runs.values()]
+        if any(name in late[0] for name in GAMES):
+            rows.append([NAMES[method]] + [kept.mean_range([of[name] for of in late if name in of], style)
+                                           for name, (_, style) in GAMES.items()])
+    if rows:
+        kept.table(f"Games and terms of the loss in the last fifth of {args.tokens} tokens' steps, mean (range) over seeds",
+                   f"bench/routing_training.py {kept.as_typed(args.program)} --only train",
+                   ["", *(name for name, _ in GAMES.values())], rows)
 
 
 def tell_timing(args, times):
@@ -285,6 +304,7 @@ def main():
                 found[method, seed] = trainer.train(method, args.tokens, seed, "--valid-every", "0")
         results = {method: {seed: found[method, seed] for seed in args.seeds.split(",")} for method in args.methods}
         tell_runs(args, f"{args.tokens} tokens, {args.precision}", results, "train")
+        tell_games(args, results)
         draw(args.svg, results)
     if "final" in args.only and args.final != "0":
         by_loss = sorted(results, key=lambda method: statistics.fmean(run["val_loss"] for run in results[method].values()))
