@@ -275,6 +275,7 @@ typedef struct dm_router_options {
     double gamma;        /* price of fetching an expert, as a share of the spread of a token's affinities; shared by users */
     double beta;         /* price of crowding, at an even load */
     int32_t keep_top;    /* a token's best by affinity that are always taken */
+    int32_t max_experts; /* most of a token; 0: as many as the model was trained with */
     int32_t min_experts; /* fewest of a token, with theta; 0: 1 */
     double theta;        /* experts whose router probability is below this share of the best one's are left out; 0: none are */
     int32_t sweeps;      /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
@@ -286,7 +287,8 @@ typedef struct dm_router_options {
     size_t n_disabled;
 } dm_router_options;
 
-/* The model's own choice; and, for when the policy is changed, no costs, keep_top 1, sweeps 8. */
+/* The model's own choice; and, for when the policy is changed, no costs, keep_top 1, sweeps 8. With DM_ROUTER_MODEL only
+ * max_experts, resident, sleep, no_bias and the disabled experts count. */
 DM_API dm_router_options dm_router_default(void);
 
 /* All zero: the defaults. */
@@ -321,7 +323,9 @@ DM_API dm_status dm_session_feed(dm_session *session, const int32_t *ids, int32_
 /* Feeds n different sessions of one model at once: counts[i] tokens to sessions[i], all of them in `ids`, one session's after
  * another's. `logits`, unless NULL, receives float32 [n, vocab], each session's last position. Sessions beside one another
  * that are fed one token each go through the model together, which reads each weight once for all of them; longer feeds
- * follow one after another. A session's results are the same bits as if it were fed alone. On failure none has advanced. */
+ * follow one after another. A session's results are the same bits as if it were fed alone, unless the tokens that go together
+ * play a game: then the router of the session that lends its memory, as a rule the first, decides for all of them. On failure
+ * none has advanced. */
 DM_API dm_status dm_session_feed_many(dm_session *const *sessions, const int32_t *counts, size_t n, const int32_t *ids,
                                       float *logits);
 

@@ -3,7 +3,9 @@
 
 #include <math.h>
 
-enum { N = 150, CHANGED = 149 };
+#include "model/session.h"
+
+enum { N = 150, CHANGED = 149, MOST_TOKENS = 20 };
 
 typedef struct shape {
     const char *name;
@@ -44,7 +46,7 @@ static const shape shapes[] = {
       .top_k = 3,
       .expert_dim = 64}},
 };
-static const char *const types[] = {"f16", "bf16", "q8_0", "q4_0", "q5_1"};
+static const char *const types[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q5_1"};
 
 static tiny_model make(const shape *s, const char *type) {
     tiny_model tiny;
@@ -115,6 +117,71 @@ static void check(const shape *s, const char *type) {
     free(other);
 }
 
+/* ---- What an expert's other tokens are must not matter ---- */
+
+/* Logits [n, vocab] of ids fed at once, and how many tokens each expert of each layer got. */
+static void run_once(const tiny_model *tiny, const int32_t *ids, int32_t n, float *logits, uint64_t *loads) {
+    dm_session *session;
+    assert_int_equal(dm_session_create(tiny->model, n, &session), DM_OK);
+    assert_int_equal(dm_session_feed(session, ids, n, true, logits), DM_OK);
+    memcpy(loads, session->loads, (size_t)(tiny->info.layers * tiny->info.experts) * sizeof *loads);
+    dm_session_free(session);
+}
+
+/* Notes that some expert had so many tokens, up to MOST_TOKENS, before and another number after. */
+static void note_changes(bool *changed, const uint64_t *before, const uint64_t *after, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (before[i] != after[i] && before[i] <= MOST_TOKENS) {
+            changed[before[i]] = true;
+        }
+    }
+}
+
+/* For prompts of growing length, which pass by every number of tokens an expert can have: other tokens in the last third, one
+ * of them or all, leave the logits before them as they were. */
+static void check_later(const shape *s, const char *type, bool *changed) {
+    tiny_model tiny = make(s, type);
+    size_t vocab = (size_t)tiny.info.vocab, counts = (size_t)(tiny.info.layers * tiny.info.experts);
+    float *first = malloc(N * vocab * sizeof *first), *other = malloc(N * vocab * sizeof *other);
+    uint64_t *loads = malloc(counts * sizeof *loads), *others = malloc(counts * sizeof *others);
+    assert_true(first != NULL && other != NULL && loads != NULL && others != NULL);
+    for (int32_t n = 9; n <= N; n += n / 3) {
+        int32_t ids[N], from = n - n / 3;
+        tiny_model_ids(&tiny, ids, n);
+        run_once(&tiny, ids, n, first, loads);
+        for (int32_t change = 1; change <= 3; change++) {
+            for (int32_t t = from; t < (change < 3 ? from + 1 : n); t++) {
+                ids[t] = (ids[t] + change) % tiny.info.vocab;
+            }
+            run_once(&tiny, ids, n, other, others);
+            assert_memory_equal(other, first, (size_t)from * vocab * sizeof *first);
+            note_changes(changed, loads, others, counts);
+        }
+    }
+    tiny_model_remove(&tiny);
+    free(first);
+    free(other);
+    free(loads);
+    free(others);
+}
+
+/* The numbers around which products of float32 and 16-bit weights went about it in another way must be among them. */
+static void later_tokens(void **state) {
+    (void)state;
+    static const size_t wanted[] = {5, 6, 7, 20};
+    for (size_t t = 0; t < sizeof types / sizeof *types; t += DM_EMULATED ? 2 : 1) {
+        bool changed[MOST_TOKENS + 1] = {false};
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+            if (shapes[s].info.experts > 0) {
+                check_later(&shapes[s], types[t], changed);
+            }
+        }
+        for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+            assert_true(changed[wanted[i]]);
+        }
+    }
+}
+
 static void prompts(void **state) {
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s += DM_EMULATED ? 2 : 1) {
@@ -125,6 +192,6 @@ static void prompts(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(later_tokens)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

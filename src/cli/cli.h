@@ -93,8 +93,11 @@ json_t *cli_json_text(const char *bytes, size_t length);
 json_t *cli_json_figure(double value);
 /* An array of token ids. */
 json_t *cli_json_ids(const int32_t *ids, size_t n);
-/* The "routing" object of run, eval, bench and serve. */
+/* The "routing" object of run, eval, bench and serve; hit_rate by tier. */
 json_t *cli_json_routing(const dm_routing_stats *routing);
+
+/* The same for people, from a line on. */
+void cli_print_routing(const dm_routing_stats *routing);
 
 int cmd_bench(int argc, char **argv);
 int cmd_convert(int argc, char **argv);

@@ -5,11 +5,13 @@
 
 #include "cli/bench_report.h"
 #include "cli/cli.h"
+#include "cli/routing_options.h"
 
 static struct {
     const char *data, *ids, *cache;
     int64_t prompt, decode, depth, sequences, rounds;
     bool scaling, no_limits;
+    dm_router_options router;
 } option;
 
 static const cli_option options[] = {
@@ -23,6 +25,7 @@ static const cli_option options[] = {
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text to feed; by default, a passage of its own"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to feed instead of a text"},
     {"no-limits", 0, CLI_FLAG, &option.no_limits, NULL, "do not measure what the machine can do (a few seconds)"},
+    CLI_ROUTING_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -83,7 +86,8 @@ static bool read_options(const bench *b, dm_bench_options *how) {
                               .decode = (int32_t)option.decode,
                               .depth = (int32_t)option.depth,
                               .sequences = (int32_t)option.sequences,
-                              .rounds = (int32_t)option.rounds};
+                              .rounds = (int32_t)option.rounds,
+                              .router = &option.router};
     return option.cache == NULL || dm_cache_type_from_name(option.cache, &how->cache) == DM_OK;
 }
 
@@ -142,6 +146,7 @@ int cmd_bench(int argc, char **argv) {
     option.sequences = 1;
     option.rounds = 5;
     int n, status;
+    cli_routing_defaults();
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }
@@ -154,6 +159,9 @@ int cmd_bench(int argc, char **argv) {
     option.depth = option.depth < 0 ? option.prompt : option.depth;
     if (option.data != NULL && option.ids != NULL) {
         return cli_usage_error("expected --data or --ids, not both");
+    }
+    if (!cli_routing_read(&option.router)) {
+        return CLI_USAGE;
     }
     bench b = {0};
     status = run(&b, argv[0]);

@@ -6,33 +6,40 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/routing_options.h"
 
 enum { LONGEST_DEFAULT_CONTEXT = 1024 };
 
 static struct {
     const char *data, *base, *ids, *logits;
-    int64_t context, overlap, limit;
+    int64_t context, overlap, limit, sequences;
+    dm_router_options router;
     const char *cache_name;
     dm_cache_type cache;
-} option = {.cache_name = "f16"};
+} option = {.cache_name = "f16", .sequences = 1};
 
 static const cli_option options[] = {
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text to predict; - reads standard input"},
     {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: the model's context, at most 1024"},
     {"overlap", 0, CLI_INT, &option.overlap, "N", "tokens that a window repeats from the one before as context only"},
+    {"sequences", 0, CLI_INT, &option.sequences, "N", "read N parts of the text side by side, a token of each at a time"},
     {"limit", 0, CLI_INT, &option.limit, "BYTES", "use the first BYTES of the text; 0: all"},
     {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
     {"base", 'b', CLI_STRING, &option.base, "MODEL", "also measure the KL divergence from this model and top-1 agreement"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to use instead of a text"},
     {"logits", 0, CLI_STRING, &option.logits, "OUT.npy", "write the logits of --ids, float32 [n, vocab], and nothing else"},
+    CLI_ROUTING_OPTIONS,
 };
 
 static const cli_usage usage = {
     .synopsis = "dilmodeli eval MODEL --data FILE [options]",
     .summary = "Measures how well a model predicts a text: perplexity, and bits per byte, which compare across tokenizers.\n"
-               "Every token but the first is predicted once, from those before it in its window.",
+               "Every token but the first is predicted once, from those before it in its window. Tokens that are scored are\n"
+               "routed causally: with --router nash each from what earlier ones left, or in a game with the tokens of other\n"
+               "--sequences; --joint concerns those that --overlap repeats.",
     .example = "  dilmodeli eval model.gguf --data valid.txt --ctx 256\n"
                "  dilmodeli eval small.gguf --data valid.txt --base model.gguf --json\n"
+               "  dilmodeli eval model.gguf --data valid.txt --router nash --resident 16 --gamma 0.2\n"
                "  dilmodeli eval model.gguf --ids ids.txt --logits logits.npy",
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -101,7 +108,7 @@ static void print_text(const dm_evaluate_result *r) {
         printf("same top-1     %.2f%%\n", 100.0 * r->top1_agreement);
     }
     if (r->routing.tokens > 0) {
-        printf("experts        %.2f per token, MaxVio %.3f\n", r->routing.experts_per_token, r->routing.maxvio);
+        cli_print_routing(&r->routing);
     }
 }
 
@@ -126,7 +133,9 @@ static int evaluate(const evaluation *e) {
     int32_t most = info.context < LONGEST_DEFAULT_CONTEXT ? info.context : LONGEST_DEFAULT_CONTEXT;
     dm_evaluate_options how = {.context = option.context > 0 ? (int32_t)option.context : most,
                                .overlap = (int32_t)option.overlap,
-                               .cache = option.cache};
+                               .cache = option.cache,
+                               .router = &option.router,
+                               .sequences = (int32_t)option.sequences};
     bool terminal = isatty(STDERR_FILENO) != 0;
     dm_evaluate_result result;
     dm_status status =
@@ -170,6 +179,12 @@ static int check_options(void) {
     if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
         return cli_usage_error("--logits goes with --ids, and without --base");
     }
+    if (option.sequences < 1 || option.sequences > INT32_MAX) {
+        return cli_usage_error("--sequences expects 1 or more");
+    }
+    if (!cli_routing_read(&option.router)) {
+        return CLI_USAGE;
+    }
     if (option.context < 0 || option.context > INT32_MAX || option.overlap < 0 || option.overlap > INT32_MAX ||
         option.limit < 0) {
         return cli_usage_error("--ctx, --overlap and --limit expect 0 or more");
@@ -179,6 +194,7 @@ static int check_options(void) {
 
 int cmd_eval(int argc, char **argv) {
     int n, status;
+    cli_routing_defaults();
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }

@@ -6,6 +6,7 @@
 
 #include "cli/chat.h"
 #include "cli/cli.h"
+#include "cli/routing_options.h"
 
 enum { DEFAULT_TOKENS = 256 };
 
@@ -15,6 +16,7 @@ static struct {
     int64_t n, context, top_k, window, seed;
     double temperature, top_p, min_p, penalty;
     bool print_ids, chat;
+    dm_router_options router;
 } option;
 
 static const cli_option options[] = {
@@ -36,6 +38,7 @@ static const cli_option options[] = {
     {"repeat-window", 0, CLI_INT, &option.window, "N", "how many tokens are recent"},
     {"seed", 's', CLI_INT, &option.seed, "N", "of the random numbers"},
     {"print-ids", 0, CLI_FLAG, &option.print_ids, NULL, "print token ids instead of text"},
+    CLI_ROUTING_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -225,7 +228,7 @@ static bool encode_prompt(run *r) {
 }
 
 static bool open_all(run *r, const char *path) {
-    const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache};
+    const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache, .router = &option.router};
     bool open = dm_model_open(path, &r->model) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
     open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK; /* last: it takes memory and time */
@@ -260,6 +263,9 @@ static bool make_room(run *r) {
 static int check_options(bool talks) {
     if (dm_cache_type_from_name(option.cache_name, &option.cache) != DM_OK) {
         return cli_usage_error("%s", dm_error_message());
+    }
+    if (!cli_routing_read(&option.router)) {
+        return CLI_USAGE;
     }
     if (option.prompt != NULL && option.ids != NULL) {
         return cli_usage_error("expected either -p TEXT or --ids FILE");
@@ -301,6 +307,7 @@ static int run_prompt(run *r, const char *family) {
 
 int cmd_run(int argc, char **argv) {
     int n, status;
+    cli_routing_defaults();
     set_defaults();
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;

@@ -170,7 +170,30 @@ json_t *cli_json_ids(const int32_t *ids, size_t n) {
     return list;
 }
 
-json_t *cli_json_routing(const dm_routing_stats *routing) {
-    return json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)routing->tokens, "experts_per_token", routing->experts_per_token,
-                     "maxvio", routing->maxvio);
+json_t *cli_json_routing(const dm_routing_stats *r) {
+    json_t *hits = json_object();
+    if (isfinite(r->hit_rate)) {
+        json_object_set_new(hits, "ram", json_real(r->hit_rate));
+    }
+    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:o, s:f, s:f}", "tokens", (json_int_t)r->tokens,
+                     "experts_per_token", r->experts_per_token, "experts_per_step", r->experts_per_step, "maxvio", r->maxvio,
+                     "changed", r->changed, "games", (json_int_t)r->games, "sweeps", r->sweeps, "mean_sweeps", r->mean_sweeps,
+                     "max_regret", r->max_regret, "hit_rate", hits, "bytes_read_per_token", r->bytes_read_per_token, "asleep",
+                     r->asleep);
+}
+
+void cli_print_routing(const dm_routing_stats *r) {
+    printf("experts        %.2f per token, %.1f of a layer per step, MaxVio %.3f\n", r->experts_per_token, r->experts_per_step,
+           r->maxvio);
+    if (r->games > 0) {
+        printf("games          %.2f sweeps (median %g), regret at most %.2g; %.1f%% of the choices are not the model's\n",
+               r->mean_sweeps, r->sweeps, r->max_regret, 100.0 * r->changed);
+    }
+    if (isfinite(r->hit_rate)) {
+        printf("resident       %.2f%% of the experts asked for, %.3g MB read per token\n", 100.0 * r->hit_rate,
+               1e-6 * r->bytes_read_per_token);
+    }
+    if (r->asleep > 0.0) {
+        printf("asleep         %.1f%% of the experts\n", 100.0 * r->asleep);
+    }
 }

@@ -14,6 +14,8 @@ enum {
     SCRATCH_FLOATS = 1 << 18, /* one block of widened rows, 1 MB: it stays in the second-level cache until it is used */
     ROWS_TOGETHER = 16,       /* smallest share of a thread: one cache line of results */
     BLOCK_ROWS = 128,         /* most rows of a float32 product */
+    NEAR_FLOATS = 1 << 15,    /* rows of weights that an expert's tokens pass by four at a time: 128 KB */
+    MANY_TOKENS = 128,        /* of an expert: from here on it is they who are far, and pass by four times as many rows */
     ROUNDING_COST = 4,        /* of an activation, in multiplications */
     INT8_FASTER = 2,          /* than float32 multiplications */
     FEW_ROWS = 16,            /* of rounded activations: up to here reading panels takes longer than multiplying */
@@ -56,6 +58,7 @@ typedef struct shared {
     size_t count;
     const float *x;
     size_t ldx, m;
+    dm_linear_rows rows;
     float *scratch; /* [threads, scratch_size] */
     size_t scratch_size;
     dm_failure failure;
@@ -96,25 +99,40 @@ static void add_bias(const dm_linear_product *product, float *y, size_t m, size_
 }
 
 /* Rows of weights that are one float32 product: a number that does not depend on the threads, nor exceeds the scratch. */
-static size_t block_rows(const dm_weight *weight) {
+static size_t block_rows(const shared *s) {
+    const dm_weight *weight = &s->products->weight;
     size_t fit = scratch_each(weight->columns) / weight->columns;
     size_t wanted = weight->rows >= 8 * BLOCK_ROWS ? BLOCK_ROWS : 2 * ROWS_TOGETHER;
+    if (s->rows == DM_ROWS_OF_EXPERT) {
+        size_t near = (s->m < MANY_TOKENS ? NEAR_FLOATS : 4 * NEAR_FLOATS) / weight->columns;
+        wanted = near > ROWS_TOGETHER ? near : ROWS_TOGETHER;
+    }
     return fit < wanted ? fit : wanted;
+}
+
+/* y [m, rows] = x w^T of a block. How oneDNN sums depends on m; an expert's rows are each summed in one order instead. */
+static dm_status multiply_rows(const shared *s, float *y, const float *w, size_t rows, const void *ahead) {
+    size_t columns = s->products->weight.columns, ldy = s->products->ldy;
+    if (s->rows == DM_ROWS_OF_EXPERT) {
+        const dm_cached_rows block = {w, rows, columns, ahead};
+        dm_vector()->rows_dot_f32(y, ldy, &block, s->x, s->m);
+        return DM_OK;
+    }
+    return dm_matmul_forward(DM_PRECISION_F32, y, ldy, s->x, s->ldx, w, columns, s->m, rows, columns, false);
 }
 
 static dm_status multiply_block(const shared *s, size_t row, float *widened) {
     const dm_linear_product *product = s->products;
-    size_t columns = product->weight.columns;
-    size_t step = block_rows(&product->weight);
-    size_t rows = product->weight.rows - row < step ? product->weight.rows - row : step;
+    size_t step = block_rows(s), left = product->weight.rows - row;
+    size_t rows = left < step ? left : step;
     dm_weight part = dm_weight_rows(&product->weight, row, rows);
-    const float *w = part.data;
+    const float *w = part.data, *ahead = left >= 2 * step ? w + step * part.columns : NULL;
     if (part.type != DM_TYPE_F32) {
         dm_weight_widen(widened, &part);
         w = widened;
+        ahead = NULL;
     }
-    DM_TRY(dm_matmul_forward(DM_PRECISION_F32, product->y + row, product->ldy, s->x, s->ldx, w, columns, s->m, rows, columns,
-                             false));
+    DM_TRY(multiply_rows(s, product->y + row, w, rows, ahead));
     if (product->bias != NULL) {
         add_bias(product, product->y, s->m, row, row + rows);
     }
@@ -124,13 +142,13 @@ static dm_status multiply_block(const shared *s, size_t row, float *widened) {
 static void many_body(void *user, size_t begin, size_t end, int thread) {
     shared *s = user;
     for (size_t i = begin; i < end; i++) {
-        size_t row = i * block_rows(&s->products->weight);
+        size_t row = i * block_rows(s);
         dm_failure_note(&s->failure, multiply_block(s, row, s->scratch + (size_t)thread * s->scratch_size));
     }
 }
 
 static dm_status linear_many(shared *s, int threads) {
-    size_t columns = s->products->weight.columns, step = block_rows(&s->products->weight);
+    size_t columns = s->products->weight.columns, step = block_rows(s);
     size_t blocks = (s->products->weight.rows + step - 1) / step;
     dm_parallel(threads, blocks, dm_parallel_grain(step * columns * s->m), many_body, s);
     return dm_failure_raise(&s->failure);
@@ -197,7 +215,7 @@ static bool all_packed(const dm_linear_product *products, size_t count) {
 
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
                     float *scratch, int threads) {
-    shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .scratch = scratch};
+    shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .rows = rows, .scratch = scratch};
     s.scratch_size = scratch_each(products->weight.columns);
     if (rows == DM_ROWS_OF_CHUNK && dm_linear_takes_tiles(products, count, m)) {
         dm_linear_tiles(products, count, x, ldx, m, scratch, threads);
@@ -207,7 +225,7 @@ dm_status dm_linear(const dm_linear_product *products, size_t count, const float
         linear_packed(&s, threads);
         return DM_OK;
     }
-    if (rows == DM_ROWS_APART || m <= FEW_TOKENS) {
+    if (rows == DM_ROWS_APART || (rows == DM_ROWS_OF_CHUNK && m <= FEW_TOKENS)) {
         linear_few(&s, threads);
         return DM_OK;
     }

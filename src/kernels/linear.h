@@ -4,7 +4,8 @@
  * weights of any type but float32 on tile registers where there are any.
  * Elsewhere weights that have been packed into panels meet activations rounded
  * to int8. Of others, a few tokens are dot products that read each weight once;
- * many are float32 products over blocks of rows widened on the way.
+ * many are float32 products over blocks of rows widened on the way. An expert's
+ * tokens, be they few or many, are dot products over such blocks.
  */
 #ifndef DM_KERNELS_LINEAR_H
 #define DM_KERNELS_LINEAR_H
@@ -27,13 +28,14 @@ size_t dm_linear_scratch(size_t columns, size_t m, int threads);
 /* How the rows of x belong together. */
 typedef enum dm_linear_rows {
     DM_ROWS_OF_CHUNK,  /* the tokens of one piece of a prompt */
-    DM_ROWS_OF_EXPERT, /* those of them that one expert has: never on tiles, which the others' choices would decide */
+    DM_ROWS_OF_EXPERT, /* those of them that one expert has, one after another (ldx = columns): each row's result is the same
+                        * whatever the others, so that no token depends on what later ones choose */
     DM_ROWS_APART,     /* the next token of each of several sequences: each row's result is the same whatever the others */
 } dm_linear_rows;
 
 /* y = x W^T + bias for `count` products of the same x [m, columns], ldx floats between rows. Uses up to `threads` threads,
- * or inside a loop that is shared out the calling one alone; a result depends on `rows`, on the weights and, where rows are not
- * apart, on m, not on how rows are shared out. `scratch` holds dm_linear_scratch(columns, m, threads) floats; for the rows of
+ * or inside a loop that is shared out the calling one alone; a result depends on `rows`, on the weights and, for rows of a
+ * chunk, on m, not on how rows are shared out. `scratch` holds dm_linear_scratch(columns, m, threads) floats; for the rows of
  * an expert dm_linear_scratch(columns, 0, threads) do. */
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
                     float *scratch, int threads);

@@ -5,25 +5,9 @@
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/vector.h"
-#include "model/session.h"
+#include "model/evaluation.h"
 
-enum { CHUNK_FLOATS = 1 << 23, CHUNK_TOKENS = 256 };
-
-typedef struct evaluation {
-    dm_session *session;
-    dm_session *base; /* NULL: none */
-    const dm_tokenizer *tokenizer;
-    const int32_t *ids;
-    size_t n;
-    int32_t bos; /* what a window of a text starts with, -1: nothing of its own */
-    size_t vocab;
-    size_t chunk;           /* tokens whose logits are held at a time */
-    float *logits;          /* [chunk, vocab] */
-    float *base_logits;     /* [chunk, vocab] */
-    double *scores;         /* [chunk, 3]: nats, KL, 1 where the best tokens agree */
-    double nll, kl, agreed; /* sums */
-    dm_evaluate_result *result;
-} evaluation;
+enum { CHUNK_FLOATS = 1 << 23, CHUNK_TOKENS = 256, MOST_SEQUENCES = 1024 };
 
 /* Logarithm of the sum of exp(logits[vocab]). */
 static double log_sum_exp(const float *logits, size_t vocab) {
@@ -53,7 +37,7 @@ static double divergence(const float *base, double base_sum, const float *logits
     return total;
 }
 
-static void score_position(const evaluation *e, size_t row, int32_t target, double *scores) {
+static void score_position(const dm_evaluation *e, size_t row, int32_t target, double *scores) {
     const float *logits = e->logits + row * e->vocab;
     double sum = log_sum_exp(logits, e->vocab);
     scores[0] = sum - (double)logits[target];
@@ -64,20 +48,23 @@ static void score_position(const evaluation *e, size_t row, int32_t target, doub
     }
 }
 
-/* Feeds m tokens of the text. A window that does not begin the text has its first token replaced by the one that begins a
- * text, where the vocabulary asks for that: models that know it lean on it. */
-static dm_status feed(const evaluation *e, dm_session *session, size_t first, size_t m, float *logits) {
-    bool window_starts = first > 0 && dm_session_length(session) == 0;
-    if (!window_starts || e->bos < 0) {
-        return dm_session_feed(session, e->ids + first, (int32_t)m, true, logits);
+const int32_t *dm_evaluation_token(const dm_evaluation *e, const dm_session *session, size_t at) {
+    return at > 0 && dm_session_length(session) == 0 && e->bos >= 0 ? &e->bos : e->ids + at;
+}
+
+dm_status dm_evaluation_feed(const dm_evaluation *e, dm_session *session, size_t first, size_t m, float *logits) {
+    const int32_t *begin = dm_evaluation_token(e, session, first);
+    if (begin == e->ids + first) {
+        return dm_session_feed(session, begin, (int32_t)m, logits != NULL, logits);
     }
-    DM_TRY(dm_session_feed(session, &e->bos, 1, true, logits));
-    return m > 1 ? dm_session_feed(session, e->ids + first + 1, (int32_t)m - 1, true, logits + e->vocab) : DM_OK;
+    DM_TRY(dm_session_feed(session, begin, 1, logits != NULL, logits));
+    float *rest = logits != NULL ? logits + e->vocab : NULL;
+    return m > 1 ? dm_session_feed(session, e->ids + first + 1, (int32_t)m - 1, logits != NULL, rest) : DM_OK;
 }
 
 typedef struct scoring {
-    evaluation *e;
-    const int32_t *targets; /* of the first row */
+    dm_evaluation *e;
+    const int32_t *targets; /* [rows] */
 } scoring;
 
 static void score_body(void *user, size_t begin, size_t end, int thread) {
@@ -88,42 +75,54 @@ static void score_body(void *user, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Feeds ids first .. first + m - 1 and scores what they say about their successors `from` .. first + m. */
-static dm_status evaluate_chunk(evaluation *e, size_t first, size_t m, size_t from) {
-    DM_TRY(feed(e, e->session, first, m, e->logits));
-    if (e->base != NULL) {
-        DM_TRY(feed(e, e->base, first, m, e->base_logits));
-    }
-    size_t skip = from > first + 1 ? from - first - 1 : 0;
-    scoring it = {e, e->ids + first + 1};
-    dm_parallel(dm_threads(), m, 1, score_body, &it); /* rows that are skipped too: they are few */
-    for (size_t row = skip; row < m; row++) {         /* in order: the sum does not depend on the threads */
+void dm_evaluation_score(dm_evaluation *e, const int32_t *targets, size_t m) {
+    scoring it = {e, targets};
+    dm_parallel(dm_threads(), m, 1, score_body, &it);
+    for (size_t row = 0; row < m; row++) { /* in order: the sum does not depend on the threads */
         e->nll += e->scores[3 * row];
         e->kl += e->scores[3 * row + 1];
         e->agreed += e->scores[3 * row + 2];
         size_t bytes = 0;
         if (e->tokenizer != NULL) {
-            dm_tokenizer_bytes(e->tokenizer, e->ids[first + row + 1], &bytes);
+            dm_tokenizer_bytes(e->tokenizer, targets[row], &bytes);
         }
         e->result->bytes += bytes;
         e->result->tokens++;
     }
+}
+
+/* ---- One sequence -------------------------------------------------------- */
+
+/* Feeds m ids from `first` on and scores what they say about their successors. */
+static dm_status evaluate_chunk(dm_evaluation *e, size_t first, size_t m) {
+    DM_TRY(dm_evaluation_feed(e, e->session, first, m, e->logits));
+    if (e->base != NULL) {
+        DM_TRY(dm_evaluation_feed(e, e->base, first, m, e->base_logits));
+    }
+    dm_evaluation_score(e, e->ids + first + 1, m);
     return DM_OK;
 }
 
 /* A window feeds ids start .. end - 1 and scores ids from .. end. */
-static dm_status evaluate_window(evaluation *e, size_t start, size_t end, size_t from) {
+static dm_status evaluate_window(dm_evaluation *e, size_t start, size_t end, size_t from) {
+    const size_t context = from - 1 - start; /* tokens that come first and are context only */
     dm_session_truncate(e->session, 0);
     if (e->base != NULL) {
         dm_session_truncate(e->base, 0);
     }
-    for (size_t first = start; first < end; first += e->chunk) {
-        DM_TRY(evaluate_chunk(e, first, end - first < e->chunk ? end - first : e->chunk, from));
+    if (context > 0) {
+        DM_TRY(dm_evaluation_feed(e, e->session, start, context, NULL));
+        DM_TRY(e->base != NULL ? dm_evaluation_feed(e, e->base, start, context, NULL) : DM_OK);
+    }
+    for (size_t first = from - 1; first < end; first += e->chunk) {
+        DM_TRY(evaluate_chunk(e, first, end - first < e->chunk ? end - first : e->chunk));
     }
     return DM_OK;
 }
 
-static void finish(const evaluation *e) {
+/* ---- The whole ----------------------------------------------------------- */
+
+static void finish(const dm_evaluation *e) {
     dm_evaluate_result *r = e->result;
     double tokens = r->tokens > 0 ? (double)r->tokens : 1.0;
     r->nll = e->nll / tokens;
@@ -131,10 +130,10 @@ static void finish(const evaluation *e) {
     r->bits_per_byte = r->bytes > 0 ? e->nll / log(2.0) / (double)r->bytes : 0.0;
     r->kl_mean = e->kl / tokens;
     r->top1_agreement = e->agreed / tokens;
-    dm_session_routing(e->session, &r->routing);
+    dm_sessions_routing(e->sessions, e->sequences, &r->routing);
 }
 
-static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
+static dm_status evaluate_all(dm_evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
     size_t last = e->n - 1; /* fed by nobody: it is only predicted */
     size_t scored = 1;      /* first id that no window has predicted yet */
     for (size_t start = 0; scored <= last; start += context - overlap) {
@@ -149,23 +148,57 @@ static dm_status evaluate_all(evaluation *e, size_t context, size_t overlap, dm_
             break;
         }
     }
-    finish(e);
     return DM_OK;
 }
 
-static dm_status prepare(evaluation *e, const dm_model *model, const dm_model *base, int32_t context, dm_cache_type cache) {
-    const dm_session_options options = {.context = context, .cache = cache};
+static dm_status open_sessions(dm_evaluation *e, const dm_model *model, const dm_session_options *options) {
+    e->sessions = dm_alloc(e->sequences, sizeof *e->sessions);
+    if (e->sessions == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    for (size_t i = 0; i < e->sequences; i++) {
+        DM_TRY(dm_session_create_with(model, options, &e->sessions[i]));
+    }
+    e->session = e->sessions[0];
+    return DM_OK;
+}
+
+static dm_status prepare(dm_evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options) {
     e->vocab = (size_t)model->config.vocab;
     e->chunk = CHUNK_FLOATS / e->vocab;
     e->chunk = e->chunk < 8 ? 8 : e->chunk > CHUNK_TOKENS ? CHUNK_TOKENS : e->chunk;
-    DM_TRY(dm_session_create_with(model, &options, &e->session));
+    e->chunk = e->chunk < e->sequences ? e->sequences : e->chunk;
+    DM_TRY(open_sessions(e, model, options));
     if (base != NULL) {
-        DM_TRY(dm_session_create(base, context, &e->base));
+        DM_TRY(dm_session_create(base, options->context, &e->base));
         e->base_logits = dm_alloc(e->chunk * e->vocab, sizeof *e->base_logits);
     }
     e->logits = dm_alloc(e->chunk * e->vocab, sizeof *e->logits);
     e->scores = dm_alloc(e->chunk * 3, sizeof *e->scores);
     return e->logits == NULL || e->scores == NULL || (base != NULL && e->base_logits == NULL) ? DM_ERR_MEMORY : DM_OK;
+}
+
+static void close(dm_evaluation *e) {
+    for (size_t i = 0; e->sessions != NULL && i < e->sequences; i++) {
+        dm_session_free(e->sessions[i]);
+    }
+    dm_session_free(e->base);
+    dm_free(e->sessions);
+    dm_free(e->logits);
+    dm_free(e->base_logits);
+    dm_free(e->scores);
+}
+
+static dm_status check_sequences(const dm_model *base, int32_t sequences, size_t n) {
+    if (sequences < 0 || sequences > MOST_SEQUENCES || (size_t)sequences >= n) {
+        return dm_fail(DM_ERR_ARGUMENT, "%d sequences side by side: expected 1 to %d, each of two tokens or more", sequences,
+                       MOST_SEQUENCES);
+    }
+    if (sequences > 1 && base != NULL) {
+        return dm_fail(DM_ERR_ARGUMENT, "a base model is compared with one sequence at a time, not with %d side by side",
+                       sequences);
+    }
+    return DM_OK;
 }
 
 static dm_status check(const dm_model *model, const dm_model *base, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n,
@@ -199,22 +232,25 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
     *result = (dm_evaluate_result){0};
     int32_t context = options->context != 0 ? options->context : model->config.context;
     DM_TRY(check(model, base, tokenizer, ids, n, context, options->overlap));
+    DM_TRY(check_sequences(base, options->sequences, n));
     if ((size_t)context > n) {
         context = (int32_t)n;
     }
     int32_t overlap = options->overlap < context ? options->overlap : 0;
-    evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .bos = -1, .result = result};
+    dm_evaluation e = {.tokenizer = tokenizer, .ids = ids, .n = n, .bos = -1, .result = result};
+    e.sequences = options->sequences > 1 ? (size_t)options->sequences : 1;
     if (tokenizer != NULL && dm_tokenizer_adds_bos(tokenizer)) {
         e.bos = dm_tokenizer_bos(tokenizer);
     }
-    dm_status status = prepare(&e, model, base, context, options->cache);
+    const dm_session_options how = {.context = context, .cache = options->cache, .router = options->router};
+    dm_status status = prepare(&e, model, base, &how);
     if (status == DM_OK) {
-        status = evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
+        status = e.sequences > 1 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
+                                 : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
     }
-    dm_session_free(e.session);
-    dm_session_free(e.base);
-    dm_free(e.logits);
-    dm_free(e.base_logits);
-    dm_free(e.scores);
+    if (status == DM_OK) {
+        finish(&e);
+    }
+    close(&e);
     return status;
 }

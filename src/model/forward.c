@@ -140,5 +140,7 @@ dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
     for (size_t s = 0; s < pass->n_segments; s++) {
         advance(&pass->segments[s]);
     }
+    pass->work->passes++;
+    pass->work->pass_tokens += pass->n;
     return DM_OK;
 }

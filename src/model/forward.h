@@ -26,6 +26,7 @@ typedef struct dm_pass {
     const dm_segment *segments;
     size_t n_segments, n; /* one segment, or n of one token each */
     dm_linear_rows rows;
+    bool together; /* all tokens may be routed in one game: they are of different sequences, or nobody scores them */
 } dm_pass;
 
 /* The segment of one of its rows. */

@@ -10,17 +10,24 @@
 
 enum { ROWS_TOGETHER = 16 };
 
-typedef struct routing {
+typedef struct routed {
+    const dm_session *session;
     const dm_router *router;
-    const dm_activations *a;
-} routing;
+    int32_t layer;
+} routed;
+
+static void look_body(void *user, size_t begin, size_t end, int thread) {
+    const routed *it = user;
+    (void)thread;
+    dm_routing_look(it->session->routing, it->layer, it->session->scratch.router, begin, end);
+}
 
 static void route_body(void *user, size_t begin, size_t end, int thread) {
-    const routing *it = user;
+    const routed *it = user;
+    const dm_activations *a = &it->session->scratch;
     size_t experts = (size_t)it->router->n_experts, top_k = (size_t)it->router->top_k;
     (void)thread;
-    dm_router_route(it->router, it->a->router + begin * experts, end - begin, it->a->experts + begin * top_k,
-                    it->a->gates + begin * top_k);
+    dm_router_route(it->router, a->router + begin * experts, end - begin, a->experts + begin * top_k, a->gates + begin * top_k);
 }
 
 /* Router logits of h, then each token's experts and gates. */
@@ -31,14 +38,19 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     size_t experts = (size_t)c->n_experts;
     size_t top_k = (size_t)c->top_k;
     const float *bias = session->model->expert_bias;
-    dm_router router = {.n_experts = c->n_experts, .top_k = c->top_k};
+    dm_router router = {.n_experts = c->n_experts, .top_k = c->top_k, .given = session->routing != NULL};
     router.plain_gates = c->plain_gates;
     router.scale = c->expert_scale;
     router.bias = bias != NULL ? bias + (size_t)l * experts : NULL;
 
     DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->h, pass->n, a->router));
-    routing it = {&router, a};
-    dm_parallel(session->threads, pass->n, dm_parallel_grain(8 * experts), route_body, &it);
+    routed it = {session, &router, l};
+    size_t grain = dm_parallel_grain(8 * experts);
+    if (session->routing != NULL) {
+        dm_parallel(session->threads, pass->n, grain, look_body, &it);
+        dm_routing_choose(session->routing, l, pass->n, pass->together, a->experts);
+    }
+    dm_parallel(session->threads, pass->n, grain, route_body, &it);
     for (size_t s = 0; s < pass->n_segments; s++) {
         const dm_segment *segment = &pass->segments[s];
         dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);
@@ -62,15 +74,17 @@ static void sort_choices(dm_session *session, size_t n) {
     size_t choices = n * (size_t)c->top_k;
     memset(a->starts, 0, ((size_t)c->n_experts + 1) * sizeof *a->starts);
     for (size_t i = 0; i < choices; i++) {
-        a->starts[a->experts[i] + 1]++;
+        a->starts[a->experts[i] + 1] += a->experts[i] >= 0;
     }
     for (int32_t e = 0; e < c->n_experts; e++) {
         session->experts_read += a->starts[e + 1] > 0;
         a->starts[e + 1] += a->starts[e];
     }
     for (size_t i = 0; i < choices; i++) {
-        a->slots[i] = a->starts[a->experts[i]]++;
-        a->choices[a->slots[i]] = (int32_t)i;
+        if (a->experts[i] >= 0) {
+            a->slots[i] = a->starts[a->experts[i]]++;
+            a->choices[a->slots[i]] = (int32_t)i;
+        }
     }
     memmove(a->starts + 1, a->starts, (size_t)c->n_experts * sizeof *a->starts); /* each start ended as the next one's */
     a->starts[0] = 0;
@@ -103,7 +117,7 @@ static void columns_out(const dm_session *session, const dm_weights *weights, si
     size_t top_k = (size_t)c->top_k;
     float *h = a->h + token * (size_t)c->dim;
     memset(h + begin, 0, (end - begin) * sizeof *h);
-    for (size_t i = token * top_k; i < (token + 1) * top_k; i++) {
+    for (size_t i = token * top_k; i < (token + 1) * top_k && a->experts[i] >= 0; i++) {
         dm_weight down = dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[i]);
         const float *hidden = a->hidden + (size_t)a->slots[i] * (size_t)c->expert_dim;
         for (size_t row = begin; row < end; row++) {
@@ -166,8 +180,8 @@ static void gather_body(void *user, size_t begin, size_t end, int thread) {
     const dm_activations *a = &x->session->scratch;
     size_t top_k = (size_t)x->session->model->config.top_k, dim = (size_t)x->session->model->config.dim;
     (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        memcpy(a->grouped + (size_t)a->slots[i] * dim, a->h + i / top_k * dim, dim * sizeof *a->h);
+    for (size_t slot = begin; slot < end; slot++) {
+        memcpy(a->grouped + slot * dim, a->h + (size_t)a->choices[slot] / top_k * dim, dim * sizeof *a->h);
     }
 }
 
@@ -207,7 +221,7 @@ static void experts_body(void *user, size_t begin, size_t end, int thread) {
 static dm_status many_tokens(const dm_session *session, const dm_weights *weights, size_t n) {
     const dm_config *c = &session->model->config;
     experts x = {.session = session, .weights = weights, .n = n};
-    size_t choices = n * (size_t)c->top_k, cost = (size_t)c->expert_dim * (size_t)c->dim;
+    size_t choices = (size_t)session->scratch.starts[c->n_experts], cost = (size_t)c->expert_dim * (size_t)c->dim;
     dm_parallel(session->threads, choices, dm_parallel_grain((size_t)c->dim), gather_body, &x);
     dm_parallel(session->threads, (size_t)c->n_experts, dm_parallel_grain(choices * cost / (size_t)c->n_experts), experts_body,
                 &x);
@@ -224,7 +238,7 @@ static void mix_body(void *user, size_t begin, size_t end, int thread) {
     for (size_t t = begin; t < end; t++) {
         float *h = a->h + t * dim;
         memset(h, 0, dim * sizeof *h);
-        for (size_t i = t * top_k; i < (t + 1) * top_k; i++) {
+        for (size_t i = t * top_k; i < (t + 1) * top_k && a->experts[i] >= 0; i++) {
             vector->axpy(h, a->gates[i], a->grouped + (size_t)a->slots[i] * dim, dim);
         }
     }

@@ -52,8 +52,8 @@ static void round_body(void *user, size_t begin, size_t end, int thread) {
 static void gather_body(void *user, size_t begin, size_t end, int thread) {
     const experts *x = user;
     (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        memcpy(x->a->grouped_rounded + (size_t)x->a->slots[i] * x->stride, x->a->rounded + i / x->top_k * x->stride,
+    for (size_t slot = begin; slot < end; slot++) {
+        memcpy(x->a->grouped_rounded + slot * x->stride, x->a->rounded + (size_t)x->a->choices[slot] / x->top_k * x->stride,
                x->dim / UNIT * sizeof(dm_q8_block));
     }
 }
@@ -130,7 +130,7 @@ void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, s
     x.stride = dm_q8_stride(x.dim);
     x.hidden_stride = dm_q8_stride(x.width);
     list_active(&x);
-    size_t choices = n * x.top_k, tokens_each = choices / (x.n_active + 1) + 1; /* about */
+    size_t choices = (size_t)x.a->starts[c->n_experts], tokens_each = choices / (x.n_active + 1) + 1; /* about */
     dm_parallel(threads, n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
     dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
     size_t units = x.width / UNIT, pieces = pieces_out(&x);

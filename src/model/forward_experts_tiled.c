@@ -164,7 +164,7 @@ void dm_forward_experts_tiled(dm_session *session, const dm_weights *weights, si
     const dm_config *c = &session->model->config;
     const dm_activations *a = &session->scratch;
     experts x = {session, weights, a, (size_t)c->dim, (size_t)c->expert_dim, 0, 0};
-    size_t choices = n * (size_t)c->top_k;
+    size_t choices = (size_t)a->starts[c->n_experts];
     x.units = dm_tiles_units(x.dim);
     x.hidden_units = dm_tiles_units(x.width);
     for (size_t i = 0; i < choices; i++) {

@@ -394,7 +394,7 @@ void dm_repack_experts(const dm_model *model, int32_t layer, const int32_t *expe
     }
     atomic_uchar *state = repacked->state + (size_t)layer * (size_t)model->config.n_experts;
     size_t first = 0;
-    while (first < n && atomic_load_explicit(&state[experts[first]], memory_order_acquire) == PACKED) {
+    while (first < n && (experts[first] < 0 || atomic_load_explicit(&state[experts[first]], memory_order_acquire) == PACKED)) {
         first++;
     }
     if (first == n) {
@@ -403,7 +403,7 @@ void dm_repack_experts(const dm_model *model, int32_t layer, const int32_t *expe
     pthread_mutex_lock(&repacked->lock);
     int listed = 0;
     for (size_t i = first; i < n; i++) {
-        if (atomic_load_explicit(&state[experts[i]], memory_order_relaxed) == MISSING) {
+        if (experts[i] >= 0 && atomic_load_explicit(&state[experts[i]], memory_order_relaxed) == MISSING) {
             atomic_store_explicit(&state[experts[i]], LISTED, memory_order_relaxed);
             listed++;
         }

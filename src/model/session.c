@@ -9,7 +9,6 @@
 #include "kernels/vector.h"
 #include "model/forward.h"
 #include "model/repack.h"
-#include "moe/router.h"
 
 enum {
     BATCH = 256,
@@ -240,7 +239,18 @@ static dm_status make_rope(dm_session *session) {
     return DM_OK;
 }
 
-static dm_status build(dm_session *session, dm_cache_type type) {
+static dm_status make_routing(dm_session *session, const dm_router_options *options) {
+    const dm_config *c = &session->model->config;
+    if (options == NULL || c->n_experts == 0) {
+        return DM_OK; /* a dense model has nothing to choose */
+    }
+    const dm_routing_shape shape = {c->n_layers, c->n_experts, c->top_k, session->model->expert_bias};
+    session->chunk = options->chunk;
+    return dm_routing_create(options, &shape, (size_t)session->batch, &session->routing);
+}
+
+static dm_status build(dm_session *session, dm_cache_type type, const dm_router_options *router) {
+    DM_TRY(make_routing(session, router));
     DM_TRY(dm_repack(session->model));
     DM_TRY(read_all_weights(session));
     DM_TRY(dm_kv_cache_create(&session->model->config, session->context, type, &session->cache));
@@ -275,7 +285,7 @@ dm_status dm_session_create_with(const dm_model *model, const dm_session_options
     session->batch = dm_tiles() ? TILED_BATCH : BATCH;
     session->batch = session->context < session->batch ? session->context : session->batch;
     session->threads = dm_threads();
-    dm_status status = build(session, asked.cache);
+    dm_status status = build(session, asked.cache, asked.router);
     if (status != DM_OK) {
         dm_session_free(session);
         return status;
@@ -297,6 +307,7 @@ void dm_session_free(dm_session *session) {
         free(session->owned[i]);
     }
     dm_kv_cache_free(&session->cache);
+    dm_routing_free(session->routing);
     dm_tokenizer_close(session->own_tokenizer);
     dm_free(session);
 }
@@ -345,11 +356,13 @@ static dm_status check_feed(const dm_session *session, const int32_t *ids, int32
 /* One batch after another; a prefill of several can be interrupted between them. */
 static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool all, float *logits) {
     size_t vocab = (size_t)session->model->config.vocab;
-    for (int32_t first = 0; first < n; first += session->batch) {
+    const bool together = session->chunk > 0 && !all; /* nobody scores these tokens */
+    int32_t step = together && session->chunk < session->batch ? session->chunk : session->batch;
+    for (int32_t first = 0; first < n; first += step) {
         if (first > 0 && dm_interrupted()) {
             return dm_fail(DM_ERR_INTERRUPTED, "interrupted while reading the prompt");
         }
-        int32_t m = n - first < session->batch ? n - first : session->batch;
+        int32_t m = n - first < step ? n - first : step;
         dm_logits_kind kind = logits == NULL ? DM_LOGITS_NONE : all ? DM_LOGITS_ALL : DM_LOGITS_LAST;
         if (kind == DM_LOGITS_LAST && first + m < n) {
             kind = DM_LOGITS_NONE;
@@ -357,7 +370,7 @@ static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool a
         float *to = kind == DM_LOGITS_ALL ? logits + (size_t)first * vocab : logits;
         const dm_segment segment = {.session = session, .ids = ids + first, .n = (size_t)m};
         const dm_linear_rows rows = m == 1 ? DM_ROWS_APART : DM_ROWS_OF_CHUNK;
-        const dm_pass pass = {.work = session, .segments = &segment, .n_segments = 1, .n = (size_t)m, .rows = rows};
+        const dm_pass pass = {session, &segment, 1, (size_t)m, rows, together};
         DM_TRY(dm_forward(&pass, kind, to));
     }
     return DM_OK;
@@ -403,7 +416,7 @@ static dm_status step(dm_session *work, dm_session *const *sessions, size_t n, c
     for (size_t i = 0; i < n; i++) {
         work->segments[i] = (dm_segment){.session = sessions[i], .ids = ids + i, .first = i, .n = 1};
     }
-    const dm_pass pass = {.work = work, .segments = work->segments, .n_segments = n, .n = n, .rows = DM_ROWS_APART};
+    const dm_pass pass = {work, work->segments, n, n, DM_ROWS_APART, true};
     return dm_forward(&pass, logits != NULL ? DM_LOGITS_ALL : DM_LOGITS_NONE, logits);
 }
 
@@ -455,22 +468,4 @@ dm_status dm_session_feed_many(dm_session *const *sessions, const int32_t *count
     }
     dm_free(before);
     return status;
-}
-
-void dm_session_routing(const dm_session *session, dm_routing_stats *out) {
-    *out = (dm_routing_stats){0};
-    const dm_config *c = &session->model->config;
-    if (c->n_experts == 0 || session->routed == 0) {
-        return;
-    }
-    uint64_t used = 0;
-    for (int32_t l = 0; l < c->n_layers; l++) {
-        const uint64_t *loads = session->loads + (size_t)l * (size_t)c->n_experts;
-        out->maxvio += dm_router_maxvio(loads, c->n_experts) / c->n_layers;
-        for (int32_t e = 0; e < c->n_experts; e++) {
-            used += loads[e];
-        }
-    }
-    out->tokens = session->routed;
-    out->experts_per_token = (double)used / (double)session->routed / c->n_layers;
 }

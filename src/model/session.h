@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "model/rope.h"
 #include "model/times.h"
+#include "moe/routing.h"
 
 /* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
 typedef struct dm_weights {
@@ -29,9 +30,9 @@ typedef struct dm_activations {
     uint8_t *ffn_tiles;           /* the result of their nonlinearity as tiles, where weights meet such */
     float *shared;                /* [B, dim] result of the shared expert */
     float *router;                /* [B, n_experts] logits, then probabilities */
-    int32_t *experts;             /* [B, top_k] */
+    int32_t *experts;             /* [B, top_k] -1 after a token's last */
     float *gates;                 /* [B, top_k] */
-    int32_t *slots;               /* [B, top_k] row of (token, choice) in the arrays grouped by expert */
+    int32_t *slots;               /* [B, top_k] row of (token, choice) in the arrays grouped by expert, where there is one */
     int32_t *choices;             /* [B, top_k] the other way: which choice is in a row there */
     int32_t *starts;              /* [n_experts + 1] first row of each expert there */
     int32_t *active;              /* [n_experts] experts that have tokens */
@@ -70,10 +71,14 @@ struct dm_session {
     int32_t *ids;    /* [context] what was fed */
     float *logits;   /* [vocab] of the last position, for generation */
     dm_rope rope;
-    uint64_t *loads;       /* [n_layers, n_experts] tokens sent to each expert */
-    uint64_t routed;       /* tokens that went through the routers */
-    uint64_t experts_read; /* experts that had tokens, summed over layers and the passes that this session lent its scratch to */
-    dm_times times;        /* of those passes */
+    uint64_t *loads;             /* [n_layers, n_experts] tokens sent to each expert */
+    uint64_t routed;             /* tokens that went through the routers */
+    dm_routing *routing;         /* NULL: the model's own choice */
+    int32_t chunk;               /* tokens of a prompt that are routed together, 0: none */
+    uint64_t passes;             /* that this session lent its scratch to */
+    uint64_t pass_tokens;        /* in them */
+    uint64_t experts_read;       /* experts that had tokens, summed over layers and those passes */
+    dm_times times;              /* of those passes */
     struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
 
@@ -88,6 +93,9 @@ struct dm_session {
 
 /* Lends a vocabulary to a session whose model has no file; it must outlive the session. */
 void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenizer);
+
+/* Routing of n sessions of one model that were fed together, as dm_session_routing() tells it of one. */
+void dm_sessions_routing(dm_session *const *sessions, size_t n, dm_routing_stats *out);
 
 /* The attention of one of its layers. */
 dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer);

@@ -85,12 +85,6 @@ float dm_nash_router_range(const dm_nash_router *it, size_t token) {
     return it->ranges[token];
 }
 
-void dm_nash_router_best(const dm_nash_router *it, size_t token, int32_t *experts) {
-    for (size_t j = 0, at = token * (size_t)it->rules.flock; j < (size_t)it->rules.top_k; j++) {
-        experts[j] = it->affinities[at + j] > -INFINITY ? it->candidates[at + j] : -1;
-    }
-}
-
 /* ---- Games --------------------------------------------------------------- */
 
 static dm_routing_game game_of(const dm_nash_router *it, size_t first, size_t n, const dm_nash_state *state) {

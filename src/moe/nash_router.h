@@ -34,8 +34,6 @@ void dm_nash_router_flock(dm_nash_router *router, const float *logits, size_t st
 
 /* The range of a token's finite affinities over all experts that are on; 0 where there is none. */
 float dm_nash_router_range(const dm_nash_router *router, size_t token);
-/* Token's best top_k by affinity, best first; fewer where fewer are on, then -1. */
-void dm_nash_router_best(const dm_nash_router *router, size_t token, int32_t *experts);
 
 /* What a game's costs depend on. */
 typedef struct dm_nash_state {

@@ -6,7 +6,7 @@
 
 /* The top_k experts of one token by logit + bias, best first; of equals the lower expert. top_k is small, so insertion
  * into a short sorted list beats sorting. */
-static void choose(const dm_router *router, const float *logits, int32_t *experts) {
+static void choose_one(const dm_router *router, const float *logits, int32_t *experts) {
     float scores[DM_ROUTER_MAX_TOP_K];
     int32_t k = router->top_k;
     int32_t filled = 0;
@@ -27,6 +27,12 @@ static void choose(const dm_router *router, const float *logits, int32_t *expert
     }
 }
 
+void dm_router_choose(const dm_router *router, const float *logits, size_t n, int32_t *experts) {
+    for (size_t t = 0; t < n; t++) {
+        choose_one(router, logits + t * (size_t)router->n_experts, experts + t * (size_t)router->top_k);
+    }
+}
+
 void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *experts, float *gates) {
     const dm_vector_table *vector = dm_vector();
     for (size_t t = 0; t < n; t++) {
@@ -34,7 +40,7 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
         int32_t *chosen = experts + t * (size_t)router->top_k;
         float *gate = gates + t * (size_t)router->top_k;
         if (!router->given) {
-            choose(router, p, chosen);
+            choose_one(router, p, chosen);
         }
         vector->softmax(p, (size_t)router->n_experts);
         float total = 0.0f;

@@ -18,9 +18,12 @@ typedef struct dm_router {
     float scale;       /* multiplies the gates; 0: 1 */
 } dm_router;
 
-/* The model's own choice: top_k of logits + bias, ties to the lower expert. A NaN logit is never preferred, and the choice
- * always holds top_k experts. Gate weights do not depend on who chose: they are the softmax over all experts, as a rule
- * renormalised over the chosen ones.
+/* The model's own choice: experts [n, top_k] of greatest logit + bias, best first, ties to the lower expert. A NaN logit is never
+ * preferred, and the choice always holds top_k experts. logits [n, n_experts]. */
+void dm_router_choose(const dm_router *router, const float *logits, size_t n, int32_t *experts);
+
+/* The choice, and the gate weights, which do not depend on who chose: the softmax over all experts, as a rule renormalised over
+ * the chosen ones.
  * logits [n, n_experts] become the softmax p in place (unbiased); experts [n, top_k] the choice, best first (with `given`
  * read instead, -1 after a token's last); gates [n, top_k] their weights, 0 for -1, summing to 1 unless the fields above say
  * otherwise. Single-threaded: callers split tokens. */

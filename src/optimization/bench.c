@@ -115,7 +115,7 @@ static dm_status measure(bench *b, dm_status (*prepare)(bench *), dm_status (*wo
         }
         if (i <= 0) { /* what is counted begins */
             first->times = (dm_times){.on = true};
-            first->experts_read = 0;
+            first->experts_read = first->passes = first->pass_tokens = 0;
         }
         double start = dm_seconds();
         DM_TRY(work(b));
@@ -184,7 +184,7 @@ static int32_t longest(const dm_bench_options *o) {
 }
 
 static dm_status make_sessions(const dm_model *model, bench *b) {
-    const dm_session_options how = {.context = longest(b->options), .cache = b->options->cache};
+    const dm_session_options how = {.context = longest(b->options), .cache = b->options->cache, .router = b->options->router};
     size_t n = (size_t)b->options->sequences;
     b->sessions = dm_alloc(n, sizeof(dm_session *));
     b->at = dm_alloc(n, sizeof *b->at);
@@ -220,7 +220,7 @@ static dm_status run(const dm_model *model, bench *b, dm_bench_result *result) {
     add_costs(b, result);
     dm_memory_use(b->sessions, (size_t)o->sequences, (size_t)longest(o), &result->memory);
     result->peak_rss = dm_peak_rss();
-    dm_session_routing(b->sessions[0], &result->routing);
+    dm_sessions_routing(b->sessions, (size_t)b->options->sequences, &result->routing);
     return DM_OK;
 }
 

@@ -1,0 +1,100 @@
+#include "cli/routing_options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+cli_routing_values cli_routing;
+
+void cli_routing_defaults(void) {
+    const dm_router_options usual = dm_router_default();
+    cli_routing = (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
+}
+
+/* A whole number from `text` on; *end is what follows. */
+static bool read_number(const char *text, char **end, int32_t *out) {
+    errno = 0;
+    long value = strtol(text, end, 10);
+    *out = (int32_t)value;
+    return *text >= '0' && *text <= '9' && errno == 0 && value <= INT32_MAX;
+}
+
+/* One L:E of the list; *end is the comma behind it or the end. */
+static bool read_expert(const char *text, char **end, dm_expert_id *out) {
+    bool layer = true;
+    if (*text == '*') {
+        out->layer = -1;
+        *end = (char *)text + 1;
+    } else {
+        layer = read_number(text, end, &out->layer);
+    }
+    return layer && **end == ':' && read_number(*end + 1, end, &out->expert) && (**end == ',' || **end == '\0');
+}
+
+static bool read_disabled(const char *text, dm_router_options *out) {
+    static dm_expert_id *list; /* of the last call */
+    size_t most = 1;
+    for (const char *c = text; *c != '\0'; c++) {
+        most += *c == ',';
+    }
+    free(list);
+    list = calloc(most, sizeof *list);
+    if (list == NULL) {
+        cli_usage_error("out of memory reading --disable-experts");
+        return false;
+    }
+    char *end;
+    for (const char *at = text;; at = end + 1) {
+        if (!read_expert(at, &end, &list[out->n_disabled++])) {
+            cli_usage_error("--disable-experts expects LAYER:EXPERT,.. such as 0:5,3:12 or *:7, not '%s'", text);
+            return false;
+        }
+        if (*end == '\0') {
+            break;
+        }
+    }
+    out->disabled = list;
+    return true;
+}
+
+static bool counts_fit(void) {
+    const int64_t counts[] = {cli_routing.flock,  cli_routing.keep_top, cli_routing.max_experts, cli_routing.min_experts,
+                              cli_routing.sweeps, cli_routing.resident, cli_routing.chunk};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        if (counts[i] < 0 || counts[i] > INT32_MAX) {
+            cli_usage_error(
+                "--flock, --keep-top, --max-experts, --min-experts, --sweeps, --resident and --joint expect 0 or more");
+            return false;
+        }
+    }
+    return true;
+}
+
+bool cli_routing_read(dm_router_options *out) {
+    *out = (dm_router_options){.flock = (int32_t)cli_routing.flock,
+                               .gamma = cli_routing.gamma,
+                               .beta = cli_routing.beta,
+                               .keep_top = (int32_t)cli_routing.keep_top,
+                               .max_experts = (int32_t)cli_routing.max_experts,
+                               .min_experts = (int32_t)cli_routing.min_experts,
+                               .theta = cli_routing.theta,
+                               .sweeps = (int32_t)cli_routing.sweeps,
+                               .resident = (int32_t)cli_routing.resident,
+                               .sleep = cli_routing.sleep,
+                               .chunk = (int32_t)cli_routing.chunk,
+                               .no_bias = cli_routing.no_bias};
+    const dm_router_options usual = dm_router_default();
+    bool nash = strcmp(cli_routing.policy, "nash") == 0;
+    if (!nash && strcmp(cli_routing.policy, "model") != 0) {
+        cli_usage_error("--router expects model or nash, not '%s'", cli_routing.policy);
+        return false;
+    }
+    out->policy = nash ? DM_ROUTER_NASH : DM_ROUTER_MODEL;
+    bool priced = out->flock != 0 || out->gamma != 0.0 || out->beta != 0.0 || out->min_experts != 0 || out->theta != 0.0 ||
+                  out->keep_top != usual.keep_top || out->sweeps != usual.sweeps;
+    if (!nash && priced) {
+        cli_usage_error("--flock, --gamma, --beta, --keep-top, --min-experts, --theta and --sweeps go with --router nash");
+        return false;
+    }
+    return counts_fit() && (cli_routing.disabled == NULL || read_disabled(cli_routing.disabled, out));
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Routing flags of run, eval and bench: what they change, what they print, what is refused. Usage: cli_routing.sh PROGRAM [EMULATOR...]
+set -euo pipefail
+source "$(dirname "$0")/cli_common.sh"
+
+printf 'A text to learn from: the cat, the hat, the bat and the rat sat on the mat, and that was that.\n%.0s' 1 2 3 4 5 6 >text.txt
+dilmodeli tokenizer train --data text.txt --vocab 270 --out tokenizer.gguf >/dev/null 2>&1
+dilmodeli new model.gguf --arch qwen3moe --layers 2 --dim 32 --heads 4 --kv-heads 2 --context 64 --experts 8 --top-k 2 \
+    --tokenizer tokenizer.gguf >/dev/null
+
+# number KEY FILE: a number of the JSON
+number() { sed "s/.*\"$1\":\s*//; s/[,}].*//" "$2"; }
+# perplexity FLAGS...: of the text
+perplexity() {
+    code 0 dilmodeli eval model.gguf --data text.txt --ctx 32 --json "$@"
+    only_json
+    number perplexity out
+}
+# holds EXPRESSION: of awk
+holds() { awk "BEGIN { exit !($1) }" || fail "$1"; }
+
+plain=$(perplexity)
+[ "$(perplexity --router nash --gamma 0 --beta 0 --flock 8)" = "$plain" ] || fail "free experts are the model's choice"
+[ "$(perplexity --router nash --disable-experts 1:0)" != "$plain" ] || fail "a disabled expert is missed"
+[ "$(perplexity --disable-experts '*:3,0:1')" != "$plain" ] || fail "a disabled expert is missed"
+for field in experts_per_token experts_per_step hit_rate bytes_read_per_token sweeps max_regret maxvio; do
+    expect "\"$field\":" out
+done
+perplexity --max-experts 1 >/dev/null
+holds "$(number experts_per_token out) == 1"
+perplexity --router nash --theta 0.999 --min-experts 1 >/dev/null
+holds "$(number experts_per_token out) < 1.5"
+perplexity --resident 4 >/dev/null
+exact=$(number ram out)
+perplexity --router nash --resident 4 --gamma 0.5 >/dev/null
+holds "$(number ram out) > $exact"
+perplexity --sequences 4 --router nash --gamma 0 >/dev/null
+apart=$(number experts_per_step out)
+perplexity --sequences 4 --router nash --gamma 0.8 --keep-top 0 --flock 8 >/dev/null
+holds "$(number experts_per_step out) < $apart"
+perplexity --overlap 16 --joint 8 --router nash --gamma 0.5 >/dev/null
+holds "$(number changed out) > 0"
+
+code 0 dilmodeli run model.gguf -p "the cat" -n 6 --temp 0 --json --router nash --gamma 0.3 --resident 3 --joint 4
+only_json
+expect '"hit_rate":' out
+code 0 dilmodeli bench model.gguf --prompt 8 --decode 4 --sequences 2 --rounds 1 --no-limits --json --router nash --gamma 0.3
+expect '"experts_per_step":' out
+code 0 dilmodeli eval model.gguf --data text.txt --ctx 32 --router nash --resident 3 --sleep 0.9
+expect 'resident' out
+expect 'sweeps' out
+
+# refused
+for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
+    "--disable-experts 1:-2" "--disable-experts :2" "--sequences 0"; do
+    # shellcheck disable=SC2086
+    code 2 dilmodeli eval model.gguf --data text.txt $wrong
+done
+for wrong in "--router nash --flock 9" "--router nash --gamma -1" "--router nash --theta 2" "--router nash --min-experts 1" \
+    "--max-experts 3" "--resident 9" "--sleep 1" "--disable-experts 2:0" "--disable-experts 0:8" \
+    "--disable-experts 0:0,0:1,0:2,0:3,0:4,0:5,0:6"; do
+    for command in "eval model.gguf --data text.txt" "run model.gguf -p a -n 1" "bench model.gguf --rounds 1 --no-limits"; do
+        # shellcheck disable=SC2086
+        code 1 dilmodeli $command $wrong
+        one_line
+    done
+done
+echo "all as expected"
