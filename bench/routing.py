@@ -105,13 +105,17 @@ def experts_per_step(routing):
     return routing["experts_per_step"]
 
 
+def hit_rate(routing):
+    return routing["hit_rate"]["ram"]
+
+
 def fetches(routing):
     """Experts of a layer that were not there when a token asked for them."""
-    return (1 - routing["hit_rate"]) * routing["experts_per_token"]
+    return (1 - hit_rate(routing)) * routing["experts_per_token"]
 
 
 def asleep(routing):
-    return routing.get("asleep", float("nan"))
+    return routing["asleep"]
 
 
 def crossing(points, budget=BUDGET):
@@ -145,9 +149,9 @@ def refine(measure_point, points, steps=5):
     points.sort(key=lambda point: point.value)
 
 
-def sweep(measure, options, use, conditions=()):
-    """Points for gamma 0 and the sweep, against the model's own choice under the same conditions, which gamma 0 has to be."""
-    own = measure.eval(*conditions)
+def sweep(measure, options, use):
+    """Points for gamma 0 and the sweep, against the model's own choice under the same options, which gamma 0 has to be."""
+    own = measure.eval(*options)
     points = [Point(gamma, measure.eval(*NASH, "--gamma", gamma, *options), own, use) for gamma in [0.0] + measure.args.gammas]
     if abs(points[0].change) > 1e-7:
         print(f"\nNote: without a price the game is not the model's own choice here: {points[0].perplexity} "
@@ -253,7 +257,7 @@ def adaptive(measure):
         return Point(theta, result, own, experts_per_token)
 
     def with_fewer(left_out):
-        result = measure.eval("--top-k", measure.top_k - left_out) if left_out else own
+        result = measure.eval("--max-experts", measure.top_k - left_out) if left_out else own
         return Point(left_out, result, own, experts_per_token)
 
     points = [with_theta(theta) for theta in [0.0] + measure.args.thetas]
@@ -278,17 +282,13 @@ def batch_options(args):
     return ("--sequences", args.sequences)
 
 
-def context_options(args):
-    return ("--overlap", args.ctx // 2)
-
-
 def chunk_options(args):
-    return ("--joint", args.joint, *context_options(args))
+    return ("--joint", args.joint, "--overlap", args.ctx // 2)
 
 
 def batch(measure):
     args = measure.args
-    points = sweep(measure, batch_options(args), experts_per_step, batch_options(args))
+    points = sweep(measure, batch_options(args), experts_per_step)
     tell_sweep(measure, "batch", f"{args.sequences} sequences decoded together, {measure.experts} experts in a layer", points,
                "different experts of a layer in a step")
     label = f"experts of a layer, {args.sequences} sequences"
@@ -322,7 +322,7 @@ def batch_speed(measure, points):
 
 def chunk(measure):
     args = measure.args
-    points = sweep(measure, chunk_options(args), experts_per_step, context_options(args))
+    points = sweep(measure, chunk_options(args), experts_per_step)
     after = args.ctx - args.ctx // 2
     tell_sweep(measure, "chunk", f"Context read {args.joint} tokens at a time, perplexity of the {after} tokens after", points,
                "different experts of a layer in a step")
@@ -342,7 +342,7 @@ def resident(measure):
         options = resident_options(measure, share)
         points = curves[series] = sweep(measure, options, fetches)
         rows = [["LRU, the model's own choice" if point is points[0] else f"gamma {point.value:g}",
-                 f"{point.routing['hit_rate']:.2%}", f"{point.use:.3f}", f"{point.use / points[0].use:.3f}",
+                 f"{hit_rate(point.routing):.2%}", f"{point.use:.3f}", f"{point.use / points[0].use:.3f}",
                  f"{point.routing['bytes_read_per_token'] / 1e6:.2f}", *cost_columns(point),
                  figure(point.routing, "changed", ".1%")] for point in points]
         tell(measure, "resident", f"Memory for {options[1]} of {measure.experts} experts of a layer ({names[series]})",
@@ -359,17 +359,17 @@ def resident(measure):
 def ablation(measure):
     args = measure.args
     step = "different experts of a layer in a step of {} tokens"
-    settings = {"batch": (batch_options(args), experts_per_step, batch_options(args), step.format(args.sequences)),
-                "chunk": (chunk_options(args), experts_per_step, context_options(args), step.format(args.joint)),
-                "resident": (resident_options(measure), fetches, (), "experts fetched for a token, of a layer")}
-    for name, (options, use, conditions, head) in settings.items():
-        points = sweep(measure, options, use, conditions)
+    settings = {"batch": (batch_options(args), experts_per_step, step.format(args.sequences)),
+                "chunk": (chunk_options(args), experts_per_step, step.format(args.joint)),
+                "resident": (resident_options(measure), fetches, "experts fetched for a token, of a layer")}
+    for name, (options, use, head) in settings.items():
+        points = sweep(measure, options, use)
         found = at_budget(points)
         if found:
             gamma = float(f"{found[1]:.2g}")
             tell(measure, "ablation", f"Parts taken out: {name}, gamma {gamma:g}",
                  ["router", head, "perplexity", "change", f"the same where perplexity rises by {BUDGET:.0%}", *GAME_HEAD],
-                 ablation_rows(measure, options, use, measure.eval(*conditions), points[0], gamma))
+                 ablation_rows(measure, options, use, measure.eval(*options), points[0], gamma))
         else:
             print(f"\nNo operating point for {name}: its sweep does not cross {BUDGET:.0%} of perplexity.")
 
@@ -403,7 +403,7 @@ def at_equal_cost(point, points, gamma):
 
 def sleep(measure):
     own = measure.eval()
-    points = [Point(share, measure.eval(*NASH, "--sleep", share), own, asleep) for share in [0.0] + measure.args.sleeps]
+    points = [Point(share, measure.eval("--sleep", share), own, asleep) for share in [0.0] + measure.args.sleeps]
     rows = [[f"{point.value:g}", f"{point.use:.1%}", figure(point.routing, "changed", ".2%"), *cost_columns(point)]
             for point in points]
     tell(measure, "sleep", "Experts put to sleep", ["asleep below this share of the mean wish", "experts asleep at the end",
