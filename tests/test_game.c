@@ -14,6 +14,7 @@
 #include "base/threads.h"
 #include "core/game.h"
 #include "core/game_costs.h"
+#include "dilmodeli.h"
 #include "moe/router.h"
 #include "strategic_form.h"
 
@@ -290,6 +291,127 @@ static void equilibria_of_fetching_beside_the_optimum(void **state) {
     print_message("fetching, %d tokens: cost of the equilibrium found over the optimum: mean %.4f, worst %.4f; of the best "
                   "equilibrium: worst %.4f\n",
                   TOKENS, sum / ROUNDS, worst, worst_best);
+}
+
+/* ---- Beside the solver of games in strategic form ---- */
+
+enum sort {
+    TIED,   /* equal payoffs, which rounding may set apart by less than eps */
+    EXACT,  /* equal payoffs, which doubles hold exactly; eps is 0 */
+    UNTIED, /* no equal payoffs */
+    SORTS,
+};
+
+static float noise(void) {
+    return (float)dm_random_normal(&a.random);
+}
+
+static dm_routing_game draw_solvable(size_t round, enum sort sort) {
+    dm_routing_game game = draw_small(sort == EXACT ? round % 4 * PRICED : round);
+    for (size_t e = 0; e < MOST_EXPERTS && sort == EXACT; e++) {
+        a.price[e] = (float)below(3);
+        for (size_t n = 0; n < 8; n++) {
+            a.table[e * 8 + n] = (double)below(4);
+        }
+    }
+    for (size_t i = 0; i < game.tokens * game.flock; i++) { /* so near each other that costs decide */
+        float step = a.affinities[i] / 4.0f;
+        a.affinities[i] = sort == EXACT ? floorf(2.0f * step) : sort == UNTIED ? step + 0.01f * noise() : step;
+    }
+    game.theta = sort == EXACT ? 1.0 : game.theta;
+    game.eps = sort == EXACT ? 0.0 : game.eps;
+    game.warm = true;
+    return game;
+}
+
+/* Marks in listed [profiles] the pure equilibria that the public solver finds in the game's table; returns how many. */
+static size_t solve_pure(const strategic_form *form, bool *listed) {
+    int32_t strategies[FORM_MOST_PLAYERS];
+    for (size_t i = 0; i < form->players; i++) {
+        strategies[i] = (int32_t)form->n_strategies[i];
+    }
+    dm_game *table;
+    dm_nash_result result;
+    assert_int_equal(dm_game_create((int32_t)form->players, strategies, form->payoffs, &table), DM_OK);
+    assert_int_equal(dm_nash_solve(table, &(dm_nash_options){.method = DM_NASH_PURE}, &result), DM_OK);
+    for (size_t q = 0; q < result.count; q++) {
+        const double *x = result.equilibria[q].probabilities;
+        size_t profile = 0, step = 1;
+        for (size_t i = 0; i < form->players; x += form->n_strategies[i], step *= form->n_strategies[i], i++) {
+            for (size_t s = 0; s < form->n_strategies[i]; s++) {
+                profile += x[s] == 1.0 ? s * step : 0;
+            }
+        }
+        assert_true(result.equilibria[q].pure && !listed[profile]);
+        listed[profile] = true;
+    }
+    size_t count = result.count;
+    assert_true(result.found == count);
+    dm_nash_result_free(&result);
+    dm_game_free(table);
+    return count;
+}
+
+/* Each token's experts in a profile, as a warm start. */
+static void start_from(const dm_routing_game *game, const strategic_form *form, size_t profile) {
+    uint32_t sets[FORM_MOST_PLAYERS] = {0};
+    form_sets(form, profile, sets);
+    for (size_t i = 0; i < game->tokens; i++) {
+        size_t count = 0;
+        for (size_t e = 0; e < game->experts; e++) {
+            if ((sets[i] >> e & 1) != 0) {
+                a.strategies[i * game->max_k + count++] = (int32_t)e;
+            }
+        }
+        for (; count < game->max_k; count++) {
+            a.strategies[i * game->max_k + count] = -1;
+        }
+    }
+}
+
+static void check_solved(dm_routing_game *game, const strategic_form *form, const bool *listed, bool rounded) {
+    for (size_t p = 0; p < form->profiles; p++) {
+        assert_true(listed[p] == (form_regret(form, p) == 0.0));
+        if (listed[p] && dm_costs_depend_on_loads(&game->costs)) { /* a warm start is not looked at otherwise */
+            game->most_sweeps = 0;
+            start_from(game, form, p);
+            dm_routing_game_result result = play(game, a.strategies);
+            assert_true(result.at_rest && result.max_regret <= game->eps);
+            assert_int_equal(form_profile(form, a.strategies, game->max_k), p);
+        }
+    }
+    game->most_sweeps = 1000;
+    for (size_t start = 0; start < 20; start++) {
+        game->propose = start % 2 != 0;
+        start_from(game, form, below(form->profiles));
+        assert_true(play(game, a.strategies).at_rest);
+        size_t end = form_profile(form, a.strategies, game->max_k);
+        assert_true(end != SIZE_MAX && (listed[end] || (rounded && form_regret(form, end) <= game->eps)));
+    }
+}
+
+static void both_solvers_find_the_same_equilibria(void **state) {
+    (void)state;
+    dm_random_seed(&a.random, 21);
+    size_t equilibria[SORTS] = {0};
+    enum { ROUNDS = DM_EMULATED ? 30 : 300 };
+    for (size_t round = 0; round < ROUNDS * (size_t)SORTS; round++) {
+        enum sort sort = (enum sort)(round % SORTS);
+        dm_routing_game game = draw_solvable(round / SORTS, sort);
+        strategic_form form;
+        write_form(&game, &form);
+        bool *listed = dm_alloc(form.profiles, sizeof *listed);
+        assert_non_null(listed);
+        size_t count = solve_pure(&form, listed);
+        assert_true(count > 0 || sort == TIED); /* where the potential is greatest, unless rounding hides it */
+        check_solved(&game, &form, listed, sort == TIED);
+        equilibria[sort] += count;
+        dm_free(listed);
+        form_free(&form);
+    }
+    print_message("pure equilibria of %d small games each: %zu where payoffs tie, %zu exactly, %zu where none do\n", ROUNDS,
+                  equilibria[TIED], equilibria[EXACT], equilibria[UNTIED]);
+    assert_true(equilibria[EXACT] > ROUNDS && equilibria[UNTIED] > ROUNDS); /* many have several */
 }
 
 /* Costs and affinities that doubles hold exactly: nobody gains anything at rest. */
@@ -609,6 +731,7 @@ int main(void) {
         cmocka_unit_test(every_move_lifts_the_potential_by_its_gain),
         cmocka_unit_test(small_games_end_in_equilibria),
         cmocka_unit_test(equilibria_of_fetching_beside_the_optimum),
+        cmocka_unit_test(both_solvers_find_the_same_equilibria),
         cmocka_unit_test(exact_costs_leave_no_regret),
         cmocka_unit_test(free_experts_are_the_models_own),
         cmocka_unit_test(the_count_adapts),
