@@ -15,6 +15,7 @@ goes on. Tables go to standard output, pictures to docs/routing-*.svg (that of b
 Usage: bench/routing.py PROGRAM MODEL TEXT [--limit BYTES] [--only SECTION...]; the speeds want an otherwise idle machine.
 """
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -37,7 +38,7 @@ def arguments():
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("text")
-    parser.add_argument("--limit", type=int, default=262144, help="bytes of the text that each perplexity is of; 0: all")
+    parser.add_argument("--limit", type=int, default=131072, help="bytes of the text that each perplexity is of; 0: all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ctx", type=int, default=512)
     parser.add_argument("--gammas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8"))
@@ -68,9 +69,9 @@ class Measure:
             sys.exit(f"{args.model} is no mixture of experts")
         self.files = [kept.file_facts(args.model), kept.file_facts(args.text)]
 
-    def eval(self, *options):
+    def eval(self, *options, context=None):
         """{"perplexity", "nll", .., "routing": {..}}"""
-        command = ["--limit", str(self.args.limit), "--ctx", str(self.args.ctx), *self.args.options.split(), *map(str, options)]
+        command = ["--limit", str(self.args.limit), "--ctx", str(context or self.args.ctx), *self.args.options.split(), *map(str, options)]
         return self.store.get("eval", self.files + command, lambda: kept.object_of(
             [self.args.program, "eval", self.args.model, "--data", self.args.text, *command, "--json"]))
 
@@ -94,28 +95,28 @@ class Point:
     def __init__(self, value, result, own, use):
         self.value, self.routing, self.perplexity = value, result["routing"], result["perplexity"]
         self.change = self.perplexity / own["perplexity"] - 1
-        self.use = use(self.routing)
+        self.use = use(result)
 
 
-def experts_per_token(routing):
-    return routing["experts_per_token"]
+def experts_per_token(result):
+    return result["routing"]["experts_per_token"]
 
 
-def experts_per_step(routing):
-    return routing["experts_per_step"]
+def experts_per_step(result):
+    return result["routing"]["experts_per_step"]
 
 
 def hit_rate(routing):
     return routing["hit_rate"]["ram"]
 
 
-def fetches(routing):
+def fetches(result):
     """Experts of a layer that were not there when a token asked for them."""
-    return (1 - hit_rate(routing)) * routing["experts_per_token"]
+    return (1 - hit_rate(result["routing"])) * experts_per_token(result)
 
 
-def asleep(routing):
-    return routing["asleep"]
+def asleep(result):
+    return result["routing"]["asleep"]
 
 
 def crossing(points, budget=BUDGET):
@@ -282,8 +283,27 @@ def batch_options(args):
     return ("--sequences", args.sequences)
 
 
+SCORED_AT_ONCE = 256  # tokens of a pass of `dilmodeli eval`
+
+
 def chunk_options(args):
     return ("--joint", args.joint, "--overlap", args.ctx // 2)
+
+
+def experts_per_chunk(measure):
+    """Experts that a pass over a chunk reads. `eval` counts all passes, those over scored text too, whose experts are known from
+    reading nothing else."""
+    args = measure.args
+    context, scored = args.ctx // 2, args.ctx - args.ctx // 2
+    at_once = min(scored, SCORED_AT_ONCE)
+    of_scored = experts_per_step(measure.eval(context=at_once))
+
+    def use(result):
+        windows = max(1, math.ceil((result["tokens"] - args.ctx) / scored))  # after the first, which has no context
+        chunks = windows * math.ceil(context / args.joint)
+        others = math.ceil(args.ctx / SCORED_AT_ONCE) + windows * math.ceil(scored / at_once)
+        return (experts_per_step(result) * (chunks + others) - of_scored * others) / chunks
+    return use
 
 
 def batch(measure):
@@ -322,7 +342,7 @@ def batch_speed(measure, points):
 
 def chunk(measure):
     args = measure.args
-    points = sweep(measure, chunk_options(args), experts_per_step)
+    points = sweep(measure, chunk_options(args), experts_per_chunk(measure))
     after = args.ctx - args.ctx // 2
     tell_sweep(measure, "chunk", f"Context read {args.joint} tokens at a time, perplexity of the {after} tokens after", points,
                "different experts of a layer in a step")
@@ -360,7 +380,7 @@ def ablation(measure):
     args = measure.args
     step = "different experts of a layer in a step of {} tokens"
     settings = {"batch": (batch_options(args), experts_per_step, step.format(args.sequences)),
-                "chunk": (chunk_options(args), experts_per_step, step.format(args.joint)),
+                "chunk": (chunk_options(args), experts_per_chunk(measure), step.format(args.joint)),
                 "resident": (resident_options(measure), fetches, "experts fetched for a token, of a layer")}
     for name, (options, use, head) in settings.items():
         points = sweep(measure, options, use)
