@@ -41,7 +41,7 @@ def arguments():
     parser.add_argument("--limit", type=int, default=131072, help="bytes of the text that each perplexity is of; 0: all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--gammas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8"))
+    parser.add_argument("--gammas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8,1.2"))
     parser.add_argument("--thetas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.8"))
     parser.add_argument("--sleeps", type=numbers, default=numbers("0.05,0.1,0.2,0.3,0.5,0.7"))
     parser.add_argument("--sequences", type=int, default=8, help="of a batch")
@@ -80,7 +80,7 @@ class Measure:
 
     def in_turns(self, ways):
         """{name: [what a round gave]} of {name: options}. Rounds are kept whole: never one way's now and another's next week."""
-        common = ["--prompt", "0", "--depth", "64", "--decode", str(self.args.decode), "--rounds", "1", "--no-limits",
+        common = ["--prompt", "0", "--depth", "64", "--decode", str(self.args.decode), "--rounds", "3", "--no-limits",
                   *self.args.options.split()]
         commands = {name: common + list(map(str, options)) for name, options in ways.items()}
         rounds = [self.store.get("bench", self.files + [commands, turn],
@@ -193,7 +193,9 @@ def tell_budget(points, style=".2f"):
         print(f"\nAt {BUDGET:.0%} of perplexity, between neighbours in the sweep: gamma {gamma:.3g}, {use:{style}} instead of "
               f"{first:{style}}, {1 - use / first:.0%} fewer.")
     else:
-        print(f"\nThe sweep does not cross {BUDGET:.0%} of perplexity.")
+        best = within(points)
+        print(f"\nThe sweep stays within {BUDGET:.0%} of perplexity: gamma {best.value:g}, {best.use:{style}} instead of "
+              f"{first:{style}}, {1 - best.use / first:.0%} fewer ({best.change:+.2%}).")
 
 
 def tell_sweep(measure, section, title, points, use):
@@ -261,7 +263,7 @@ def adaptive(measure):
         result = measure.eval("--max-experts", measure.top_k - left_out) if left_out else own
         return Point(left_out, result, own, experts_per_token)
 
-    points = [with_theta(theta) for theta in [0.0] + measure.args.thetas]
+    points = [Point(0.0, own, own, experts_per_token)] + [with_theta(theta) for theta in measure.args.thetas]
     refine(with_theta, points)
     fewer = [with_fewer(left_out) for left_out in range(measure.top_k)]
     rows = [["top-k", f"{measure.top_k - point.value}", f"{point.use:.3f}", *cost_columns(point)] for point in fewer]
@@ -385,13 +387,10 @@ def ablation(measure):
     for name, (options, use, head) in settings.items():
         points = sweep(measure, options, use)
         found = at_budget(points)
-        if found:
-            gamma = float(f"{found[1]:.2g}")
-            tell(measure, "ablation", f"Parts taken out: {name}, gamma {gamma:g}",
-                 ["router", head, "perplexity", "change", f"the same where perplexity rises by {BUDGET:.0%}", *GAME_HEAD],
-                 ablation_rows(measure, options, use, measure.eval(*options), points[0], gamma))
-        else:
-            print(f"\nNo operating point for {name}: its sweep does not cross {BUDGET:.0%} of perplexity.")
+        gamma = float(f"{found[1]:.2g}") if found else points[-1].value
+        tell(measure, "ablation", f"Parts taken out: {name}, gamma {gamma:g}",
+             ["router", head, "perplexity", "change", f"the least within {BUDGET:.0%} of perplexity, at another gamma", *GAME_HEAD],
+             ablation_rows(measure, options, use, measure.eval(*options), points[0], gamma))
 
 
 def ablation_rows(measure, options, use, own, exact, gamma):
@@ -406,19 +405,19 @@ def ablation_rows(measure, options, use, own, exact, gamma):
             value = float(f"{at:.3g}")
             return Point(value, measure.eval(*NASH, "--gamma", value, *options, *more), own, use)
         here = point(gamma)
-        equal = at_equal_cost(point, [exact, point(gamma / 2), here], gamma)
-        rows.append([name, f"{here.use:.3f}", *cost_columns(here), f"{equal[0]:.3f} (gamma {equal[1]:.3g})" if equal else "-",
-                     *game_columns(here)])
+        least, at = least_within(point, [exact, point(gamma / 2), here], gamma)
+        rows.append([name, f"{here.use:.3f}", *cost_columns(here), f"{least:.3f} ({at:.3g})", *game_columns(here)])
     return rows
 
 
-def at_equal_cost(point, points, gamma):
-    """Variants that cost less at the same gamma do less: compared where they cost the same, with a larger gamma if need be."""
+def least_within(point, points, gamma):
+    """The least use that the budget buys, and its gamma. A variant that costs less at the same gamma may only do less."""
     for factor in (1.5, 2.25, 3.4, 5.1):
         if crossing(points):
             break
         points.append(point(gamma * factor))
-    return at_budget(points)
+    best = within(points)
+    return at_budget(points) or (best.use, best.value)
 
 
 def sleep(measure):
