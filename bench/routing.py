@@ -38,7 +38,7 @@ def arguments():
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("text")
-    parser.add_argument("--limit", type=int, default=131072, help="bytes of the text that each perplexity is of; 0: all")
+    parser.add_argument("--limit", type=int, default=65536, help="bytes of the text that each perplexity is of; 0: all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ctx", type=int, default=512)
     parser.add_argument("--gammas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8,1.2"))
@@ -71,7 +71,8 @@ class Measure:
 
     def eval(self, *options, context=None):
         """{"perplexity", "nll", .., "routing": {..}}"""
-        command = ["--limit", str(self.args.limit), "--ctx", str(context or self.args.ctx), *self.args.options.split(), *map(str, options)]
+        command = ["--limit", str(self.args.limit), "--ctx", str(context or self.args.ctx), *self.args.options.split(),
+                   *map(str, options)]
         return self.store.get("eval", self.files + command, lambda: kept.object_of(
             [self.args.program, "eval", self.args.model, "--data", self.args.text, *command, "--json"]))
 
@@ -389,7 +390,7 @@ def ablation(measure):
         found = at_budget(points)
         gamma = float(f"{found[1]:.2g}") if found else points[-1].value
         tell(measure, "ablation", f"Parts taken out: {name}, gamma {gamma:g}",
-             ["router", head, "perplexity", "change", f"the least within {BUDGET:.0%} of perplexity, at another gamma", *GAME_HEAD],
+             ["router", head, "perplexity", "change", f"the least within {BUDGET:.0%} of perplexity (its gamma)", *GAME_HEAD],
              ablation_rows(measure, options, use, measure.eval(*options), points[0], gamma))
 
 
