@@ -542,6 +542,100 @@ static void residents_are_what_earlier_tokens_left(void **state) {
     dm_lru_free(&lru);
 }
 
+/* ---- What descending on the Nash term alone leads to ---- */
+
+enum { CROWD = 512, CROWD_E = 16, CROWD_FLOCK = 7 };
+
+typedef struct crowd {
+    double logits[CROWD * CROWD_E];
+    float p[CROWD * CROWD_E], slopes[CROWD * CROWD_E];
+    int32_t flocks[CROWD * CROWD_FLOCK];
+} crowd;
+
+/* Logits that favour the lower experts, and the flocks that they give. */
+static void gather_crowd(crowd *c, double scale, double skew) {
+    for (size_t i = 0; i < (size_t)CROWD * CROWD_E; i++) {
+        double lower = 1.0 - 2.0 * (double)(i % CROWD_E) / (CROWD_E - 1);
+        c->logits[i] = scale * dm_random_normal(&random_state) + skew * lower;
+    }
+    for (size_t t = 0; t < CROWD; t++) {
+        bool used[CROWD_E] = {false};
+        for (size_t j = 0; j < CROWD_FLOCK; j++) {
+            size_t best = CROWD_E;
+            for (size_t e = 0; e < CROWD_E; e++) {
+                bool better = best == CROWD_E || c->logits[t * CROWD_E + e] > c->logits[t * CROWD_E + best];
+                best = !used[e] && better ? e : best;
+            }
+            used[best] = true;
+            c->flocks[t * CROWD_FLOCK + j] = (int32_t)best;
+        }
+    }
+}
+
+static void take_softmax(crowd *c) {
+    for (size_t t = 0; t < CROWD; t++) {
+        double sum = 0.0;
+        for (size_t e = 0; e < CROWD_E; e++) {
+            sum += exp(c->logits[t * CROWD_E + e]);
+        }
+        for (size_t e = 0; e < CROWD_E; e++) {
+            c->p[t * CROWD_E + e] = (float)(exp(c->logits[t * CROWD_E + e]) / sum);
+        }
+    }
+}
+
+static void descend(crowd *c, double rate) {
+    memset(c->slopes, 0, sizeof c->slopes);
+    dm_nash_loss(c->p, CROWD_E, CROWD, CROWD_E, c->flocks, CROWD_FLOCK, 4, 1.0, NULL, 1.0, c->slopes, CROWD_E, scratch);
+    for (size_t t = 0; t < CROWD; t++) {
+        const float *p = c->p + t * CROWD_E, *slopes = c->slopes + t * CROWD_E;
+        double mean = 0.0;
+        for (size_t e = 0; e < CROWD_E; e++) {
+            mean += (double)p[e] * (double)slopes[e];
+        }
+        for (size_t e = 0; e < CROWD_E; e++) {
+            c->logits[t * CROWD_E + e] -= rate * (double)p[e] * ((double)slopes[e] - mean);
+        }
+    }
+}
+
+/* Largest over mean soft load on the flocks, less 1. */
+static double crowding_of(const crowd *c) {
+    double loads[CROWD_E] = {0}, largest = 0.0;
+    for (size_t t = 0; t < CROWD; t++) {
+        const int32_t *flock = c->flocks + t * CROWD_FLOCK;
+        double mass = 0.0;
+        for (size_t j = 0; j < CROWD_FLOCK; j++) {
+            mass += (double)c->p[t * CROWD_E + (size_t)flock[j]];
+        }
+        for (size_t j = 0; j < CROWD_FLOCK; j++) {
+            loads[flock[j]] += (double)c->p[t * CROWD_E + (size_t)flock[j]] / mass;
+        }
+    }
+    for (size_t e = 0; e < CROWD_E; e++) {
+        largest = fmax(largest, loads[e]);
+    }
+    return largest * CROWD_E / CROWD - 1.0;
+}
+
+static void descending_evens_the_loads(void **state) {
+    (void)state;
+    static const double starts[][2] = {{4, 4}, {8, 4}, {1, 2}, {4, 1}};
+    static crowd c;
+    dm_random_seed(&random_state, 1);
+    for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
+        gather_crowd(&c, starts[i][0], starts[i][1]);
+        take_softmax(&c);
+        double before = crowding_of(&c);
+        for (int step = 0; step < 400; step++) {
+            descend(&c, 400.0);
+            take_softmax(&c);
+        }
+        print_message("crowding %.2f before, %.3f after\n", before, crowding_of(&c));
+        assert_true(before > 0.4 && crowding_of(&c) < 0.25);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_term_is_its_definition_and_its_slopes),
@@ -556,6 +650,7 @@ int main(void) {
         cmocka_unit_test(extreme_prices_and_masses_stay_finite),
         cmocka_unit_test(the_least_recently_used_goes),
         cmocka_unit_test(residents_are_what_earlier_tokens_left),
+        cmocka_unit_test(descending_evens_the_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
