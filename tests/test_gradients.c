@@ -67,7 +67,7 @@ static void set_up(fixture *f, const dm_config *shape, size_t sequences, dm_prec
         f->ids[i] = (int32_t)(dm_random_next(&random) % (uint64_t)shape->vocab);
         f->targets[i] = i % 13 == 5 ? -1 : (int32_t)(dm_random_next(&random) % (uint64_t)shape->vocab);
     }
-    assert_int_equal(dm_network_create(&f->parameters, sequences, LENGTH, precision, &f->network), DM_OK);
+    assert_int_equal(dm_network_create(&f->parameters, sequences, LENGTH, precision, rules, &f->network), DM_OK);
 }
 
 static void tear_down(fixture *f) {
@@ -226,7 +226,7 @@ static void bad_batches_are_refused(void **state) {
     f.targets[9] = -2;
     assert_int_equal(dm_network_loss(f.network, f.ids, f.targets, 2, &loss), DM_ERR_ARGUMENT);
     dm_network *network;
-    assert_int_equal(dm_network_create(&f.parameters, 1, LENGTH + 1, DM_PRECISION_F32, &network), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_network_create(&f.parameters, 1, LENGTH + 1, DM_PRECISION_F32, NULL, &network), DM_ERR_ARGUMENT);
     tear_down(&f);
 }
 

@@ -85,6 +85,10 @@ float dm_nash_router_range(const dm_nash_router *it, size_t token) {
     return it->ranges[token];
 }
 
+const int32_t *dm_nash_router_candidates(const dm_nash_router *it, size_t token) {
+    return it->candidates + token * (size_t)it->rules.flock;
+}
+
 void dm_nash_router_best(const dm_nash_router *it, size_t token, int32_t *experts) {
     for (size_t j = 0, at = token * (size_t)it->rules.flock; j < (size_t)it->rules.top_k; j++) {
         experts[j] = it->affinities[at + j] > -INFINITY ? it->candidates[at + j] : -1;

@@ -34,6 +34,8 @@ void dm_nash_router_flock(dm_nash_router *router, const float *logits, size_t st
 
 /* The range of a token's finite affinities over all experts that are on; 0 where there is none. */
 float dm_nash_router_range(const dm_nash_router *router, size_t token);
+/* Token's flock [flock], best first; the next token's follows. */
+const int32_t *dm_nash_router_candidates(const dm_nash_router *router, size_t token);
 /* Token's best top_k by affinity, best first; fewer where fewer are on, then -1. */
 void dm_nash_router_best(const dm_nash_router *router, size_t token, int32_t *experts);
 
