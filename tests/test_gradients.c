@@ -51,7 +51,8 @@ typedef struct fixture {
     int32_t ids[SEQUENCES * LENGTH], targets[SEQUENCES * LENGTH];
 } fixture;
 
-static void set_up(fixture *f, const dm_config *shape, size_t sequences, dm_precision precision) {
+static void set_up(fixture *f, const dm_config *shape, size_t sequences, dm_precision precision,
+                   const dm_train_routing_rules *rules) {
     dm_random random;
     dm_random_seed(&random, 11);
     assert_int_equal(dm_config_check(shape), DM_OK);
@@ -67,7 +68,7 @@ static void set_up(fixture *f, const dm_config *shape, size_t sequences, dm_prec
         f->ids[i] = (int32_t)(dm_random_next(&random) % (uint64_t)shape->vocab);
         f->targets[i] = i % 13 == 5 ? -1 : (int32_t)(dm_random_next(&random) % (uint64_t)shape->vocab);
     }
-    assert_int_equal(dm_network_create(&f->parameters, sequences, LENGTH, precision, &f->network), DM_OK);
+    assert_int_equal(dm_network_create(&f->parameters, sequences, LENGTH, precision, rules, &f->network), DM_OK);
 }
 
 static void tear_down(fixture *f) {
@@ -75,20 +76,22 @@ static void tear_down(fixture *f) {
     dm_parameters_free(&f->parameters);
 }
 
-static double objective(fixture *f, double scale, double aux) {
+static double objective(fixture *f, double scale, const dm_router_losses *w) {
     double loss;
     assert_int_equal(dm_network_loss(f->network, f->ids, f->targets, SEQUENCES, &loss), DM_OK);
-    return scale * loss + aux * dm_network_switch_loss(f->network);
+    const dm_router_losses *v = dm_network_router_losses(f->network);
+    return scale * loss + w->switch_loss * v->switch_loss + w->balance_loss * v->balance_loss -
+           w->cache_reward * v->cache_reward - w->swarm_reward * v->swarm_reward + w->nash_loss * v->nash_loss;
 }
 
 /* Each tensor's gradient along itself against the slope of the loss that way. */
-static void check_slopes(const dm_config *shape, double aux) {
+static void check_slopes(const dm_config *shape, const dm_train_routing_rules *rules) {
     static fixture f;
     const double scale = 1.0 / (SEQUENCES * LENGTH);
     double loss;
-    set_up(&f, shape, SEQUENCES, DM_PRECISION_F32);
+    set_up(&f, shape, SEQUENCES, DM_PRECISION_F32, rules);
     const dm_parameters *p = &f.parameters;
-    assert_int_equal(dm_network_gradients(f.network, f.ids, f.targets, SEQUENCES, (float)scale, aux, &loss), DM_OK);
+    assert_int_equal(dm_network_gradients(f.network, f.ids, f.targets, SEQUENCES, (float)scale, 1.0, &loss), DM_OK);
     dm_network_fix_routing(f.network, true);
     for (size_t t = 0; t < p->count; t++) {
         const float *g = p->gradients + p->offsets[t];
@@ -109,7 +112,7 @@ static void check_slopes(const dm_config *shape, double aux) {
             for (size_t i = 0; i < n; i++) {
                 w[i] = (float)((double)kept[i] + at * h * (double)g[i] / norm);
             }
-            losses[s] = objective(&f, scale, aux);
+            losses[s] = objective(&f, scale, &rules->weights);
         }
         memcpy(w, kept, n * sizeof(float));
         free(kept);
@@ -125,14 +128,72 @@ static void slopes_of_qwen3moe(void **state) {
     (void)state;
     const dm_config apart = moe_shape(false);
     const dm_config tied = moe_shape(true);
-    check_slopes(&apart, 0.0);
-    check_slopes(&tied, 0.5);
+    const dm_train_routing_rules none = {0}, balanced = {.weights.switch_loss = 0.5};
+    check_slopes(&apart, &none);
+    check_slopes(&tied, &balanced);
+}
+
+/* A game with all costs, its losses and rewards heavy enough to be seen. The Nash loss, whose slope holds where tokens stand
+ * fixed, has no differences to be compared with: see below. */
+static dm_train_routing_rules all_rules(void) {
+    return (dm_train_routing_rules){
+        .plays = true,
+        .game = {.n_experts = 6, .top_k = 3, .min_experts = 3, .flock = 5, .keep_top = 1, .sweeps = 3, .beta = 0.4, .gamma = 0.1},
+        .weights = {.switch_loss = 0.5, .balance_loss = 0.7, .cache_reward = 0.9, .swarm_reward = 2.0},
+        .cache_slots = 4,
+    };
+}
+
+static void slopes_of_all_terms(void **state) {
+    (void)state;
+    const dm_config shape = moe_shape(true);
+    dm_train_routing_rules rules = all_rules();
+    check_slopes(&shape, &rules);
+    rules.plays = false;
+    check_slopes(&shape, &rules);
+}
+
+static void slopes_with_fewer_experts(void **state) {
+    (void)state;
+    const dm_config shape = moe_shape(true);
+    dm_train_routing_rules rules = all_rules();
+    rules.game.min_experts = 1;
+    rules.game.theta = 0.3;
+    check_slopes(&shape, &rules);
+}
+
+/* Down the slope of the Nash loss alone lies less of it. */
+static void slope_of_the_nash_loss(void **state) {
+    (void)state;
+    static fixture f;
+    const dm_config shape = moe_shape(true);
+    dm_train_routing_rules rules = all_rules();
+    rules.weights = (dm_router_losses){.nash_loss = 1.0};
+    set_up(&f, &shape, SEQUENCES, DM_PRECISION_F32, &rules);
+    const dm_parameters *p = &f.parameters;
+    double loss, square = 0.0;
+    assert_int_equal(dm_network_gradients(f.network, f.ids, f.targets, SEQUENCES, 0.0f, 1.0, &loss), DM_OK);
+    dm_network_fix_routing(f.network, true);
+    double before = objective(&f, 0.0, &rules.weights), after[2];
+    for (size_t i = 0; i < p->total; i++) {
+        square += (double)p->gradients[i] * (double)p->gradients[i];
+    }
+    assert_true(before > 0.0 && square > 0.0);
+    for (int step = 0; step < 2; step++) {
+        for (size_t i = 0; i < p->total; i++) {
+            p->weights[i] -= (float)(0.01 / sqrt(square)) * p->gradients[i];
+        }
+        after[step] = objective(&f, 0.0, &rules.weights);
+    }
+    assert_true(after[0] < before && after[1] < after[0]);
+    tear_down(&f);
 }
 
 static void slopes_of_gpt2(void **state) {
     (void)state;
     const dm_config shape = gpt2_shape();
-    check_slopes(&shape, 0.0);
+    const dm_train_routing_rules none = {0};
+    check_slopes(&shape, &none);
 }
 
 static double relative_difference(const dm_parameters *p, const float *other) {
@@ -153,9 +214,9 @@ static void accumulation_and_precision(void **state) {
     const dm_config shape = moe_shape(true);
     const float scale = 1.0f / (SEQUENCES * LENGTH);
     double loss, part, sum = 0.0;
-    set_up(&whole, &shape, SEQUENCES, DM_PRECISION_F32);
-    set_up(&parts, &shape, 1, DM_PRECISION_F32);
-    set_up(&rough, &shape, SEQUENCES, DM_PRECISION_BF16);
+    set_up(&whole, &shape, SEQUENCES, DM_PRECISION_F32, NULL);
+    set_up(&parts, &shape, 1, DM_PRECISION_F32, NULL);
+    set_up(&rough, &shape, SEQUENCES, DM_PRECISION_BF16, NULL);
     assert_int_equal(dm_network_gradients(whole.network, whole.ids, whole.targets, SEQUENCES, scale, 0.0, &loss), DM_OK);
     for (size_t s = 0; s < SEQUENCES; s++) {
         assert_int_equal(
@@ -178,9 +239,12 @@ static void later_tokens_change_nothing_earlier(void **state) {
     (void)state;
     static fixture f;
     const dm_config shapes[2] = {moe_shape(true), gpt2_shape()};
+    dm_train_routing_rules adaptive = all_rules();
+    adaptive.game.min_experts = 1;
+    adaptive.game.theta = 0.3;
     for (int a = 0; a < 2; a++) {
         double before, after;
-        set_up(&f, &shapes[a], SEQUENCES, DM_PRECISION_F32);
+        set_up(&f, &shapes[a], SEQUENCES, DM_PRECISION_F32, a == 0 ? &adaptive : NULL);
         for (int i = 0; i < SEQUENCES * LENGTH; i++) {
             f.targets[i] = i % LENGTH < 30 ? f.targets[i] : -1;
         }
@@ -202,10 +266,32 @@ static void same_threads_same_bits(void **state) {
     static fixture a, b;
     const dm_config shape = moe_shape(true);
     double first, second;
-    set_up(&a, &shape, SEQUENCES, DM_PRECISION_F32);
-    set_up(&b, &shape, SEQUENCES, DM_PRECISION_F32);
-    assert_int_equal(dm_network_gradients(a.network, a.ids, a.targets, SEQUENCES, 1.0f, 0.1, &first), DM_OK);
-    assert_int_equal(dm_network_gradients(b.network, b.ids, b.targets, SEQUENCES, 1.0f, 0.1, &second), DM_OK);
+    const dm_train_routing_rules rules = all_rules();
+    set_up(&a, &shape, SEQUENCES, DM_PRECISION_F32, &rules);
+    set_up(&b, &shape, SEQUENCES, DM_PRECISION_F32, &rules);
+    assert_int_equal(dm_network_gradients(a.network, a.ids, a.targets, SEQUENCES, 1.0f, 0.5, &first), DM_OK);
+    assert_int_equal(dm_network_gradients(b.network, b.ids, b.targets, SEQUENCES, 1.0f, 0.5, &second), DM_OK);
+    assert_true(first == second);
+    assert_memory_equal(a.parameters.gradients, b.parameters.gradients, a.parameters.total * sizeof(float));
+    tear_down(&a);
+    tear_down(&b);
+}
+
+/* A game without costs over all experts is the model's own choice: the same bits. */
+static void free_experts_are_the_models_choice(void **state) {
+    (void)state;
+    static fixture a, b;
+    const dm_config shape = moe_shape(true);
+    dm_train_routing_rules plays = all_rules();
+    double first, second;
+    plays.game.flock = 6;
+    plays.game.beta = plays.game.gamma = 0.0;
+    dm_train_routing_rules model = plays;
+    model.plays = false;
+    set_up(&a, &shape, SEQUENCES, DM_PRECISION_F32, &plays);
+    set_up(&b, &shape, SEQUENCES, DM_PRECISION_F32, &model);
+    assert_int_equal(dm_network_gradients(a.network, a.ids, a.targets, SEQUENCES, 1.0f, 0.5, &first), DM_OK);
+    assert_int_equal(dm_network_gradients(b.network, b.ids, b.targets, SEQUENCES, 1.0f, 0.5, &second), DM_OK);
     assert_true(first == second);
     assert_memory_equal(a.parameters.gradients, b.parameters.gradients, a.parameters.total * sizeof(float));
     tear_down(&a);
@@ -217,7 +303,7 @@ static void bad_batches_are_refused(void **state) {
     static fixture f;
     const dm_config shape = gpt2_shape();
     double loss;
-    set_up(&f, &shape, 2, DM_PRECISION_F32);
+    set_up(&f, &shape, 2, DM_PRECISION_F32, NULL);
     assert_int_equal(dm_network_loss(f.network, f.ids, f.targets, 3, &loss), DM_ERR_ARGUMENT);
     assert_int_equal(dm_network_loss(f.network, f.ids, f.targets, 0, &loss), DM_ERR_ARGUMENT);
     f.ids[3] = shape.vocab;
@@ -226,7 +312,7 @@ static void bad_batches_are_refused(void **state) {
     f.targets[9] = -2;
     assert_int_equal(dm_network_loss(f.network, f.ids, f.targets, 2, &loss), DM_ERR_ARGUMENT);
     dm_network *network;
-    assert_int_equal(dm_network_create(&f.parameters, 1, LENGTH + 1, DM_PRECISION_F32, &network), DM_ERR_ARGUMENT);
+    assert_int_equal(dm_network_create(&f.parameters, 1, LENGTH + 1, DM_PRECISION_F32, NULL, &network), DM_ERR_ARGUMENT);
     tear_down(&f);
 }
 
@@ -272,6 +358,8 @@ static void finite_differences_of_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slopes_of_qwen3moe),         cmocka_unit_test(slopes_of_gpt2),
+        cmocka_unit_test(slopes_of_all_terms),        cmocka_unit_test(slopes_with_fewer_experts),
+        cmocka_unit_test(slope_of_the_nash_loss),     cmocka_unit_test(free_experts_are_the_models_choice),
         cmocka_unit_test(accumulation_and_precision), cmocka_unit_test(later_tokens_change_nothing_earlier),
         cmocka_unit_test(same_threads_same_bits),     cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(reference_gradients),        cmocka_unit_test(finite_differences_of_files),

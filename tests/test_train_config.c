@@ -208,6 +208,30 @@ static void test_round_trip(void **state) {
     dm_train_config_free(config);
 }
 
+static void test_routing(void **state) {
+    (void)state;
+    dm_train_config *config = create();
+    dm_config shape;
+    dm_train_routing_rules rules;
+    dm_train_config_shape(config, 8192, &shape);
+    assert_int_equal(dm_train_config_routing(config, &shape, &rules), DM_OK);
+    assert_false(rules.plays);
+    assert_true(rules.weights.switch_loss == 0.01 && rules.weights.nash_loss == 0.0);
+    set(config, "router", "nash");
+    set(config, "balance", "none");
+    assert_int_equal(dm_train_config_routing(config, &shape, &rules), DM_OK);
+    assert_true(rules.plays && rules.weights.switch_loss == 0.0);
+    assert_int_equal(rules.game.flock, 8);
+    assert_int_equal(rules.game.min_experts, 4);
+    assert_int_equal(rules.cache_slots, 16);
+    set(config, "theta", "0.1");
+    assert_int_equal(dm_train_config_routing(config, &shape, &rules), DM_OK);
+    assert_int_equal(rules.game.min_experts, 1);
+    shape.n_experts = 0;
+    assert_int_equal(dm_train_config_routing(config, &shape, &rules), DM_ERR_ARGUMENT);
+    dm_train_config_free(config);
+}
+
 static void test_file(void **state) {
     (void)state;
     static const char text[] = "\xef\xbb\xbf# a run\r\n"
@@ -308,6 +332,24 @@ static void test_consistency(void **state) {
     assert_check("data=d out=r model=m.gguf", NULL);
     assert_check("data=d out=r model=m.gguf context=128", NULL);
     assert_check("data=d out=r model=m.gguf layers=3", "layers:");
+    assert_check("data=d out=r router=nash", NULL);
+    assert_check("data=d out=r router=nash balance=loss-free flock=32 gamma=0.1 keep-top=4 sweeps=0", NULL);
+    assert_check("data=d out=r router=nash theta=0.1 keep-top=1", NULL);
+    assert_check("data=d out=r router=nash theta=0.1 keep-top=2", "keep-top:");
+    assert_check("data=d out=r router=nash theta=0.1 min-experts=5", "min-experts:");
+    assert_check("data=d out=r router=nash min-experts=2", "min-experts:");
+    assert_check("data=d out=r router=nash flock=3", "flock:");
+    assert_check("data=d out=r router=nash flock=33", "flock:");
+    assert_check("data=d out=r router=nash experts=4 top-k=2", NULL);
+    assert_check("data=d out=r price-rate=0.5", "price-rate:");
+    assert_check("data=d out=r theta=0.5", "theta:");
+    assert_check("data=d out=r flock=9", "flock:");
+    assert_check("data=d out=r nash-loss=0.02 flock=9 beta=3", NULL);
+    assert_check("data=d out=r cache-slots=9", "cache-slots:");
+    assert_check("data=d out=r cache-reward=0.05 cache-slots=9 swarm-reward=0.03 balance-loss=0.1", NULL);
+    assert_check("data=d out=r cache-reward=0.05 cache-slots=33", "cache-slots:");
+    assert_check("data=d out=r arch=gpt2 router=nash", "router:");
+    assert_check("data=d out=r arch=gpt2 swarm-reward=1", "swarm-reward:");
 }
 
 /* A decimal comma, as in Turkish or German locales, must not reach numbers. */
@@ -340,6 +382,7 @@ int main(void) {
         cmocka_unit_test(test_file),
         cmocka_unit_test(test_bad_files_name_the_line),
         cmocka_unit_test(test_consistency),
+        cmocka_unit_test(test_routing),
         cmocka_unit_test(test_locale_does_not_matter),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);

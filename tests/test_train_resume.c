@@ -28,6 +28,7 @@ typedef struct run {
     const char *folder;
     int threads;
     rlim_t largest_file; /* bytes, 0: any */
+    bool plays;          /* tokens play for their experts, with all that the loss can say of that */
 } run;
 
 static void set(dm_train_config *config, const char *name, const char *value) {
@@ -57,12 +58,20 @@ static int train(const run *r) {
         {"micro-batch", "3"},   {"steps", "96"},        {"warmup", "5"},      {"valid-every", "7"}, {"valid-tokens", "200"},
         {"sample-every", "11"}, {"sample-tokens", "6"}, {"save-every", "4"},
     };
+    static const char *const games[][2] = {
+        {"router", "nash"},       {"theta", "0.5"},        {"gamma", "0.2"},
+        {"keep-top", "1"},        {"balance-loss", "0.1"}, {"cache-reward", "0.05"},
+        {"swarm-reward", "0.03"}, {"nash-loss", "0.02"},   {"balance", "loss-free"},
+    };
     const struct sigaction action = {.sa_handler = interrupt_run};
     sigaction(SIGINT, &action, NULL);
     dm_set_threads(r->threads);
     dm_train_config *config = dm_train_config_create();
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         set(config, settings[i][0], settings[i][1]);
+    }
+    for (size_t i = 0; r->plays && i < sizeof games / sizeof *games; i++) {
+        set(config, games[i][0], games[i][1]);
     }
     set(config, "data", test_path("text"));
     set(config, "out", r->folder);
@@ -162,14 +171,14 @@ static int clean(void **state) {
 
 /* ---- Comparison ---- */
 
-/* The metrics without the field that tells the time. */
+/* The metrics without the fields that tell the time. */
 static char *metrics_of(const char *folder) {
     size_t size;
     char *text = run_file(folder, "metrics.jsonl", &size);
-    static const char field[] = "\"tokens_per_s\":";
+    static const char speed[] = "\"tokens_per_s\":", routing[] = "\"router_s\":";
     char *out = text;
     for (const char *in = text; *in != '\0';) {
-        if (strncmp(in, field, sizeof field - 1) == 0) {
+        if (strncmp(in, speed, sizeof speed - 1) == 0 || strncmp(in, routing, sizeof routing - 1) == 0) {
             in += strcspn(in, ",}");
         } else {
             *out++ = *in++;
@@ -228,11 +237,11 @@ static double next_share(void) {
 }
 
 /* Ends runs with `number` at random moments until one gets to the end. */
-static void end_and_resume(int threads, int number) {
+static void end_and_resume(int threads, int number, bool plays) {
     char reference[256], folder[256];
     make_folder(reference, "reference");
     make_folder(folder, "run");
-    const run whole = {reference, threads, 0}, broken = {folder, threads, 0};
+    const run whole = {reference, threads, 0, plays}, broken = {folder, threads, 0, plays};
     double began = seconds();
     expect_done(&whole);
     double length = seconds() - began;
@@ -254,17 +263,22 @@ static void end_and_resume(int threads, int number) {
 
 static void test_killed_on_one_thread(void **state) {
     (void)state;
-    end_and_resume(1, SIGKILL);
+    end_and_resume(1, SIGKILL, false);
 }
 
 static void test_killed_on_two_threads(void **state) {
     (void)state;
-    end_and_resume(2, SIGKILL);
+    end_and_resume(2, SIGKILL, false);
 }
 
 static void test_interrupted(void **state) {
     (void)state;
-    end_and_resume(2, SIGINT);
+    end_and_resume(2, SIGINT, false);
+}
+
+static void test_killed_in_games(void **state) {
+    (void)state;
+    end_and_resume(2, SIGKILL, true);
 }
 
 static void test_full_disk_keeps_the_old_checkpoint(void **state) {
@@ -272,7 +286,7 @@ static void test_full_disk_keeps_the_old_checkpoint(void **state) {
     char reference[256], folder[256];
     make_folder(reference, "reference");
     make_folder(folder, "run");
-    const run whole = {reference, 1, 0}, open = {folder, 1, 0};
+    const run whole = {reference, 1, 0, false}, open = {folder, 1, 0, false};
     expect_done(&whole);
     char path[512];
     snprintf(path, sizeof path, "%s/checkpoint.gguf", folder);
@@ -286,7 +300,7 @@ static void test_full_disk_keeps_the_old_checkpoint(void **state) {
     }
     size_t before_size, after_size;
     char *before = run_file(folder, "checkpoint.gguf", &before_size);
-    const run full = {folder, 1, before_size / 2};
+    const run full = {folder, 1, before_size / 2, false};
     assert_int_equal(wait_for(start(&full)), 1);
     char *message = message_of(folder);
     if (strstr(message, "cannot write: File too large") == NULL) {
@@ -337,6 +351,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_killed_on_one_thread, clean),
         cmocka_unit_test_teardown(test_killed_on_two_threads, clean),
         cmocka_unit_test_teardown(test_interrupted, clean),
+        cmocka_unit_test_teardown(test_killed_in_games, clean),
         cmocka_unit_test_teardown(test_full_disk_keeps_the_old_checkpoint, clean),
     };
     return cmocka_run_group_tests(tests, write_text, remove_text);

@@ -20,9 +20,11 @@ static void group_by_expert(const dm_experts *layer, dm_experts_state *s, size_t
         s->offsets[e + 1] = s->offsets[e] + (int32_t)s->loads[e];
     }
     for (size_t i = 0; i < n * k; i++) {
-        int32_t at = s->offsets[s->experts[i]]++;
+        int32_t at = s->experts[i] >= 0 ? s->offsets[s->experts[i]]++ : -1;
         s->place[i] = at;
-        s->token[at] = (int32_t)(i / k);
+        if (at >= 0) {
+            s->token[at] = (int32_t)(i / k);
+        }
     }
     for (int32_t e = n_experts; e > 0; e--) { /* undo the advance */
         s->offsets[e] = s->offsets[e - 1];
@@ -30,7 +32,12 @@ static void group_by_expert(const dm_experts *layer, dm_experts_state *s, size_t
     s->offsets[0] = 0;
 }
 
-static void route(const dm_experts *layer, dm_experts_state *s, size_t n) {
+dm_status dm_experts_score(const dm_experts *layer, dm_experts_state *s, dm_rows x, size_t n) {
+    return dm_matmul_forward(DM_PRECISION_F32, s->p.data, s->p.stride, x.data, x.stride, layer->router_weight, layer->dim, n,
+                             (size_t)layer->router.n_experts, layer->dim, false);
+}
+
+void dm_experts_route(const dm_experts *layer, dm_experts_state *s, size_t n) {
     const size_t k = (size_t)layer->router.top_k;
 #pragma omp parallel
     {
@@ -119,9 +126,6 @@ dm_status dm_experts_forward(const dm_experts *layer, dm_experts_state *s, dm_ex
                              size_t n) {
     const dm_vector_table *vector = dm_vector();
     const size_t k = (size_t)layer->router.top_k;
-    DM_TRY(dm_matmul_forward(DM_PRECISION_F32, s->p.data, s->p.stride, x.data, x.stride, layer->router_weight, layer->dim, n,
-                             (size_t)layer->router.n_experts, layer->dim, false));
-    route(layer, s, n);
     size_t pieces = list_pieces(layer, s, scratch->tasks);
     dm_failure failure = {DM_OK, ""};
 #pragma omp parallel for schedule(dynamic)
@@ -137,7 +141,9 @@ dm_status dm_experts_forward(const dm_experts *layer, dm_experts_state *s, dm_ex
     for (size_t t = 0; t < n; t++) {
         for (size_t j = 0; j < k; j++) {
             size_t pair = t * k + j;
-            vector->axpy(dm_row(y, t), s->gates[pair], dm_row(scratch->pairs, (size_t)s->place[pair]), layer->dim);
+            if (s->place[pair] >= 0) {
+                vector->axpy(dm_row(y, t), s->gates[pair], dm_row(scratch->pairs, (size_t)s->place[pair]), layer->dim);
+            }
         }
     }
     return DM_OK;
@@ -204,13 +210,28 @@ static dm_status backward_experts(const dm_experts *layer, const dm_experts_grad
 
 /*
  * Renormalised over the chosen experts, the gates are the softmax of the chosen logits, whatever the others are:
- * dlogit_j = gate_j (dgate_j - sum_i gate_i dgate_i). The Switch loss adds its slope through the full softmax.
+ * dlogit_j = gate_j (dgate_j - sum_i gate_i dgate_i). The Switch loss and others add their slopes through the full softmax.
  */
-static void backward_router(const dm_experts *layer, const dm_experts_state *s, const dm_experts_scratch *scratch, size_t n,
-                            double aux) {
-    const dm_vector_table *vector = dm_vector();
+static void backward_gates(const dm_experts *layer, const dm_experts_state *s, const float *dgates, size_t t, float *dlogits) {
     const size_t k = (size_t)layer->router.top_k;
+    float mean = 0.0f;
+    for (size_t j = 0; j < k; j++) {
+        size_t pair = t * k + j;
+        mean += s->place[pair] >= 0 ? s->gates[pair] * dgates[s->place[pair]] : 0.0f;
+    }
+    for (size_t j = 0; j < k; j++) {
+        size_t pair = t * k + j;
+        if (s->place[pair] >= 0) {
+            dlogits[s->experts[pair]] += s->gates[pair] * (dgates[s->place[pair]] - mean);
+        }
+    }
+}
+
+static void backward_router(const dm_experts *layer, const dm_experts_state *s, const dm_experts_scratch *scratch, size_t n,
+                            const dm_router_slopes *slopes) {
+    const dm_vector_table *vector = dm_vector();
     const size_t n_experts = (size_t)layer->router.n_experts;
+    const double aux = slopes->switch_weight;
     if (aux != 0.0) {
         dm_switch_loss(s->p.data, s->p.stride, n, layer->router.n_experts, layer->router.top_k, s->loads, scratch->slopes);
     }
@@ -224,28 +245,30 @@ static void backward_router(const dm_experts *layer, const dm_experts_state *s, 
         } else {
             memset(dlogits, 0, n_experts * sizeof(float));
         }
-        float mean = 0.0f;
-        for (size_t j = 0; j < k; j++) {
-            mean += s->gates[t * k + j] * scratch->dgates[s->place[t * k + j]];
+        if (slopes->slopes.data != NULL) {
+            float *others = dm_row(slopes->slopes, t);
+            float mean = vector->dot(p, others, n_experts);
+            vector->softmax_backward(others, p, others, mean, (float)slopes->scale, n_experts);
+            vector->add(dlogits, dlogits, others, n_experts);
         }
-        for (size_t j = 0; j < k; j++) {
-            size_t pair = t * k + j;
-            dlogits[s->experts[pair]] += s->gates[pair] * (scratch->dgates[s->place[pair]] - mean);
-        }
+        backward_gates(layer, s, scratch->dgates, t, dlogits);
     }
 }
 
 dm_status dm_experts_backward(const dm_experts *layer, const dm_experts_gradient *g, const dm_experts_state *s,
-                              dm_experts_scratch *scratch, dm_rows dx, dm_rows dy, dm_rows x, size_t n, double aux) {
+                              dm_experts_scratch *scratch, dm_rows dx, dm_rows dy, dm_rows x, size_t n,
+                              const dm_router_slopes *slopes) {
     const dm_vector_table *vector = dm_vector();
     const size_t k = (size_t)layer->router.top_k;
     const size_t n_experts = (size_t)layer->router.n_experts;
     float *weights = scratch->weights;
     for (size_t i = 0; i < n * k; i++) {
-        weights[s->place[i]] = s->gates[i];
+        if (s->place[i] >= 0) {
+            weights[s->place[i]] = s->gates[i];
+        }
     }
     DM_TRY(backward_experts(layer, g, s, scratch, dy, x, weights));
-    backward_router(layer, s, scratch, n, aux);
+    backward_router(layer, s, scratch, n, slopes);
     DM_TRY(dm_matmul_weight_gradient(DM_PRECISION_F32, g->router_weight, layer->dim, scratch->dlogits.data,
                                      scratch->dlogits.stride, x.data, x.stride, n, n_experts, layer->dim, true));
     DM_TRY(dm_matmul_input_gradient(DM_PRECISION_F32, dx.data, dx.stride, scratch->dlogits.data, scratch->dlogits.stride,
@@ -253,7 +276,9 @@ dm_status dm_experts_backward(const dm_experts *layer, const dm_experts_gradient
 #pragma omp parallel for schedule(static)
     for (size_t t = 0; t < n; t++) {
         for (size_t j = 0; j < k; j++) {
-            vector->add(dm_row(dx, t), dm_row(dx, t), dm_row(scratch->pairs, (size_t)s->place[t * k + j]), layer->dim);
+            if (s->place[t * k + j] >= 0) {
+                vector->add(dm_row(dx, t), dm_row(dx, t), dm_row(scratch->pairs, (size_t)s->place[t * k + j]), layer->dim);
+            }
         }
     }
     return DM_OK;

@@ -23,7 +23,7 @@ typedef struct check {
 /* cross-entropy (mean) + aux * Switch loss, at the parameters as they are. */
 static dm_status total_loss(const check *c, double *loss) {
     DM_TRY(dm_network_loss(c->network, c->ids, c->targets, 1, loss));
-    *loss = *loss / (double)(c->n - 1) + c->aux * dm_network_switch_loss(c->network);
+    *loss = *loss / (double)(c->n - 1) + c->aux * dm_network_router_losses(c->network)->switch_loss;
     return DM_OK;
 }
 
@@ -115,9 +115,9 @@ static dm_status compare_with_differences(const check *c, dm_gradcheck_result *r
 
 static dm_status backward_pass(check *c, dm_gradcheck_result *result) {
     double sum;
-    DM_TRY(dm_network_gradients(c->network, c->ids, c->targets, 1, 1.0f / (float)(c->n - 1), c->aux, &sum));
+    DM_TRY(dm_network_gradients(c->network, c->ids, c->targets, 1, 1.0f / (float)(c->n - 1), 1.0, &sum));
     result->cross_entropy = sum / (double)(c->n - 1);
-    result->aux_loss = dm_network_switch_loss(c->network);
+    result->aux_loss = dm_network_router_losses(c->network)->switch_loss;
     result->loss = result->cross_entropy + c->aux * result->aux_loss;
     result->n_tensors = c->parameters.count;
     result->tensors = calloc(c->parameters.count, sizeof *result->tensors);
@@ -144,7 +144,8 @@ static dm_status load_and_check(const char *model, const char *reference, dm_pre
     }
     dm_gguf_close(file);
     DM_TRY(status);
-    DM_TRY(dm_network_create(&c->parameters, 1, c->n, precision, &c->network));
+    const dm_train_routing_rules rules = {.weights.switch_loss = c->aux};
+    DM_TRY(dm_network_create(&c->parameters, 1, c->n, precision, &rules, &c->network));
     DM_TRY(backward_pass(c, result));
     if (reference == NULL) {
         return compare_with_differences(c, result);

@@ -11,6 +11,7 @@
 #include "training/experts.h"
 #include "training/layers.h"
 #include "training/rotary.h"
+#include "training/router_losses.h"
 
 /* Weights and gradients of one layer; what an architecture lacks is NULL. */
 typedef struct layer_weights {
@@ -39,6 +40,7 @@ typedef struct layer_state {
     float *k_inverse;        /* [n, n_kv_heads] */
     float *lse;              /* [n, n_heads] */
     dm_experts_state experts;
+    dm_layer_terms terms;
 } layer_state;
 
 struct dm_network {
@@ -61,10 +63,13 @@ struct dm_network {
     dm_rows hidden;          /* [n, ffn_dim], gpt2 */
     float *attention_scratch, *head_scratch;
     dm_experts_scratch experts_scratch;
+    dm_train_routing *routing; /* NULL: the model chooses */
+    dm_router_terms *terms;    /* NULL: of no weight */
+    dm_router_losses weights_of_losses, values;
     uint64_t *loads; /* [n_layers, n_experts] */
-    double switch_loss;
-    bool fixed; /* routing */
-    void **blocks; /* everything that was allocated */
+    bool trains;     /* in this pass */
+    bool fixed;      /* routing */
+    void **blocks;   /* everything that was allocated */
     size_t n_blocks, max_blocks;
 };
 
@@ -113,6 +118,36 @@ static bool take_experts(dm_network *net, dm_experts_state *s, size_t n, uint64_
            take_floats(net, &s->gates, pairs) && take_ints(net, &s->place, pairs) && take_ints(net, &s->token, pairs) &&
            take_ints(net, &s->offsets, (size_t)c->n_experts + 1) && take_rows(net, &s->gate_out, pairs, (size_t)c->expert_dim) &&
            take_rows(net, &s->up_out, pairs, (size_t)c->expert_dim);
+}
+
+static bool take_terms(dm_network *net, const dm_train_routing_rules *rules, dm_layer_terms *s, size_t n) {
+    const size_t experts = (size_t)net->config.n_experts;
+    bool ok = take_rows(net, &s->slopes, n, experts);
+    if (rules->weights.swarm_reward > 0.0) {
+        ok = ok && take_ints(net, &s->neighbours, n * DM_SWARM_NEIGHBOURS);
+    }
+    if (rules->weights.nash_loss > 0.0) {
+        ok = ok && take_ints(net, &s->candidates, n * (size_t)rules->game.flock);
+    }
+    if (rules->weights.cache_reward > 0.0) {
+        s->resident = take(net, n, experts);
+        ok = ok && s->resident != NULL;
+    }
+    return ok;
+}
+
+static dm_status set_up_routing(dm_network *net, const dm_train_routing_rules *rules, size_t n) {
+    net->weights_of_losses = rules->weights;
+    DM_TRY(dm_train_routing_create(rules, n, &net->routing));
+    if (!dm_router_terms_asked(rules)) {
+        return DM_OK;
+    }
+    for (size_t l = 0; l < (size_t)net->config.n_layers; l++) {
+        if (!take_terms(net, rules, &net->layers[l].terms, n)) {
+            return DM_ERR_MEMORY;
+        }
+    }
+    return dm_router_terms_create(rules, net->length, (size_t)net->config.dim, &net->terms);
 }
 
 static bool take_layer(dm_network *net, size_t l, size_t n) {
@@ -219,7 +254,7 @@ static dm_status set_up(dm_network *net, size_t n) {
 }
 
 dm_status dm_network_create(dm_parameters *parameters, size_t sequences, size_t length, dm_precision precision,
-                            dm_network **out) {
+                            const dm_train_routing_rules *routing, dm_network **out) {
     const dm_config *c = &parameters->config;
     *out = NULL;
     if (sequences == 0 || length == 0 || sequences > ((size_t)INT32_MAX / 64) / length) {
@@ -239,6 +274,9 @@ dm_status dm_network_create(dm_parameters *parameters, size_t sequences, size_t 
     net->length = length;
     net->max_sequences = sequences;
     dm_status status = set_up(net, sequences * length);
+    if (status == DM_OK && routing != NULL && c->n_experts > 0) {
+        status = set_up_routing(net, routing, sequences * length);
+    }
     if (status != DM_OK) {
         dm_network_free(net);
         return status;
@@ -255,6 +293,8 @@ void dm_network_free(dm_network *net) {
         dm_free(net->blocks[i]);
     }
     free(net->blocks);
+    dm_train_routing_free(net->routing);
+    dm_router_terms_free(net->terms);
     dm_rotary_free(&net->rotary);
     dm_partials_free(&net->partials);
     dm_free(net);
@@ -264,12 +304,16 @@ void dm_network_fix_routing(dm_network *net, bool on) {
     net->fixed = on;
 }
 
-double dm_network_switch_loss(const dm_network *net) {
-    return net->switch_loss;
+const dm_router_losses *dm_network_router_losses(const dm_network *net) {
+    return &net->values;
 }
 
 const uint64_t *dm_network_loads(const dm_network *net) {
     return net->loads;
+}
+
+dm_train_routing *dm_network_routing(const dm_network *net) {
+    return net->routing;
 }
 
 /* ---- Linear layers ---- */
@@ -410,6 +454,24 @@ static dm_experts experts_of(const dm_network *net, const layer_weights *w, size
     };
 }
 
+/* The layer's experts, groups, and losses. */
+static dm_status route(dm_network *net, dm_experts *experts, layer_state *s) {
+    DM_TRY(dm_experts_score(experts, &s->experts, s->normed2, net->n));
+    if (!net->fixed && net->routing != NULL) {
+        experts->router.given = dm_train_routing_choose(net->routing, s->experts.p, experts->router.bias, net->n, net->trains,
+                                                        s->experts.experts, s->terms.candidates);
+    }
+    dm_experts_route(experts, &s->experts, net->n);
+    if (net->terms != NULL && net->trains) {
+        if (!net->fixed) {
+            dm_router_terms_hold(net->terms, &s->terms, s->normed2, s->experts.experts, net->n);
+        }
+        dm_router_terms_measure(net->terms, &s->terms, s->experts.p, experts->router.bias, net->n, 1.0 / net->config.n_layers,
+                                &net->values);
+    }
+    return DM_OK;
+}
+
 /* next = x_mid + ffn(norm(x_mid)) */
 static dm_status ffn_forward(dm_network *net, size_t l, dm_rows next) {
     const size_t dim = (size_t)net->config.dim;
@@ -419,7 +481,8 @@ static dm_status ffn_forward(dm_network *net, size_t l, dm_rows next) {
     const dm_norm norm = norm_of(net, w->ffn_norm, w->ffn_norm_b);
     dm_norm_forward(&norm, s->normed2, s->mean2, s->inverse2, s->x_mid, net->n);
     if (w->router != NULL) {
-        const dm_experts experts = experts_of(net, w, l);
+        dm_experts experts = experts_of(net, w, l);
+        DM_TRY(route(net, &experts, s));
         dm_copy_rows(next, s->x_mid, net->n, dim);
         return dm_experts_forward(&experts, &s->experts, &net->experts_scratch, next, s->normed2, net->n);
     }
@@ -433,7 +496,7 @@ static dm_status ffn_forward(dm_network *net, size_t l, dm_rows next) {
 }
 
 /* net->dx holds the gradient of the layer's output and becomes that of x_mid. */
-static dm_status ffn_backward(dm_network *net, size_t l, double aux) {
+static dm_status ffn_backward(dm_network *net, size_t l, double share) {
     const size_t dim = (size_t)net->config.dim;
     const size_t wide = (size_t)net->config.ffn_dim;
     const layer_weights *w = &net->weights[l];
@@ -443,8 +506,10 @@ static dm_status ffn_backward(dm_network *net, size_t l, double aux) {
     if (w->router != NULL) {
         const dm_experts experts = experts_of(net, w, l);
         const dm_experts_gradient gradient = {g->router, g->gate_exps, g->up_exps, g->down_exps};
+        const dm_router_slopes slopes = {net->weights_of_losses.switch_loss * share / net->config.n_layers, s->terms.slopes,
+                                         share / net->config.n_layers};
         DM_TRY(dm_experts_backward(&experts, &gradient, &s->experts, &net->experts_scratch, net->dnormed, net->dx, s->normed2,
-                                   net->n, aux));
+                                   net->n, &slopes));
     } else {
         dm_bias_backward(g->down_b, net->dx, net->n, dim, &net->partials);
         dm_gelu_forward(net->hidden, s->up, net->n, wide);
@@ -475,10 +540,9 @@ static dm_status check_ids(const dm_network *net, const int32_t *ids, int32_t sm
 
 static void measure_balance(dm_network *net) {
     const dm_config *c = &net->config;
-    net->switch_loss = 0.0;
     for (int32_t l = 0; l < c->n_layers && c->n_experts > 0; l++) {
         const dm_experts_state *s = &net->layers[l].experts;
-        net->switch_loss +=
+        net->values.switch_loss +=
             dm_switch_loss(s->p.data, s->p.stride, net->n, c->n_experts, c->top_k, s->loads, net->experts_scratch.slopes) /
             c->n_layers;
     }
@@ -501,7 +565,7 @@ static dm_status forward(dm_network *net, const int32_t *ids) {
     return DM_OK;
 }
 
-static dm_status backward(dm_network *net, const int32_t *ids, double aux) {
+static dm_status backward(dm_network *net, const int32_t *ids, double share) {
     const dm_config *c = &net->config;
     const dm_parameters *p = net->parameters;
     const dm_norm norm = norm_of(net, dm_parameter_weight(p, DM_OUTPUT_NORM, -1), dm_parameter_weight(p, DM_OUTPUT_NORM_B, -1));
@@ -509,7 +573,7 @@ static dm_status backward(dm_network *net, const int32_t *ids, double aux) {
     dm_norm_backward(&norm, net->dx, dm_parameter_gradient(p, DM_OUTPUT_NORM, -1), dm_parameter_gradient(p, DM_OUTPUT_NORM_B, -1),
                      net->dnormed, net->x_out, net->mean, net->inverse, net->n, &net->partials);
     for (size_t l = (size_t)c->n_layers; l-- > 0;) {
-        DM_TRY(ffn_backward(net, l, aux / c->n_layers));
+        DM_TRY(ffn_backward(net, l, share));
         DM_TRY(attention_backward(net, &net->weights[l], &net->gradients[l], &net->layers[l]));
     }
     dm_embedding_backward(dm_parameter_gradient(p, DM_TOKEN_EMBD, -1), dm_parameter_gradient(p, DM_POSITION_EMBD, -1), net->dx,
@@ -525,6 +589,8 @@ static dm_status run(dm_network *net, const int32_t *ids, const int32_t *targets
         return dm_fail(DM_ERR_ARGUMENT, "%zu sequences at a time, expected 1 to %zu", sequences, net->max_sequences);
     }
     net->n = sequences * net->length;
+    net->trains = gradients || net->fixed;
+    net->values = (dm_router_losses){0};
     DM_TRY(check_ids(net, ids, 0, "token"));
     DM_TRY(check_ids(net, targets, -1, "target"));
     DM_TRY(forward(net, ids));
@@ -545,7 +611,7 @@ dm_status dm_network_loss(dm_network *net, const int32_t *ids, const int32_t *ta
 }
 
 dm_status dm_network_gradients(dm_network *net, const int32_t *ids, const int32_t *targets, size_t sequences, float scale,
-                               double aux, double *loss) {
+                               double share, double *loss) {
     DM_TRY(run(net, ids, targets, sequences, scale, true, loss));
-    return backward(net, ids, aux);
+    return backward(net, ids, share);
 }

@@ -258,10 +258,24 @@ static dm_status check_unused(const dm_train_config *config) {
                                         "experts", "top-k",  "expert-dim", "rope-base", "tied-output", NULL};
     static const char *const moe_only[] = {"kv-heads", "experts", "top-k", "expert-dim", "rope-base", NULL};
     static const char *const dense_only[] = {"ffn-dim", NULL};
+    static const char *const routing[] = {"router", "balance-loss", "cache-reward", "swarm-reward", "nash-loss", NULL};
+    static const char *const nash_only[] = {"gamma", "keep-top", "min-experts", "theta", "sweeps", "price-rate", NULL};
+    static const char *const flock_only[] = {"flock", "beta", NULL};
+    static const char *const cache_only[] = {"cache-slots", NULL};
+    if (config->router != DM_ROUTER_NASH) {
+        DM_TRY(check_unset(config, nash_only, "without router = nash"));
+    }
+    if (config->router != DM_ROUTER_NASH && config->nash_loss == 0.0) {
+        DM_TRY(check_unset(config, flock_only, "without router = nash or nash-loss"));
+    }
+    if (config->cache_reward == 0.0) {
+        DM_TRY(check_unset(config, cache_only, "without cache-reward"));
+    }
     if (config->model != NULL) {
         return check_unset(config, shape, "where model says what to start from");
     }
     if (strcmp(config->arch, "gpt2") == 0) {
+        DM_TRY(check_unset(config, routing, "with arch = gpt2"));
         return check_unset(config, moe_only, "with arch = gpt2");
     }
     return check_unset(config, dense_only, "with arch = qwen3moe");
@@ -290,7 +304,8 @@ static dm_status check_shape(const dm_train_config *config) {
     if (shape.top_k > shape.n_experts) {
         return dm_fail(DM_ERR_ARGUMENT, "top-k: %d is more than experts = %d", shape.top_k, shape.n_experts);
     }
-    return DM_OK;
+    dm_train_routing_rules rules;
+    return dm_train_config_routing(config, &shape, &rules);
 }
 
 dm_status dm_train_config_check(const dm_train_config *config) {
@@ -310,6 +325,60 @@ dm_status dm_train_config_check(const dm_train_config *config) {
     }
     DM_TRY(check_unused(config));
     return config->model == NULL ? check_shape(config) : DM_OK;
+}
+
+static dm_status check_routing(const dm_train_config *config, const dm_train_routing_rules *rules) {
+    const dm_nash_rules *game = &rules->game;
+    if (game->flock < game->top_k || game->flock > game->n_experts) {
+        return dm_fail(DM_ERR_ARGUMENT, "flock: %d experts, expected %d (top-k) to %d (all)", game->flock, game->top_k,
+                       game->n_experts);
+    }
+    if (game->min_experts > game->top_k) {
+        return dm_fail(DM_ERR_ARGUMENT, "min-experts: %d is more than top-k = %d", game->min_experts, game->top_k);
+    }
+    if (game->min_experts < game->top_k && config->theta == 0.0) {
+        return dm_fail(DM_ERR_ARGUMENT, "min-experts: %d of top-k = %d needs theta, which says when an expert is left out",
+                       game->min_experts, game->top_k);
+    }
+    if (game->keep_top > game->min_experts) {
+        return dm_fail(DM_ERR_ARGUMENT, "keep-top: %d is more than min-experts = %d", game->keep_top, game->min_experts);
+    }
+    if (rules->cache_slots > game->n_experts) {
+        return dm_fail(DM_ERR_ARGUMENT, "cache-slots: %d is more than experts = %d", rules->cache_slots, game->n_experts);
+    }
+    return DM_OK;
+}
+
+dm_status dm_train_config_routing(const dm_train_config *config, const dm_config *shape, dm_train_routing_rules *out) {
+    *out = (dm_train_routing_rules){.plays = config->router == DM_ROUTER_NASH};
+    if (shape->n_experts == 0) {
+        return out->plays ? dm_fail(DM_ERR_ARGUMENT, "router: the model has no experts to choose from") : DM_OK;
+    }
+    const int32_t k = shape->top_k;
+    int32_t flock = 2 * k > 7 ? 2 * k : 7;
+    flock = flock < shape->n_experts ? flock : shape->n_experts;
+    out->game = (dm_nash_rules){
+        .n_experts = shape->n_experts,
+        .top_k = k,
+        .min_experts = config->min_experts > 0 ? (int32_t)config->min_experts
+                       : config->theta > 0.0   ? 1
+                                               : k,
+        .flock = config->flock > 0 ? (int32_t)config->flock : flock,
+        .keep_top = (int32_t)config->keep_top,
+        .sweeps = (int32_t)config->sweeps,
+        .beta = config->beta,
+        .gamma = config->gamma,
+        .theta = config->theta,
+    };
+    out->weights = (dm_router_losses){
+        .switch_loss = config->balance == DM_BALANCE_SWITCH ? config->aux : 0.0,
+        .balance_loss = config->balance_loss,
+        .cache_reward = config->cache_reward,
+        .swarm_reward = config->swarm_reward,
+        .nash_loss = config->nash_loss,
+    };
+    out->cache_slots = config->cache_slots > 0 ? (int32_t)config->cache_slots : (shape->n_experts + 1) / 2;
+    return check_routing(config, out);
 }
 
 void dm_train_config_shape(const dm_train_config *config, int32_t vocab, dm_config *out) {

@@ -6,6 +6,7 @@
 
 #include "kernels/matmul.h"
 #include "model/config.h"
+#include "training/routing.h"
 
 typedef enum dm_balance {
     DM_BALANCE_NONE,
@@ -56,6 +57,21 @@ struct dm_train_config {
     double aux;             /* "aux": weight of the Switch loss */
     double bias_rate;       /* "bias-rate": step u of loss-free balancing */
     uint64_t seed;          /* "seed" */
+    /* routing */
+    dm_router_policy router; /* "router": model, nash */
+    int64_t flock;           /* "flock": 0: max(7, 2 top-k), at most experts */
+    double beta;             /* "beta": price of crowding at an even load */
+    double gamma;            /* "gamma": price of fetching, as a share of the spread of affinities */
+    int64_t keep_top;        /* "keep-top": a token's best that are always taken */
+    int64_t min_experts;     /* "min-experts": fewest of a token; 0: top-k, or 1 with theta */
+    double theta;            /* "theta": experts below this share of the best one's probability are left out, 0: none */
+    int64_t sweeps;          /* "sweeps": most of a game */
+    double price_rate;       /* "price-rate": at which crowding becomes a persistent price, 0: never */
+    double balance_loss;     /* "balance-loss": weight */
+    double cache_reward;     /* "cache-reward": weight */
+    double swarm_reward;     /* "swarm-reward": weight */
+    double nash_loss;        /* "nash-loss": weight */
+    int64_t cache_slots;     /* "cache-slots": resident experts of a layer, of the cache reward; 0: half */
     /* watching */
     int64_t valid_every;   /* "valid-every": steps, 0: only at the end */
     int64_t valid_tokens;  /* "valid-tokens": read at each validation, 0: all; the last one reads all */
@@ -72,6 +88,9 @@ dm_status dm_train_config_check(const dm_train_config *config);
 /* The shape that the options of the model ask for, zeros replaced by what they stand for; dm_train_config_check() says
  * whether it is sound. Meaningless where "model" is set. */
 void dm_train_config_shape(const dm_train_config *config, int32_t vocab, dm_config *out);
+
+/* The routing that the options ask for in a model of this shape; DM_ERR_ARGUMENT, naming the option, where they do not fit. */
+dm_status dm_train_config_routing(const dm_train_config *config, const dm_config *shape, dm_train_routing_rules *out);
 
 /* Writes all values as `name = value` lines that dm_train_config_load() reads back to the same config. Errors of the
  * stream are left to its owner. */

@@ -9,6 +9,7 @@ static const dm_option_choice architectures[] = {{"qwen3moe", DM_ARCH_QWEN3MOE},
 static const dm_option_choice precisions[] = {{"f32", DM_PRECISION_F32}, {"bf16", DM_PRECISION_BF16}, {NULL, 0}};
 static const dm_option_choice balances[] = {
     {"none", DM_BALANCE_NONE}, {"switch", DM_BALANCE_SWITCH}, {"loss-free", DM_BALANCE_LOSS_FREE}, {NULL, 0}};
+static const dm_option_choice routers[] = {{"model", DM_ROUTER_MODEL}, {"nash", DM_ROUTER_NASH}, {NULL, 0}};
 static const dm_option_choice export_types[] = {{"f32", DM_TYPE_F32}, {"f16", DM_TYPE_F16}, {"bf16", DM_TYPE_BF16}, {NULL, 0}};
 
 #define AT(field) offsetof(struct dm_train_config, field)
@@ -72,6 +73,23 @@ static const dm_train_option table[] = {
     NUMBER("aux", aux, "0.01", 0, 1e3, "weight of the loss of balance = switch"),
     NUMBER("bias-rate", bias_rate, "0.001", 0, 1e3, "step of the bias of balance = loss-free"),
     SEED("seed", seed, "1", "of the weights, the order of the data and the samples"),
+
+    CHOICE("router", router, "model", routers,
+           "who chooses experts in training: the model, or nash, a game of each layer's tokens (docs/training.md)"),
+    COUNT("flock", flock, "0", 0, 1 << 14, "experts that a token looks at, its best; 0: the greater of 7 and twice top-k"),
+    NUMBER("beta", beta, "2", 0, 1e6, "price of an expert's crowding, at an even load"),
+    NUMBER("gamma", gamma, "0", 0, 1e6, "price of fetching an expert that its users share, over the spread of affinities"),
+    COUNT("keep-top", keep_top, "0", 0, 64, "experts that a token always keeps, its best; up to min-experts"),
+    COUNT("min-experts", min_experts, "0", 0, 64, "fewest experts of a token; 0: top-k, or with theta 1"),
+    NUMBER("theta", theta, "0", 0, 1, "leave out experts below this share of the best one's probability, 0: none"),
+    COUNT("sweeps", sweeps, "3", 0, 1000, "most sweeps of a game"),
+    NUMBER("price-rate", price_rate, "0.1", 0, 100, "how fast crowding becomes a price that persists; 0: never"),
+    NUMBER("balance-loss", balance_loss, "0", 0, 1e3, "weight of the loss of uneven soft loads; the theory's is 0.1, 0: off"),
+    NUMBER("cache-reward", cache_reward, "0", 0, 1e3, "weight of the reward of resident experts; the theory's is 0.05, 0: off"),
+    NUMBER("swarm-reward", swarm_reward, "0", 0, 1e3,
+           "weight of the reward of doing as the 7 most similar earlier tokens; the theory's is 0.03, 0: off"),
+    NUMBER("nash-loss", nash_loss, "0", 0, 1e3, "weight of the tokens' regret in the routing game; the theory's is 0.02, 0: off"),
+    COUNT("cache-slots", cache_slots, "0", 0, 1 << 14, "experts of a layer that are resident for cache-reward, 0: half"),
 
     COUNT("valid-every", valid_every, "100", 0, 1e12, "steps between validations, 0: only at the end"),
     COUNT("valid-tokens", valid_tokens, "64k", 0, 1e15, "tokens read by a validation, 0: all; the last one reads all"),
@@ -238,7 +256,8 @@ static dm_status parse_choice(const dm_train_option *option, void *out, const ch
     return DM_OK;
 }
 
-_Static_assert(sizeof(dm_precision) == sizeof(int) && sizeof(dm_balance) == sizeof(int) && sizeof(dm_type) == sizeof(int),
+_Static_assert(sizeof(dm_precision) == sizeof(int) && sizeof(dm_balance) == sizeof(int) &&
+                   sizeof(dm_router_policy) == sizeof(int) && sizeof(dm_type) == sizeof(int),
                "choices are stored through int");
 
 static dm_status store_text(const dm_train_option *option, char **out, const char *text, bool empty_is_null) {

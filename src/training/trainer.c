@@ -26,6 +26,7 @@ typedef struct trainer {
     dm_config shape;
     dm_parameters parameters;
     dm_network *network;
+    dm_train_routing_rules routing;
     size_t micro_batch; /* sequences per pass */
     int64_t steps;      /* of the whole run */
     int32_t *ids;       /* [micro_batch * context] */
@@ -34,7 +35,7 @@ typedef struct trainer {
     uint64_t *loads;    /* [n_layers * n_experts] of this step */
     dm_checkpoint at;   /* where the run stands */
     double batch_loss;  /* of the last step, nats per token */
-    double switch_loss;
+    dm_router_losses router_losses;
     double grad_norm;
     double maxvio;
     double valid_maxvio;
@@ -160,7 +161,7 @@ static dm_status make_buffers(trainer *t) {
         return dm_fail(DM_ERR_ARGUMENT, "the text is only %llu tokens long; training on sequences of %zu needs more text",
                        (unsigned long long)t->train.count, length);
     }
-    return dm_network_create(&t->parameters, t->micro_batch, length, c->precision, &t->network);
+    return dm_network_create(&t->parameters, t->micro_batch, length, c->precision, &t->routing, &t->network);
 }
 
 static dm_status set_up(trainer *t) {
@@ -171,6 +172,7 @@ static dm_status set_up(trainer *t) {
     DM_TRY(dm_tokens_prepare(c->out, (const char *const *)c->data.items, c->data.count, (const char *const *)c->valid.items,
                              c->valid.count, t->tokenizer, &t->train, &t->valid));
     DM_TRY(read_shape(t));
+    DM_TRY(dm_train_config_routing(c, &t->shape, &t->routing));
     DM_TRY(dm_parameters_create(&t->shape, DM_FOR_TRAINING, &t->parameters));
     DM_TRY(fill_parameters(t));
     uint64_t corpus = dm_random_mix(dm_tokenizer_fingerprint(t->tokenizer) ^ dm_random_mix(t->train.count));
@@ -211,13 +213,23 @@ static void next_windows(trainer *t, size_t sequences) {
     }
 }
 
+static void add_losses(dm_router_losses *sum, double share, const dm_router_losses *part) {
+    sum->switch_loss += share * part->switch_loss;
+    sum->balance_loss += share * part->balance_loss;
+    sum->cache_reward += share * part->cache_reward;
+    sum->swarm_reward += share * part->swarm_reward;
+    sum->nash_loss += share * part->nash_loss;
+}
+
 static dm_status batch_gradients(trainer *t) {
     const dm_train_config *c = t->config;
     const size_t n_loads = (size_t)t->shape.n_layers * (size_t)t->shape.n_experts;
     const size_t batch = (size_t)c->batch;
-    const double aux = c->balance == DM_BALANCE_SWITCH ? c->aux : 0.0;
     double loss = 0.0;
-    t->switch_loss = 0.0;
+    t->router_losses = (dm_router_losses){0};
+    if (dm_network_routing(t->network) != NULL) {
+        dm_train_routing_clear_figures(dm_network_routing(t->network));
+    }
     memset(t->loads, 0, n_loads * sizeof *t->loads);
     dm_gradients_clear(&t->parameters);
     for (size_t done = 0; done < batch;) {
@@ -225,10 +237,10 @@ static dm_status batch_gradients(trainer *t) {
         double share = (double)sequences / (double)batch;
         double part;
         next_windows(t, sequences);
-        DM_TRY(dm_network_gradients(t->network, t->ids, t->targets, sequences, 1.0f / (float)(batch * (size_t)c->context),
-                                    aux * share, &part));
+        DM_TRY(dm_network_gradients(t->network, t->ids, t->targets, sequences, 1.0f / (float)(batch * (size_t)c->context), share,
+                                    &part));
         loss += part;
-        t->switch_loss += share * dm_network_switch_loss(t->network);
+        add_losses(&t->router_losses, share, dm_network_router_losses(t->network));
         for (size_t i = 0; i < n_loads; i++) {
             t->loads[i] += dm_network_loads(t->network)[i];
         }
@@ -240,12 +252,17 @@ static dm_status batch_gradients(trainer *t) {
 
 static void balance(trainer *t) {
     const int32_t n = t->shape.n_experts;
+    const size_t tokens = (size_t)(t->config->batch * t->config->context);
     t->maxvio = 0.0;
     for (int32_t l = 0; l < t->shape.n_layers && n > 0; l++) {
         const uint64_t *loads = t->loads + (size_t)l * (size_t)n;
+        float *bias = t->parameters.expert_bias + (size_t)l * (size_t)n;
         t->maxvio += dm_router_maxvio(loads, n) / t->shape.n_layers;
         if (t->config->balance == DM_BALANCE_LOSS_FREE) {
-            dm_loss_free_update(t->parameters.expert_bias + (size_t)l * (size_t)n, loads, n, (float)t->config->bias_rate);
+            dm_loss_free_update(bias, loads, n, (float)t->config->bias_rate);
+        }
+        if (t->routing.plays) {
+            dm_train_routing_persist(bias, loads, tokens, &t->routing.game, t->config->price_rate);
         }
     }
 }
@@ -287,14 +304,49 @@ static json_t *loads_json(const trainer *t, const uint64_t *loads) {
     return layers;
 }
 
+static void add_game_figures(const trainer *t, json_t *line) {
+    const dm_train_routing_figures *f = dm_train_routing_figures_of(dm_network_routing(t->network));
+    const dm_train_config *c = t->config;
+    const size_t layers = (size_t)t->shape.n_layers;
+    double pairs = 0.0;
+    for (size_t i = 0; i < layers * (size_t)t->shape.n_experts; i++) {
+        pairs += (double)t->loads[i];
+    }
+    json_object_set_new(line, "sweeps", json_real(f->sweeps / (double)f->games));
+    json_object_set_new(line, "max_regret", json_real(f->max_regret));
+    json_object_set_new(line, "potential_gain", json_real(f->potential_gain / (double)f->games));
+    json_object_set_new(line, "experts_per_token", json_real(pairs / ((double)layers * (double)(c->batch * c->context))));
+    json_object_set_new(line, "router_s", json_real(f->seconds));
+}
+
+static void add_routing(const trainer *t, json_t *line) {
+    const dm_router_losses *weights = &t->routing.weights, *values = &t->router_losses;
+    const struct {
+        const char *name;
+        double weight, value;
+    } terms[] = {{"balance_loss", weights->balance_loss, values->balance_loss},
+                 {"cache_reward", weights->cache_reward, values->cache_reward},
+                 {"swarm_reward", weights->swarm_reward, values->swarm_reward},
+                 {"nash_loss", weights->nash_loss, values->nash_loss}};
+    json_object_set_new(line, "maxvio", json_real(t->maxvio));
+    json_object_set_new(line, "switch_loss", json_real(values->switch_loss));
+    for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
+        if (terms[i].weight > 0.0) {
+            json_object_set_new(line, terms[i].name, json_real(terms[i].value));
+        }
+    }
+    if (t->routing.plays) {
+        add_game_figures(t, line);
+    }
+}
+
 static dm_status record_step(trainer *t, double seconds) {
     const dm_train_config *c = t->config;
     json_t *line =
         json_pack("{s:I, s:I, s:f, s:f, s:f}", "step", (json_int_t)t->at.step, "tokens", (json_int_t)t->at.tokens, "loss",
                   t->batch_loss, "lr", dm_learning_rate(c, (int64_t)t->at.step, t->steps), "grad_norm", t->grad_norm);
     if (t->shape.n_experts > 0) {
-        json_object_set_new(line, "maxvio", json_real(t->maxvio));
-        json_object_set_new(line, "switch_loss", json_real(t->switch_loss));
+        add_routing(t, line);
     }
     json_object_set_new(line, "tokens_per_s", json_real((double)(c->batch * c->context) / seconds));
     return dm_run_folder_record(&t->folder, line);
