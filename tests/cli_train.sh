@@ -55,6 +55,16 @@ one_line_at_end() { tail -1 err | grep -q '^dilmodeli: ' || { cat err; fail "the
 one_line_at_end
 expect '--seed 1' err
 
+# free experts, all in sight, are the model's own choice: the same run; and a game that costs something tells of itself
+figures() { sed 's/,"sweeps".*//; s/,"tokens_per_s".*//' "$1/metrics.jsonl"; }
+code 0 dilmodeli train --config small.txt --data text --out chosen --balance none
+code 0 dilmodeli train --config small.txt --data text --out played --balance none --router nash --beta 0 --flock 4
+[ "$(figures chosen)" = "$(figures played)" ] || fail "a game without costs trains as the model's choice does"
+code 0 dilmodeli train --config small.txt --data text --out game --router nash --theta 0.5 --nash-loss 0.02 --swarm-reward 0.03
+for word in '"sweeps":' '"max_regret":' '"potential_gain":' '"experts_per_token":1.' '"router_s":' '"nash_loss":' '"swarm_reward":'; do
+    expect "$word" game/metrics.jsonl
+done
+
 # Ctrl-C: a message, and the same command goes on. Not through the function, whose shell would get the signal.
 long=("${program[@]}" train --config small.txt --data text --out long --steps 20000 --valid-every 0 --sample-every 0
     --save-every 0)

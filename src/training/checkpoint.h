@@ -6,13 +6,20 @@
 #include "model/tokenizer.h"
 #include "training/parameters.h"
 
+/* What is due after a step, a validation or a sample, and was interrupted. */
+typedef enum dm_owed {
+    DM_OWED_NOTHING,
+    DM_OWED_ALL,
+    DM_OWED_SETTLED, /* but not the prices, which have settled */
+} dm_owed;
+
 typedef struct dm_checkpoint {
     uint64_t step;   /* optimizer steps done */
     uint64_t window; /* next training window (dm_tokens_window) */
     uint64_t tokens; /* trained on */
     uint64_t seed;
     uint64_t corpus; /* fingerprint of what is trained on */
-    uint32_t owed;   /* 1: what is due after `step`, a validation or a sample, was interrupted */
+    uint32_t owed;   /* dm_owed */
     double val_loss; /* latest validation, NaN before the first */
     double val_bpb;
 } dm_checkpoint;

@@ -259,7 +259,7 @@ static dm_status check_unused(const dm_train_config *config) {
     static const char *const moe_only[] = {"kv-heads", "experts", "top-k", "expert-dim", "rope-base", NULL};
     static const char *const dense_only[] = {"ffn-dim", NULL};
     static const char *const routing[] = {"router", "balance-loss", "cache-reward", "swarm-reward", "nash-loss", NULL};
-    static const char *const nash_only[] = {"gamma", "keep-top", "min-experts", "theta", "sweeps", "price-rate", NULL};
+    static const char *const nash_only[] = {"gamma", "keep-top", "min-experts", "theta", "sweeps", "price-rate", "settle", NULL};
     static const char *const flock_only[] = {"flock", "beta", NULL};
     static const char *const cache_only[] = {"cache-slots", NULL};
     if (config->router != DM_ROUTER_NASH) {

@@ -66,6 +66,7 @@ struct dm_train_config {
     int64_t min_experts;     /* "min-experts": fewest of a token; 0: top-k, or 1 with theta */
     double theta;            /* "theta": experts below this share of the best one's probability are left out, 0: none */
     int64_t sweeps;          /* "sweeps": most of a game */
+    int64_t settle;          /* "settle": passes after the last step in which prices alone move, 0: none */
     double price_rate;       /* "price-rate": at which crowding becomes a persistent price, 0: never */
     double balance_loss;     /* "balance-loss": weight */
     double cache_reward;     /* "cache-reward": weight */

@@ -15,6 +15,7 @@
 #include "training/optimizer.h"
 #include "training/run_folder.h"
 #include "training/sample.h"
+#include "training/settle.h"
 #include "training/tokens.h"
 #include "training/validation.h"
 
@@ -428,13 +429,36 @@ static dm_status export_model(const trainer *t) {
     return status;
 }
 
+static dm_status read_training_text(void *user) {
+    trainer *t = user;
+    double loss;
+    next_windows(t, t->micro_batch);
+    return dm_network_loss(t->network, t->ids, t->targets, t->micro_batch, &loss);
+}
+
+/* Whoever goes on from this run's model goes on with even loads. The windows are those that training would read next. */
+static dm_status settle_prices(trainer *t) {
+    const uint64_t window = t->at.window;
+    dm_status status = DM_OK;
+    if (t->routing.plays) {
+        status = dm_settle_prices(t->network, &t->shape, t->parameters.expert_bias, t->config->settle, read_training_text, t);
+    }
+    t->at.window = window;
+    return status;
+}
+
 /* What is due after a step, or after the last one. Recorded whole or, when interrupted, not at all: then it is owed. */
 static dm_status watch(trainer *t) {
     const dm_train_config *c = t->config;
     const bool last = (int64_t)t->at.step >= t->steps;
     json_t *line = NULL;
     char *text = NULL;
-    dm_status status = last || due(t, c->valid_every) ? validate(t, last, &line) : DM_OK;
+    bool settled = t->at.owed == DM_OWED_SETTLED;
+    dm_status status = last && !settled ? settle_prices(t) : DM_OK;
+    settled = last && status == DM_OK;
+    if (status == DM_OK && (last || due(t, c->valid_every))) {
+        status = validate(t, last, &line);
+    }
     if (status == DM_OK && due(t, c->sample_every)) {
         status = sample(t, &text);
     }
@@ -449,7 +473,7 @@ static dm_status watch(trainer *t) {
     }
     json_decref(line);
     free(text);
-    t->at.owed = status == DM_ERR_INTERRUPTED;
+    t->at.owed = status != DM_ERR_INTERRUPTED ? DM_OWED_NOTHING : settled ? DM_OWED_SETTLED : DM_OWED_ALL;
     return status;
 }
 
@@ -465,7 +489,7 @@ static dm_status advance(trainer *t) {
 
 static dm_status run(trainer *t, dm_train_result *result) {
     DM_TRY(set_up(t));
-    dm_status status = t->at.owed ? watch(t) : DM_OK;
+    dm_status status = t->at.owed != DM_OWED_NOTHING ? watch(t) : DM_OK;
     while (status == DM_OK && (int64_t)t->at.step < t->steps) {
         status = dm_interrupted() ? DM_ERR_INTERRUPTED : advance(t);
     }
