@@ -152,7 +152,7 @@ static dm_status evaluate_all(dm_evaluation *e, size_t context, size_t overlap, 
 }
 
 static dm_status open_sessions(dm_evaluation *e, const dm_model *model, const dm_session_options *options) {
-    e->sessions = dm_alloc(e->sequences, sizeof *e->sessions);
+    e->sessions = dm_alloc(e->sequences, sizeof(dm_session *));
     if (e->sessions == NULL) {
         return DM_ERR_MEMORY;
     }

@@ -60,7 +60,7 @@ static dm_status evaluate_steps(dm_evaluation *e, const side_by_side *room, size
 
 dm_status dm_evaluate_side_by_side(dm_evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user) {
     size_t n = e->sequences;
-    side_by_side room = {dm_alloc(n, sizeof *room.sessions), dm_alloc(n, sizeof *room.counts), dm_alloc(n, sizeof *room.tokens),
+    side_by_side room = {dm_alloc(n, sizeof(dm_session *)), dm_alloc(n, sizeof *room.counts), dm_alloc(n, sizeof *room.tokens),
                          dm_alloc(n, sizeof *room.targets)};
     dm_status status = room.sessions != NULL && room.counts != NULL && room.tokens != NULL && room.targets != NULL
                            ? evaluate_steps(e, &room, context, overlap, on_window, user)

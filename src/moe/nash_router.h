@@ -25,26 +25,26 @@ typedef struct dm_nash_router dm_nash_router;
 
 /* For up to `tokens` tokens in sight at a time. */
 dm_status dm_nash_router_create(const dm_nash_rules *rules, size_t tokens, dm_nash_router **out);
-void dm_nash_router_free(dm_nash_router *router);
+void dm_nash_router_free(dm_nash_router *it);
 
 /* The flocks of tokens begin .. end - 1, whose router logits are rows of [tokens, n_experts], `stride` apart: the best by
  * affinity, logit plus bias[n_experts] (NULL: 0), less the price; the keep_top best by affinity alone are always among them. An
  * expert whose bias is -INFINITY is off: nobody may choose it. Threads may share the tokens. */
-void dm_nash_router_flock(dm_nash_router *router, const float *logits, size_t stride, const float *bias, size_t begin,
+void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin,
                           size_t end);
 
 /* The same for one token, of which only some experts may be known: n different ones (NULL: 0 to n - 1) and their affinities;
  * those without a finite one are passed over. `off` [n_experts] or NULL says who may not be chosen. */
-void dm_nash_router_offer(dm_nash_router *router, size_t token, const int32_t *experts, const float *affinities, size_t n,
+void dm_nash_router_offer(dm_nash_router *it, size_t token, const int32_t *experts, const float *affinities, size_t n,
                           const bool *off);
 
 /* The range of a token's finite affinities over all experts that are on, and are known; 0 where there is none. */
-float dm_nash_router_range(const dm_nash_router *router, size_t token);
+float dm_nash_router_range(const dm_nash_router *it, size_t token);
 /* And over its flock. */
-float dm_nash_router_flock_range(const dm_nash_router *router, size_t token);
+float dm_nash_router_flock_range(const dm_nash_router *it, size_t token);
 /* The flock [flock] as the game has it, best affinity first: experts and, -INFINITY for those that are off, affinities. */
-const int32_t *dm_nash_router_candidates(const dm_nash_router *router, size_t token);
-const float *dm_nash_router_affinities(const dm_nash_router *router, size_t token);
+const int32_t *dm_nash_router_candidates(const dm_nash_router *it, size_t token);
+const float *dm_nash_router_affinities(const dm_nash_router *it, size_t token);
 
 /* What a game's costs depend on. */
 typedef struct dm_nash_state {
@@ -55,7 +55,7 @@ typedef struct dm_nash_state {
 
 /* Tokens first .. first + n - 1, whose flocks are known, play one game. experts [n, top_k] receives their choices, best first
  * and -1 after the last. */
-void dm_nash_router_play(dm_nash_router *router, size_t first, size_t n, const dm_nash_state *state, int32_t *experts,
+void dm_nash_router_play(dm_nash_router *it, size_t first, size_t n, const dm_nash_state *state, int32_t *experts,
                          dm_routing_game_result *result);
 
 #endif
