@@ -280,7 +280,7 @@ typedef struct dm_router_options {
     double theta;        /* experts whose router probability is below this share of the best one's are left out; 0: none are */
     int32_t sweeps;      /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
     int32_t resident;    /* experts of a layer that fit into memory: others cost a fetch; 0: all do */
-    const char *evict;   /* which of them go for others: "lru", "lfu:256", "lru:shared", ... (docs/commands.md); NULL: "lru" */
+    const char *evict;   /* which of them go for others: "lru", "lfu:64", "lru:shared", ... (docs/commands.md); NULL: "lru" */
     double sleep;        /* experts wanted by less than this share of the mean of tokens sleep until wanted again; 0: none do */
     int32_t chunk;       /* tokens of a prompt that play together; 0: none do */
     bool no_bias;        /* leave out the model's selection bias, or the prices that its training left there */

@@ -49,7 +49,7 @@ static int32_t second_slots(const naive *it) {
 
 /* What a thing's uses count today. */
 static double count_of(const naive *it, int32_t thing) {
-    double half = it->rule.policy == DM_EVICT_LFU ? it->rule.parameter : 256.0, sum = 0.0;
+    double half = it->rule.policy == DM_EVICT_LFU ? it->rule.parameter : 64.0, sum = 0.0;
     for (int32_t i = 0; i < it->things[thing].n_uses; i++) {
         sum += exp2((it->things[thing].uses[i] - it->pass) / half);
     }

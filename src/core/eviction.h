@@ -5,7 +5,7 @@
  *
  *   lru           who was used longest ago goes
  *   lfu:H         who was used least, where a use counts half after H passes (LRFU, Lee et al. 2001, IEEE Trans. Computers 50)
- *   lfru:X        a share X of the slots for those used last; of the others who was used least, counted as above with H = 256
+ *   lfru:X        a share X of the slots for those used last; of the others who was used least, counted as above with H = 64
  *                 (Bilal and Kang 2017, arXiv 1702.04078)
  *   slru:X        segmented LRU (Karedla et al. 1994): a share X of the slots for those that were used again while kept; the
  *                 oldest of the others goes first
