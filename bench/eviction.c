@@ -90,7 +90,7 @@ static void print_head(const bench *b, uint64_t different) {
            (unsigned long long)dm_replay_asked(t),
            t->passes > 0 ? (double)dm_replay_asked(t) / (double)t->passes / t->shape.layers : 0.0);
     printf("misses in %% of the experts asked for; each of %llu different ones misses once\n\n%-8s %6s %6s",
-           (unsigned long long)different, "slots", "each", "share");
+           (unsigned long long)different, "slots", "each", "of all");
     for (size_t i = 0; i < b->n_rules; i++) {
         printf(" %9s", b->names[i]);
     }
@@ -114,8 +114,8 @@ static json_t *json_row(const bench *b, bool shared, int32_t slots, const double
         json_object_set_new(misses, b->names[i], json_real(rates[i]));
         json_object_set_new(bytes, b->names[i], json_real(rates[i] * uses * (double)t->shape.expert_bytes));
     }
-    return json_pack("{s:s, s:i, s:f, s:o, s:o}", "slots", shared ? "shared" : "layers", "each", slots, "share",
-                     (double)slots / t->shape.experts, "misses", misses, "bytes_read_per_token", bytes);
+    return json_pack("{s:b, s:i, s:f, s:o, s:o}", "shared", shared, "slots", slots, "capacity", (double)slots / t->shape.experts,
+                     "misses", misses, "bytes_read_per_token", bytes);
 }
 
 static dm_status measure_all(const bench *b) {
@@ -151,18 +151,18 @@ static dm_status measure_all(const bench *b) {
 
 /* ---- The program ---- */
 
-static const char *read_arguments(bench *b, int argc, char **argv) {
+/* Path of the trace, NULL where the arguments (NULL ends them) are not understood. */
+static const char *read_arguments(bench *b, char *const *arguments) {
     const char *path = NULL;
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--json") == 0) {
+    for (const char *text; (text = *arguments++) != NULL;) {
+        if (strcmp(text, "--json") == 0) {
             b->json = true;
-        } else if (strcmp(argv[i], "--slots") == 0 && value != NULL) {
-            b->slots_text = argv[++i];
-        } else if (strcmp(argv[i], "--evict") == 0 && value != NULL) {
-            b->policies_text = argv[++i];
-        } else if (argv[i][0] != '-' && path == NULL) {
-            path = argv[i];
+        } else if (strcmp(text, "--slots") == 0 && *arguments != NULL) {
+            b->slots_text = *arguments++;
+        } else if (strcmp(text, "--evict") == 0 && *arguments != NULL) {
+            b->policies_text = *arguments++;
+        } else if (text[0] != '-' && path == NULL) {
+            path = text;
         } else {
             return NULL;
         }
@@ -172,7 +172,7 @@ static const char *read_arguments(bench *b, int argc, char **argv) {
 
 int main(int argc, char **argv) {
     static bench b = {.policies_text = "lru,lfu,lfru,slru,stale"};
-    const char *path = read_arguments(&b, argc, argv);
+    const char *path = argc > 0 ? read_arguments(&b, argv + 1) : NULL;
     if (path == NULL) {
         fprintf(stderr, "usage: dm-bench-eviction TRACE [--slots N,..] [--evict POLICY,..] [--json]\n");
         return 2;

@@ -8,7 +8,7 @@
 #include "moe/residency.h"
 #include "test_files.h"
 
-enum { LAYERS = 3, EXPERTS = 200, TOP_K = 4, TOKENS = 5, N = 150 };
+enum { LAYERS = 3, EXPERTS = 200, TOP_K = 4, GROUPS = EXPERTS / TOP_K, TOKENS = 5, N = 150 };
 
 static const char *const files[] = {"trace", NULL};
 
@@ -24,7 +24,7 @@ static dm_trace read_trace(const char *path) {
 static void draw(dm_random *random, int32_t *experts) {
     for (int32_t i = 0; i < TOKENS * TOP_K; i++) {
         bool none = i % TOP_K > 0 && (experts[i - 1] < 0 || dm_random_uniform(random) < 0.2);
-        int32_t e = (int32_t)(dm_random_uniform(random) * (EXPERTS / TOP_K));
+        int32_t e = (int32_t)(dm_random_uniform(random) * GROUPS);
         experts[i] = none ? -1 : e * TOP_K + i % TOP_K; /* a token's are different */
     }
 }

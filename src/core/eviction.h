@@ -51,13 +51,13 @@ typedef struct dm_eviction dm_eviction;
 /* Nothing is kept yet. 1 to `things` slots. `future` is for belady, and else NULL. */
 dm_status dm_eviction_create(int32_t things, int32_t slots, const dm_eviction_rule *rule, const dm_eviction_future *future,
                              dm_eviction **out);
-void dm_eviction_free(dm_eviction *eviction);
+void dm_eviction_free(dm_eviction *it);
 
-bool dm_eviction_has(const dm_eviction *eviction, int32_t thing);
+bool dm_eviction_has(const dm_eviction *it, int32_t thing);
 /* Thing is used in this step; from now on it is kept. Returns which went for it, -1: none. */
-int32_t dm_eviction_use(dm_eviction *eviction, int32_t thing);
+int32_t dm_eviction_use(dm_eviction *it, int32_t thing);
 /* A step ends, and a pass with its last step. */
-void dm_eviction_end_step(dm_eviction *eviction);
-void dm_eviction_end_pass(dm_eviction *eviction);
+void dm_eviction_end_step(dm_eviction *it);
+void dm_eviction_end_pass(dm_eviction *it);
 
 #endif

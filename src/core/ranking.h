@@ -16,19 +16,19 @@ typedef struct dm_ranking {
 
 /* Nobody is in it yet. On failure *out is empty; else free it with dm_ranking_free(). */
 dm_status dm_ranking_create(int32_t things, dm_ranking *out);
-void dm_ranking_free(dm_ranking *ranking);
+void dm_ranking_free(dm_ranking *it);
 
-static inline bool dm_ranking_has(const dm_ranking *ranking, int32_t thing) {
-    return ranking->place[thing] >= 0;
+static inline bool dm_ranking_has(const dm_ranking *it, int32_t thing) {
+    return it->place[thing] >= 0;
 }
 
 /* -1: nobody is in it. */
-static inline int32_t dm_ranking_least(const dm_ranking *ranking) {
-    return ranking->count > 0 ? ranking->heap[0] : -1;
+static inline int32_t dm_ranking_least(const dm_ranking *it) {
+    return it->count > 0 ? it->heap[0] : -1;
 }
 
 /* A thing that is not in it comes; one that is leaves. */
-void dm_ranking_add(dm_ranking *ranking, int32_t thing, double key);
-void dm_ranking_remove(dm_ranking *ranking, int32_t thing);
+void dm_ranking_add(dm_ranking *it, int32_t thing, double key);
+void dm_ranking_remove(dm_ranking *it, int32_t thing);
 
 #endif

@@ -89,6 +89,6 @@ dm_status dm_residency_simulate(int32_t layers, int32_t experts, int32_t slots, 
         release(it);
         return status;
     }
-    *out = (dm_residency){it, 1.0, times, use, release};
+    *out = (dm_residency){it, 1.0, rule->shared, times, use, release};
     return DM_OK;
 }

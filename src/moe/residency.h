@@ -10,6 +10,7 @@
 typedef struct dm_residency {
     void *user;
     double slowest; /* seconds that an expert of the slowest tier takes, > 0 */
+    bool shared;    /* what is there for one layer depends on what others have used */
     /* tau [experts] receives the seconds that each expert of a layer would take, 0 for those that cost nothing. */
     void (*times)(void *user, int32_t layer, float *tau);
     /* These different experts of the layer are used next, in this order. Returns how many of them were there. */

@@ -12,7 +12,6 @@ struct dm_routing {
     int32_t most; /* experts of a token, at most shape.top_k */
     double sleep;
     bool no_bias;
-    dm_residency_rule evict;
     dm_nash_router *router;
     float *bias;                       /* [layers, experts] of the model */
     float *now;                        /* [layers, experts] what counts: -INFINITY for experts that are disabled or asleep */
@@ -340,8 +339,9 @@ static dm_status build(dm_routing *it, const dm_router_options *o, size_t tokens
         set_biases(it, l);
     }
     if (o->resident > 0) {
-        DM_TRY(dm_residency_parse(o->evict, &it->evict));
-        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &it->evict, &it->simulated));
+        dm_residency_rule rule;
+        DM_TRY(dm_residency_parse(o->evict, &rule));
+        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &rule, &it->simulated));
         it->residency = it->simulated;
     }
     return dm_nash_router_create(&rules, tokens, &it->router);
@@ -371,7 +371,7 @@ dm_status dm_routing_create(const dm_router_options *options, const dm_routing_s
 }
 
 bool dm_routing_token_by_token(const dm_routing *it) {
-    return it->evict.shared;
+    return it->residency.shared;
 }
 
 void dm_routing_set_residency(dm_routing *it, const dm_residency *residency) {

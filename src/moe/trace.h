@@ -29,13 +29,13 @@ typedef struct dm_trace_writer dm_trace_writer;
 dm_status dm_trace_create(const char *path, const dm_trace_shape *shape, size_t choices, dm_trace_writer **out);
 /* What n tokens of a pass chose in a layer: experts [n, top_k], -1 after a token's last. Tokens that were not routed together
  * become a pass each. */
-void dm_trace_note(dm_trace_writer *writer, int32_t layer, const int32_t *experts, size_t n, int32_t top_k, bool together);
+void dm_trace_note(dm_trace_writer *it, int32_t layer, const int32_t *experts, size_t n, int32_t top_k, bool together);
 /* The pass is over: what was noted counts. */
-void dm_trace_end_pass(dm_trace_writer *writer);
-/* Puts the file in its place, whether it succeeds or not the writer is gone. */
-dm_status dm_trace_commit(dm_trace_writer *writer);
+void dm_trace_end_pass(dm_trace_writer *it);
+/* Puts the file in its place. The writer is gone, whether that succeeds or not. */
+dm_status dm_trace_commit(dm_trace_writer *it);
 /* Leaves nothing behind; NULL is fine. */
-void dm_trace_abandon(dm_trace_writer *writer);
+void dm_trace_abandon(dm_trace_writer *it);
 
 /* ---- Reading ---- */
 
