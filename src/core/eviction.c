@@ -18,7 +18,7 @@ typedef struct known_policy {
 enum { HALF = 64 }; /* passes, where none are given */
 static const known_policy policies[DM_EVICTION_POLICIES] = {
     [DM_EVICT_LRU] = {"lru", &dm_eviction_lru, 0.0, 0.0},       [DM_EVICT_LFU] = {"lfu", &dm_eviction_lfu, HALF, 1e9},
-    [DM_EVICT_LFRU] = {"lfru", &dm_eviction_lfru, 0.25, 1.0},    [DM_EVICT_SLRU] = {"slru", &dm_eviction_slru, 0.5, 1.0},
+    [DM_EVICT_LFRU] = {"lfru", &dm_eviction_lfru, 0.25, 1.0},   [DM_EVICT_SLRU] = {"slru", &dm_eviction_slru, 0.5, 1.0},
     [DM_EVICT_STALE] = {"stale", &dm_eviction_stale, 0.0, 0.0}, [DM_EVICT_BELADY] = {"belady", &dm_eviction_belady, 0.0, 0.0},
 };
 

@@ -11,7 +11,8 @@
  *                 oldest of the others goes first
  *   stale         after Least-Stale (Hoang et al. 2026, arXiv 2602.03921): those that this pass has not used yet go first, in the
  *                 order of their last use; where there are none, the newest of this pass, as it comes round last
- *   belady        who is used again last, or never (Belady 1966): the fewest misses there can be; needs the future
+ *   belady        who is used again last, or never (Belady 1966), which needs the future: the fewest misses that there can be,
+ *                 as long as each step fits into the slots
  *
  * Each use, step and pass is O(1) amortised in lru, slru and stale: a thing moves between lists once for each use. It is
  * O(log slots) in the others: a thing enters and leaves a heap once for each use.
