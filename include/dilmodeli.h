@@ -267,7 +267,7 @@ typedef struct dm_expert_id {
  * How tokens find their experts. Costs and the number of experts steer the choice alone: gate weights are always those that the
  * model was trained with, over the experts chosen. Tokens of one sequence are routed one after another, each from what earlier
  * ones left, so no token depends on a later one; tokens of different sequences in one step, and those of a prompt's chunk where
- * `chunk` asks for it, play together.
+ * `chunk` asks for it, play together. Memory that layers share (evict) makes one pass of each token, as in decode.
  */
 typedef struct dm_router_options {
     dm_router_policy policy;
@@ -279,7 +279,8 @@ typedef struct dm_router_options {
     int32_t min_experts; /* fewest of a token, with theta; 0: 1 */
     double theta;        /* experts whose router probability is below this share of the best one's are left out; 0: none are */
     int32_t sweeps;      /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
-    int32_t resident;    /* experts of a layer that fit into memory, most recently used first: others cost a fetch; 0: all do */
+    int32_t resident;    /* experts of a layer that fit into memory: others cost a fetch; 0: all do */
+    const char *evict;   /* which of them go for others: "lru", "lfu:64", "lru:shared", ... (docs/commands.md); NULL: "lru" */
     double sleep;        /* experts wanted by less than this share of the mean of tokens sleep until wanted again; 0: none do */
     int32_t chunk;       /* tokens of a prompt that play together; 0: none do */
     bool no_bias;        /* leave out the model's selection bias, or the prices that its training left there */
@@ -386,6 +387,7 @@ typedef struct dm_evaluate_options {
     dm_cache_type cache; /* of the model; a base keeps the default */
     const dm_router_options *router; /* of the model; NULL: its own choice. With a chunk, tokens that are context only play so */
     int32_t sequences; /* parts of the text that are read side by side, a token of each at a time, and route together; 0: 1 */
+    const char *trace; /* file for the experts that each token asked for (docs/commands.md), written atomically; NULL: none */
 } dm_evaluate_options;
 
 typedef struct dm_evaluate_result {

@@ -32,6 +32,14 @@ perplexity --router nash --theta 0.999 --min-experts 1 >/dev/null
 holds "$(number experts_per_token out) < 1.5"
 perplexity --resident 4 >/dev/null
 exact=$(number ram out)
+for policy in lru:layers lfu lfu:32 lfru:0.3 slru stale lru:shared lfu:shared stale:shared; do
+    near=$(perplexity --resident 4 --evict "$policy")
+    holds "$near / $plain > 0.999 && $near / $plain < 1.001 && $(number ram out) > 0"
+    perplexity --resident 8 --evict "$policy" >/dev/null
+    holds "$(number ram out) > 0.9"
+done
+perplexity --resident 4 --evict lru >/dev/null
+[ "$(number ram out)" = "$exact" ] || fail "lru is the default"
 perplexity --router nash --resident 4 --gamma 0.5 >/dev/null
 holds "$(number ram out) > $exact"
 perplexity --sequences 4 --router nash --gamma 0 >/dev/null
@@ -40,6 +48,21 @@ perplexity --sequences 4 --router nash --gamma 0.8 --keep-top 0 --flock 8 >/dev/
 holds "$(number experts_per_step out) < $apart"
 perplexity --overlap 16 --joint 8 --router nash --gamma 0.5 >/dev/null
 holds "$(number changed out) > 0"
+
+# traces
+perplexity --router nash --resident 4 --gamma 0.5 --evict lfu:shared --trace experts.trace >/dev/null
+[ "$(head -c 8 experts.trace)" = DMTRACE1 ] || fail "a trace begins with its name"
+perplexity --trace plain.trace >/dev/null
+cp plain.trace before.trace
+code 0 dilmodeli eval model.gguf --data text.txt --ctx 32 --trace plain.trace
+cmp plain.trace before.trace || fail "traces of the same text are the same"
+code 1 dilmodeli eval model.gguf --data text.txt --trace no/such/folder.trace
+one_line
+dilmodeli new dense.gguf --arch llama --layers 1 --dim 32 --heads 2 --ffn-dim 32 --context 64 --tokenizer tokenizer.gguf >/dev/null
+code 1 dilmodeli eval dense.gguf --data text.txt --trace dense.trace
+one_line
+[ ! -e dense.trace ] || fail "a trace of nothing"
+ls -- *.tmp-* 2>/dev/null && fail "temporary files are left"
 
 code 0 dilmodeli run model.gguf -p "the cat" -n 6 --temp 0 --json --router nash --gamma 0.3 --resident 3 --joint 4
 only_json
@@ -52,7 +75,8 @@ expect 'sweeps' out
 
 # refused
 for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
-    "--disable-experts 1:-2" "--disable-experts :2" "--sequences 0"; do
+    "--disable-experts 1:-2" "--disable-experts :2" "--sequences 0" "--evict lru" "--resident 2 --evict fifo" "--resident 2 --evict lfu:0" \
+    "--resident 2 --evict belady" "--resident 2 --evict lru:local"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli eval model.gguf --data text.txt $wrong
 done

@@ -357,6 +357,8 @@ static void options_that_do_not_fit_are_refused(void **state) {
         {{.policy = DM_ROUTER_NASH, .sweeps = -1}, "0 or more"},
         {{.max_experts = 3}, "at most 3"},
         {{.resident = 9}, "resident"},
+        {{.evict = "lru"}, "resident"},
+        {{.resident = 2, .evict = "fifo"}, "fifo"},
         {{.sleep = 1.0}, "sleep"},
         {{.disabled = none, .n_disabled = 1}, "0:8"},
         {{.disabled = most, .n_disabled = 7}, "1 experts left"},

@@ -12,8 +12,7 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {"llama",
-     {.layers = 2, .dim = 64, .heads = 4, .kv_heads = 2, .context = 200, .experts = 8, .top_k = 2, .expert_dim = 64}},
+    {"llama", {.layers = 2, .dim = 64, .heads = 4, .kv_heads = 2, .context = 200, .experts = 8, .top_k = 2, .expert_dim = 64}},
     {"qwen2moe",
      {.layers = 2,
       .dim = 64,
@@ -108,7 +107,8 @@ static void later_tokens_change_nothing_before(void **state) {
     (void)state;
     for (int i = 0; i < SHAPES * TYPES; i++) {
         tiny_model tiny = make(&shapes[i % SHAPES], types[i / SHAPES]);
-        const dm_router_options o = busy(&tiny);
+        dm_router_options o = busy(&tiny);
+        o.evict = i % 2 == 0 ? "lru" : "lfu:8:shared";
         int32_t ids[N];
         dm_routing_stats stats;
         tiny_model_ids(&tiny, ids, N);
@@ -135,6 +135,7 @@ static void any_split_of_the_text_gives_the_same(void **state) {
         tiny_model tiny = make(&shapes[i % SHAPES], types[i / SHAPES]);
         dm_router_options o = busy(&tiny);
         o.sleep = 0.0; /* decided between passes, so it depends on them */
+        o.evict = i % 2 == 0 ? NULL : "stale:shared";
         int32_t ids[N];
         dm_routing_stats stats[4];
         float logits[4][MOST_VOCAB];

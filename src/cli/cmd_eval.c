@@ -11,7 +11,7 @@
 enum { LONGEST_DEFAULT_CONTEXT = 1024 };
 
 static struct {
-    const char *data, *base, *ids, *logits;
+    const char *data, *base, *ids, *logits, *trace;
     int64_t context, overlap, limit, sequences;
     dm_router_options router;
     const char *cache_name;
@@ -28,6 +28,7 @@ static const cli_option options[] = {
     {"base", 'b', CLI_STRING, &option.base, "MODEL", "also measure the KL divergence from this model and top-1 agreement"},
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to use instead of a text"},
     {"logits", 0, CLI_STRING, &option.logits, "OUT.npy", "write the logits of --ids, float32 [n, vocab], and nothing else"},
+    {"trace", 0, CLI_STRING, &option.trace, "FILE", "record which experts each token asks for, for dm-bench-eviction"},
     CLI_ROUTING_OPTIONS,
 };
 
@@ -135,7 +136,8 @@ static int evaluate(const evaluation *e) {
                                .overlap = (int32_t)option.overlap,
                                .cache = option.cache,
                                .router = &option.router,
-                               .sequences = (int32_t)option.sequences};
+                               .sequences = (int32_t)option.sequences,
+                               .trace = option.trace};
     bool terminal = isatty(STDERR_FILENO) != 0;
     dm_evaluate_result result;
     dm_status status =
@@ -178,6 +180,9 @@ static int check_options(void) {
     }
     if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
         return cli_usage_error("--logits goes with --ids, and without --base");
+    }
+    if (option.logits != NULL && option.trace != NULL) {
+        return cli_usage_error("--trace records an evaluation, not --logits");
     }
     if (option.sequences < 1 || option.sequences > INT32_MAX) {
         return cli_usage_error("--sequences expects 1 or more");

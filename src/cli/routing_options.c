@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "moe/residency.h"
+
 cli_routing_values cli_routing;
 
 void cli_routing_defaults(void) {
@@ -70,6 +72,19 @@ static bool counts_fit(void) {
     return true;
 }
 
+static bool read_evict(const char *text) {
+    dm_residency_rule rule;
+    if (text != NULL && cli_routing.resident == 0) {
+        cli_usage_error("--evict goes with --resident N");
+        return false;
+    }
+    if (dm_residency_parse(text, &rule) != DM_OK) {
+        cli_usage_error("--evict: %s", dm_error_message());
+        return false;
+    }
+    return true;
+}
+
 bool cli_routing_read(dm_router_options *out) {
     *out = (dm_router_options){.flock = (int32_t)cli_routing.flock,
                                .gamma = cli_routing.gamma,
@@ -80,6 +95,7 @@ bool cli_routing_read(dm_router_options *out) {
                                .theta = cli_routing.theta,
                                .sweeps = (int32_t)cli_routing.sweeps,
                                .resident = (int32_t)cli_routing.resident,
+                               .evict = cli_routing.evict,
                                .sleep = cli_routing.sleep,
                                .chunk = (int32_t)cli_routing.chunk,
                                .no_bias = cli_routing.no_bias};
@@ -96,5 +112,6 @@ bool cli_routing_read(dm_router_options *out) {
         cli_usage_error("--flock, --gamma, --beta, --keep-top, --min-experts, --theta and --sweeps go with --router nash");
         return false;
     }
-    return counts_fit() && (cli_routing.disabled == NULL || read_disabled(cli_routing.disabled, out));
+    return counts_fit() && read_evict(cli_routing.evict) &&
+           (cli_routing.disabled == NULL || read_disabled(cli_routing.disabled, out));
 }

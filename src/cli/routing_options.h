@@ -6,7 +6,7 @@
 
 /* What was given; -1 where a default of the library counts. */
 typedef struct cli_routing_values {
-    const char *policy, *disabled;
+    const char *policy, *disabled, *evict;
     int64_t flock, keep_top, max_experts, min_experts, sweeps, resident, chunk;
     double gamma, beta, theta, sleep;
     bool no_bias;
@@ -27,6 +27,7 @@ extern cli_routing_values cli_routing;
         {"joint", 0, CLI_INT, &cli_routing.chunk, "N", "read prompts N tokens at a time, which nash routes together; 0: alone"}, \
         {"max-experts", 0, CLI_INT, &cli_routing.max_experts, "K", "most experts of a token; 0: as the model was trained"},      \
         {"resident", 0, CLI_INT, &cli_routing.resident, "N", "count, and price, as if N experts of a layer fit into memory"},    \
+        {"evict", 0, CLI_STRING, &cli_routing.evict, "POLICY", "which go then: lru, lfu:N, lfru:X, slru:X, stale; +:shared"},    \
         {"sleep", 0, CLI_FLOAT, &cli_routing.sleep, "X", "experts wanted by less than X of the mean sleep until wanted"},        \
         {"disable-experts", 0, CLI_STRING, &cli_routing.disabled, "L:E,..", "never use expert E of layer L; *:E of any layer"},  \
     {                                                                                                                            \

@@ -31,7 +31,7 @@ void dm_lru_free(dm_lru *lru) {
     *lru = (dm_lru){0};
 }
 
-static void take_out(dm_lru *lru, int32_t thing) {
+void dm_lru_remove(dm_lru *lru, int32_t thing) {
     lru->newer[lru->older[thing]] = lru->newer[thing];
     lru->older[lru->newer[thing]] = lru->older[thing];
     lru->older[thing] = -1;
@@ -42,10 +42,10 @@ int32_t dm_lru_use(dm_lru *lru, int32_t thing) {
     const int32_t ends = lru->things;
     int32_t gone = -1;
     if (dm_lru_has(lru, thing)) {
-        take_out(lru, thing);
+        dm_lru_remove(lru, thing);
     } else if (lru->kept == lru->slots) {
         gone = lru->newer[ends];
-        take_out(lru, gone);
+        dm_lru_remove(lru, gone);
     }
     lru->older[thing] = lru->older[ends];
     lru->newer[thing] = ends;

@@ -19,8 +19,18 @@ static inline bool dm_lru_has(const dm_lru *lru, int32_t thing) {
     return lru->older[thing] >= 0;
 }
 
+/* The one least recently used, and the one most recently; -1: none is kept. */
+static inline int32_t dm_lru_oldest(const dm_lru *lru) {
+    return lru->kept > 0 ? lru->newer[lru->things] : -1;
+}
+static inline int32_t dm_lru_newest(const dm_lru *lru) {
+    return lru->kept > 0 ? lru->older[lru->things] : -1;
+}
+
 /* Thing becomes the one most recently used, in the place of the least recently used one where all slots are taken. Returns
  * which went, -1: none. */
 int32_t dm_lru_use(dm_lru *lru, int32_t thing);
+/* Keeps thing, which it has, no more. */
+void dm_lru_remove(dm_lru *lru, int32_t thing);
 
 #endif

@@ -163,6 +163,30 @@ static dm_status open_sessions(dm_evaluation *e, const dm_model *model, const dm
     return DM_OK;
 }
 
+static dm_status open_trace(dm_evaluation *e, const dm_model *model, const char *path) {
+    const dm_config *c = &model->config;
+    if (c->n_experts == 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "this model has no experts: there is nothing to trace");
+    }
+    const dm_trace_shape shape = {c->n_layers, c->n_experts, (uint64_t)llround(dm_session_expert_bytes(e->session))};
+    DM_TRY(dm_trace_create(path, &shape, (size_t)e->session->batch * (size_t)c->top_k, &e->trace));
+    for (size_t i = 0; i < e->sequences; i++) {
+        e->sessions[i]->trace = e->trace;
+    }
+    return DM_OK;
+}
+
+/* The trace takes its place where the evaluation has succeeded, as far as it came. */
+static dm_status close_trace(dm_evaluation *e, dm_status status) {
+    dm_trace_writer *trace = e->trace;
+    e->trace = NULL;
+    if (trace != NULL && status == DM_OK) {
+        return dm_trace_commit(trace);
+    }
+    dm_trace_abandon(trace);
+    return status;
+}
+
 static dm_status prepare(dm_evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options) {
     e->vocab = (size_t)model->config.vocab;
     e->chunk = CHUNK_FLOATS / e->vocab;
@@ -244,10 +268,14 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
     }
     const dm_session_options how = {.context = context, .cache = options->cache, .router = options->router};
     dm_status status = prepare(&e, model, base, &how);
+    if (status == DM_OK && options->trace != NULL) {
+        status = open_trace(&e, model, options->trace);
+    }
     if (status == DM_OK) {
         status = e.sequences > 1 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
                                  : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
     }
+    status = close_trace(&e, status);
     if (status == DM_OK) {
         finish(&e);
     }

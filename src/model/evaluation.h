@@ -12,7 +12,8 @@ typedef struct dm_evaluation {
     const int32_t *ids;
     size_t n;
     size_t sequences;
-    int32_t bos; /* what a window of a text starts with, -1: nothing of its own */
+    dm_trace_writer *trace; /* NULL: none */
+    int32_t bos;            /* what a window of a text starts with, -1: nothing of its own */
     size_t vocab;
     size_t chunk;           /* tokens whose logits are held at a time, at least as many as sequences */
     float *logits;          /* [chunk, vocab] */

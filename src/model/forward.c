@@ -140,6 +140,9 @@ dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
     for (size_t s = 0; s < pass->n_segments; s++) {
         advance(&pass->segments[s]);
     }
+    if (pass->work->trace != NULL) {
+        dm_trace_end_pass(pass->work->trace);
+    }
     pass->work->passes++;
     pass->work->pass_tokens += pass->n;
     return DM_OK;

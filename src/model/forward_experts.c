@@ -51,6 +51,9 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
         dm_routing_choose(session->routing, l, pass->n, pass->together, a->experts);
     }
     dm_parallel(session->threads, pass->n, grain, route_body, &it);
+    if (session->trace != NULL) {
+        dm_trace_note(session->trace, l, a->experts, pass->n, c->top_k, pass->together);
+    }
     for (size_t s = 0; s < pass->n_segments; s++) {
         const dm_segment *segment = &pass->segments[s];
         dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);

@@ -358,6 +358,9 @@ static dm_status feed(dm_session *session, const int32_t *ids, int32_t n, bool a
     size_t vocab = (size_t)session->model->config.vocab;
     const bool together = session->chunk > 0 && !all; /* nobody scores these tokens */
     int32_t step = together && session->chunk < session->batch ? session->chunk : session->batch;
+    if (!together && session->routing != NULL && dm_routing_token_by_token(session->routing)) {
+        step = 1;
+    }
     for (int32_t first = 0; first < n; first += step) {
         if (first > 0 && dm_interrupted()) {
             return dm_fail(DM_ERR_INTERRUPTED, "interrupted while reading the prompt");

@@ -8,6 +8,7 @@
 #include "model/rope.h"
 #include "model/times.h"
 #include "moe/routing.h"
+#include "moe/trace.h"
 
 /* The model's tensors as the forward pass reads them: matrices in the file's type, vectors (norms, biases) as float32. */
 typedef struct dm_weights {
@@ -74,6 +75,7 @@ struct dm_session {
     uint64_t *loads;             /* [n_layers, n_experts] tokens sent to each expert */
     uint64_t routed;             /* tokens that went through the routers */
     dm_routing *routing;         /* NULL: the model's own choice */
+    dm_trace_writer *trace;      /* borrowed, of the passes that this session lends its scratch to; NULL: none */
     int32_t chunk;               /* tokens of a prompt that are routed together, 0: none */
     uint64_t passes;             /* that this session lent its scratch to */
     uint64_t pass_tokens;        /* in them */
@@ -96,6 +98,9 @@ void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenize
 
 /* Routing of n sessions of one model that were fed together, as dm_session_routing() tells it of one. */
 void dm_sessions_routing(dm_session *const *sessions, size_t n, dm_routing_stats *out);
+
+/* Bytes of an expert's weights in the file, in the mean over layers. */
+double dm_session_expert_bytes(const dm_session *session);
 
 /* The attention of one of its layers. */
 dm_attention_shape dm_session_attention(const dm_session *session, int32_t layer);

@@ -3,8 +3,7 @@
 
 #include "model/session.h"
 
-/* Of one expert's weights in the file, in the mean over layers. */
-static double expert_bytes(const dm_session *session) {
+double dm_session_expert_bytes(const dm_session *session) {
     static const dm_role roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
     const dm_config *c = &session->model->config;
     double bytes = 0.0;
@@ -63,7 +62,7 @@ void dm_sessions_routing(dm_session *const *sessions, size_t n, dm_routing_stats
     if (sessions[0]->routing != NULL) {
         dm_routing_report(sessions[0]->routing, out, &read);
     }
-    out->bytes_read_per_token = tokens > 0 ? read * expert_bytes(sessions[0]) / tokens : 0.0;
+    out->bytes_read_per_token = tokens > 0 ? read * dm_session_expert_bytes(sessions[0]) / tokens : 0.0;
 }
 
 void dm_session_routing(const dm_session *session, dm_routing_stats *out) {

@@ -64,6 +64,9 @@ static dm_status check_counts(const dm_router_options *o, const dm_routing_shape
     if (o->resident < 0 || o->resident > shape->experts) {
         return dm_fail(DM_ERR_ARGUMENT, "%d resident experts: expected 1 to the layer's %d, or 0", o->resident, shape->experts);
     }
+    if (o->evict != NULL && o->resident == 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "a policy of eviction needs a number of resident experts");
+    }
     return DM_OK;
 }
 
@@ -336,7 +339,9 @@ static dm_status build(dm_routing *it, const dm_router_options *o, size_t tokens
         set_biases(it, l);
     }
     if (o->resident > 0) {
-        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &it->simulated));
+        dm_residency_rule rule;
+        DM_TRY(dm_residency_parse(o->evict, &rule));
+        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &rule, &it->simulated));
         it->residency = it->simulated;
     }
     return dm_nash_router_create(&rules, tokens, &it->router);
@@ -363,6 +368,10 @@ dm_status dm_routing_create(const dm_router_options *options, const dm_routing_s
     }
     *out = it;
     return DM_OK;
+}
+
+bool dm_routing_token_by_token(const dm_routing *it) {
+    return it->residency.shared;
 }
 
 void dm_routing_set_residency(dm_routing *it, const dm_residency *residency) {

@@ -25,6 +25,10 @@ typedef struct dm_routing_shape {
 dm_status dm_routing_create(const dm_router_options *options, const dm_routing_shape *shape, size_t tokens, dm_routing **out);
 void dm_routing_free(dm_routing *routing);
 
+/* Whether a token has to pass all layers before the next one passes any, as in decode: where layers share the memory, what one of
+ * them finds there is what the others left. */
+bool dm_routing_token_by_token(const dm_routing *routing);
+
 /* Residency other than the simulated one; borrowed until the routing is freed, and asked from the next token on. */
 void dm_routing_set_residency(dm_routing *routing, const dm_residency *residency);
 
