@@ -33,11 +33,27 @@ def numbers(text):
     return [float(part) for part in text.split(",")]
 
 
+def mixed(folder, limit):
+    """A file of `limit` bytes together, the same share of every file of a folder, up to the end of a line."""
+    files = sorted(os.listdir(folder))
+    share = min(1.0, limit / sum(os.path.getsize(os.path.join(folder, name)) for name in files)) if limit else 1.0
+    parts = []
+    for name in files:
+        with open(os.path.join(folder, name), "rb") as file:
+            text = file.read()
+        parts.append(text[:text.rfind(b"\n", 0, round(len(text) * share)) + 1])
+    path = os.path.join(kept.FOLDER, f"mixed-{kept.digest([os.path.abspath(folder), limit])}.txt")
+    os.makedirs(kept.FOLDER, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(b"".join(parts))
+    return path
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("program")
     parser.add_argument("model")
-    parser.add_argument("text")
+    parser.add_argument("text", help="a file, or a folder of which the same share of every file is taken")
     parser.add_argument("--limit", type=int, default=65536, help="bytes of the text that each perplexity is of; 0: all")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ctx", type=int, default=512)
@@ -67,17 +83,19 @@ class Measure:
         self.experts, self.top_k = shape["experts"], shape["top_k"]
         if self.experts < 2:
             sys.exit(f"{args.model} is no mixture of experts")
-        self.files = [kept.file_facts(args.model), kept.file_facts(args.text)]
+        self.text = mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
+        with open(self.text, "rb") as file:
+            self.files = [kept.file_facts(args.model), kept.digest(file.read(args.limit or -1))]
 
     def eval(self, *options, context=None):
         """{"perplexity", "nll", .., "routing": {..}}"""
         command = ["--limit", str(self.args.limit), "--ctx", str(context or self.args.ctx), *self.args.options.split(),
                    *map(str, options)]
         return self.store.get("eval", self.files + command, lambda: kept.object_of(
-            [self.args.program, "eval", self.args.model, "--data", self.args.text, *command, "--json"]))
+            [self.args.program, "eval", self.args.model, "--data", self.text, *command, "--json"]))
 
     def bench(self, command):
-        return kept.object_of([self.args.program, "bench", self.args.model, "--data", self.args.text, *command, "--json"])
+        return kept.object_of([self.args.program, "bench", self.args.model, "--data", self.text, *command, "--json"])
 
     def in_turns(self, ways):
         """{name: [what a round gave]} of {name: options}. Rounds are kept whole: never one way's now and another's next week."""

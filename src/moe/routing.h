@@ -23,23 +23,23 @@ typedef struct dm_routing_shape {
 /* DM_ERR_ARGUMENT where options do not go together, or with the model. *out is NULL where the options ask for nothing beyond the
  * model's own choice. `tokens` are the most that are in sight at a time. */
 dm_status dm_routing_create(const dm_router_options *options, const dm_routing_shape *shape, size_t tokens, dm_routing **out);
-void dm_routing_free(dm_routing *routing);
+void dm_routing_free(dm_routing *it);
 
 /* Whether a token has to pass all layers before the next one passes any, as in decode: where layers share the memory, what one of
  * them finds there is what the others left. */
-bool dm_routing_token_by_token(const dm_routing *routing);
+bool dm_routing_token_by_token(const dm_routing *it);
 
 /* Residency other than the simulated one; borrowed until the routing is freed, and asked from the next token on. */
-void dm_routing_set_residency(dm_routing *routing, const dm_residency *residency);
+void dm_routing_set_residency(dm_routing *it, const dm_residency *residency);
 
 /* The flocks of tokens begin .. end - 1 of `layer`; logits [tokens, experts]. Threads may share the tokens. */
-void dm_routing_look(dm_routing *routing, int32_t layer, const float *logits, size_t begin, size_t end);
+void dm_routing_look(dm_routing *it, int32_t layer, const float *logits, size_t begin, size_t end);
 /* Then the choices of tokens 0 .. n - 1: together in one game, or one token after another. experts [n, top_k], best first, -1
  * after the last. */
-void dm_routing_choose(dm_routing *routing, int32_t layer, size_t n, bool together, int32_t *experts);
+void dm_routing_choose(dm_routing *it, int32_t layer, size_t n, bool together, int32_t *experts);
 
 /* Fields of *out that routing knows: changed, games, sweeps, mean_sweeps, max_regret, hit_rate, asleep. *missed receives how many
  * experts were not resident; unchanged where residency is not known. */
-void dm_routing_report(const dm_routing *routing, dm_routing_stats *out, double *missed);
+void dm_routing_report(const dm_routing *it, dm_routing_stats *out, double *missed);
 
 #endif
