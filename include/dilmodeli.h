@@ -546,7 +546,7 @@ typedef struct dm_topology {
     char processor[128];      /* its name; "": unknown */
     char features[128];       /* instruction sets in use beside dm_isa(), such as "avx512_vnni amx_int8" */
     int32_t packages, cores;  /* 0: unknown */
-    int32_t threads;          /* hardware threads of the machine */
+    int32_t threads;          /* hardware threads, as far as the process's control group shows them */
     int32_t usable_threads;   /* of them those that this process may run on */
     int32_t measured_threads; /* that the figures of all threads are of: as many of the usable ones as dm_threads() asks for */
     size_t n_tiers, n_nodes;
@@ -576,10 +576,10 @@ typedef struct dm_topology_options {
 /*
  * What this machine consists of, and how fast each tier of its memory and the disk is read. That takes up to ten seconds, in
  * which the machine should do nothing else; figures are kept in topology.json in the user's cache folder, and used while
- * hardware, memory, instruction set, threads and device are the same. A file there that cannot be used is replaced. What the
- * system does not tell stays unknown, and makes no failure; DM_ERR_IO or DM_ERR_FORMAT: options->path cannot be read or is no
- * model; DM_ERR_INTERRUPTED after dm_interrupt(). On success free the result with dm_topology_free(); on failure it is empty.
- * `options` may be NULL.
+ * hardware, memory, instruction sets, threads and device are the same. A file there that cannot be used is replaced. What the
+ * system does not tell stays unknown, and makes no failure. A path that is not there, or a file that is no model, fails like
+ * dm_model_open(); DM_ERR_INTERRUPTED after dm_interrupt(). On success free the result with dm_topology_free(); on failure it is
+ * empty. `options` may be NULL.
  */
 DM_API dm_status dm_topology_measure(const dm_topology_options *options, dm_topology *out);
 DM_API void dm_topology_free(dm_topology *topology);

@@ -51,7 +51,7 @@ static word time_word(double us) {
 
 static void print_processor(const dm_topology *t) {
     printf("processor   %.68s\n", t->processor[0] != '\0' ? t->processor : "unknown");
-    printf("            %s packages, %s cores, %s hardware threads, %s of them usable\n", count_word(t->packages).text,
+    printf("            packages %s, cores %s, hardware threads %s (usable here %s)\n", count_word(t->packages).text,
            count_word(t->cores).text, count_word(t->threads).text, count_word(t->usable_threads).text);
     printf("isa         %s%s%s\n", dm_isa(), t->features[0] != '\0' ? ", " : "", t->features);
 }

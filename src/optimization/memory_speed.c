@@ -16,11 +16,11 @@
 #include "base/threads.h"
 #include "kernels/processor.h"
 
-static volatile uint64_t sink;
+static _Thread_local volatile uint64_t sink; /* what is read must be of use */
 
 /* ---- Reading ---- */
 
-enum { STREAMS = 4 };
+enum { STREAMS = 4, LARGEST_PIECE = 8 << 20 };
 
 /* Sums up `bytes` bytes. Side by side, the sequences keep more requests under way than one does. */
 #define DEFINE_READ(name, target_options, vector_bytes)                                                                          \
@@ -163,12 +163,17 @@ typedef struct team {
     read_function read;
     size_t line, lines;
     double *starts, *ends; /* [threads] of the round */
-    size_t laps;           /* of a round, each through a thread's memory once */
+    size_t laps;           /* of a round, each through the next piece of a thread's memory, or all of it if that is less */
     double deadline;       /* 0: before the first round */
     int rounds;            /* counted */
     bool short_of_memory, over;
     dm_memory_speed *out;
 } team;
+
+/* Rounds are short even where the memory is large. */
+static size_t piece_bytes(const team *it) {
+    return it->readers->bytes < LARGEST_PIECE ? it->readers->bytes : LARGEST_PIECE;
+}
 
 /* After a round: a short one is repeated with twice the laps, which also warms the caches; another one counts. */
 static void judge_round(team *it, int threads) {
@@ -177,7 +182,7 @@ static void judge_round(team *it, int threads) {
         start = fmin(start, it->starts[t]);
         end = fmax(end, it->ends[t]);
     }
-    double seconds = it->readers->seconds, bytes = (double)it->readers->bytes * (double)it->laps * threads;
+    double seconds = it->readers->seconds, bytes = (double)piece_bytes(it) * (double)it->laps * threads;
     if (it->deadline == 0) {
         it->deadline = end + seconds;
     } else if (end - start < seconds / 50) {
@@ -190,12 +195,14 @@ static void judge_round(team *it, int threads) {
 }
 
 static void read_rounds(team *it, const uint8_t *memory, int thread, int threads) {
+    size_t piece = piece_bytes(it), pieces = it->readers->bytes / piece, next = 0;
     uint64_t sum = 0;
     while (!it->over) {
 #pragma omp barrier
         it->starts[thread] = dm_seconds();
         for (size_t lap = 0; lap < it->laps; lap++) {
-            sum += it->read(memory, it->readers->bytes);
+            sum += it->read(memory + next * piece, piece);
+            next = next + 1 < pieces ? next + 1 : 0;
             __asm__ volatile("" ::: "memory"); /* or the compiler sees that each lap gives the same */
         }
         it->ends[thread] = dm_seconds();

@@ -1,7 +1,7 @@
 /*
  * Working sets. Of a cache: the geometric mean of its size and of the size of the one before it, as far from both as can be, and
- * of the first one half. Of main memory: four times the last cache, so that a quarter of the reads at most are answered there.
- * What several threads read shares the caches that they have in common.
+ * of the first one half. Of main memory: four times the last cache, so that it answers a quarter of the reads at random places
+ * at most, and twice where several threads only read in sequence. What these read shares the caches that they have in common.
  */
 #include "optimization/tiers.h"
 
@@ -90,10 +90,10 @@ static double cache_set(const dm_hardware *hardware, int tier, int t, int thread
     return inner == 0 ? own / 2 : own >= 2 * inner ? sqrt(own * inner) : 0;
 }
 
-/* Half as much where memory is short, and not less. */
+/* Half as much where memory is short, but not less than twice the last cache. */
 static double memory_set(const dm_hardware *hardware, int t, int threads, uint64_t usable) {
     double last = share(hardware, DM_CACHE_LEVELS, t, threads), most = (double)usable / threads;
-    double wanted = fmax(4 * last, least_memory / threads);
+    double wanted = fmax((threads > 1 ? 2 : 4) * last, least_memory / threads);
     if (wanted > most / 4) {
         wanted = fmax(2 * last, least_memory / 4 / threads);
     }

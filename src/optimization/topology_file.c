@@ -99,6 +99,7 @@ bool dm_topology_file_tiers(const dm_topology_file *file, dm_topology *out) {
         tiers[i] = out->tiers[i];
         fine = read_tier(json_array_get(array, i), &tiers[i]);
     }
+    fine = fine && isfinite(tiers[out->n_tiers - 1].bandwidth_gb_s); /* memory that was short then may not be so now */
     if (fine) {
         memcpy(out->tiers, tiers, out->n_tiers * sizeof *tiers);
         out->measured_at = json_integer_value(at);
