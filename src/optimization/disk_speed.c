@@ -27,7 +27,7 @@ enum {
 };
 static const size_t most_written = 256 << 20;
 static const size_t most_read = 256 << 20; /* bytes of one random read */
-static const double write_seconds = 1.0, sequence_seconds = 0.8, random_seconds = 0.5;
+static const double write_seconds = 1.0, sequence_seconds = 0.7, random_seconds = 0.4;
 
 /* ---- Where ---- */
 

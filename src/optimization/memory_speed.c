@@ -16,6 +16,9 @@
 #include "base/threads.h"
 #include "kernels/processor.h"
 
+/* A run takes this part of the time or more: a millisecond or two, in which a busy system may leave it alone. */
+enum { SHORTEST = 200 };
+
 static _Thread_local volatile uint64_t sink; /* what is read must be of use */
 
 /* ---- Reading ---- */
@@ -86,7 +89,7 @@ static double wait_for_each(void *chain, double seconds) {
         double start = now;
         at = follow(at, steps);
         now = dm_seconds();
-        if (now - start < seconds / 100) {
+        if (now - start < seconds / SHORTEST) {
             steps *= 2;
         } else {
             least = fmin(least, (now - start) / (double)steps);
@@ -185,7 +188,7 @@ static void judge_round(team *it, int threads) {
     double seconds = it->readers->seconds, bytes = (double)piece_bytes(it) * (double)it->laps * threads;
     if (it->deadline == 0) {
         it->deadline = end + seconds;
-    } else if (end - start < seconds / 50) {
+    } else if (end - start < seconds / SHORTEST) {
         it->laps *= 2;
     } else {
         it->rounds++;

@@ -1,7 +1,8 @@
 /*
  * Working sets. Of a cache: the geometric mean of its size and of the size of the one before it, as far from both as can be, and
  * of the first one half. Of main memory: four times the last cache, so that it answers a quarter of the reads at random places
- * at most, and twice where several threads only read in sequence. What these read shares the caches that they have in common.
+ * at most (half, of a cache above 256 MiB), and twice where several threads only read in sequence. What these read shares the
+ * caches that they have in common.
  */
 #include "optimization/tiers.h"
 
@@ -16,6 +17,7 @@
 enum { PAGE = 4096 };
 static const double cache_seconds = 0.15, memory_seconds = 0.4; /* for each figure */
 static const double least_memory = 256 << 20;                   /* of all threads, where caches are smaller or unknown */
+static const double large_memory = 1 << 30;                     /* of each */
 
 /* ---- What there is ---- */
 
@@ -90,11 +92,12 @@ static double cache_set(const dm_hardware *hardware, int tier, int t, int thread
     return inner == 0 ? own / 2 : own >= 2 * inner ? sqrt(own * inner) : 0;
 }
 
-/* Half as much where memory is short, but not less than twice the last cache. */
+/* Half as much where memory is short, or the cache so large that preparing would take seconds, but not less than twice the last
+ * cache. */
 static double memory_set(const dm_hardware *hardware, int t, int threads, uint64_t usable) {
     double last = share(hardware, DM_CACHE_LEVELS, t, threads), most = (double)usable / threads;
     double wanted = fmax((threads > 1 ? 2 : 4) * last, least_memory / threads);
-    if (wanted > most / 4) {
+    if (wanted > fmin(most / 4, large_memory)) {
         wanted = fmax(2 * last, least_memory / 4 / threads);
     }
     return wanted <= most / 2 ? wanted : 0;
