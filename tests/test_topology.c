@@ -297,7 +297,7 @@ static void make_hybrid(const char *description, const char *from, const char *t
     assert_int_equal(hwloc_topology_load(topology), 0);
     assert_int_equal(hwloc_topology_export_xmlbuffer(topology, &xml, &length, 0), 0);
     assert_true((size_t)length < size);
-    strcpy(out, xml);
+    memcpy(out, xml, strlen(xml) + 1);
     assert_int_equal(strlen(from), strlen(to));
     for (char *at = out; n > 0 && (at = strstr(at, from)) != NULL; n--) {
         memcpy(at, to, strlen(to));
@@ -458,7 +458,7 @@ static void figures_are_kept(void **state) {
     assert_true(it.topology.tiers[1].bandwidth_gb_s == 50 && it.topology.tiers[2].huge_pages &&
                 it.topology.measured_at == 1234567890);
     assert_true(isnan(it.topology.tiers[1].total_bandwidth_gb_s));
-    strcpy(it.topology.disk.device, "9:9"); /* another disk joins the first */
+    snprintf(it.topology.disk.device, sizeof it.topology.disk.device, "9:9"); /* another disk joins the first */
     keep_machine(&it);
     assert_true(has_figures(&it, &disk) && disk);
     for (int i = 0; i < 40; i++) { /* and many push it out */

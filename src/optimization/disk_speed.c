@@ -61,7 +61,7 @@ dm_status dm_disk_identify(const char *path, dm_disk *out) {
     if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
         return dm_fail(DM_ERR_IO, "%s: is neither a file nor a folder", path);
     }
-    strcpy(out->path, path);
+    snprintf(out->path, sizeof out->path, "%s", path);
     snprintf(out->device, sizeof out->device, "%u:%u", major(info.st_dev), minor(info.st_dev));
     find_filesystem(out->device, out->filesystem, sizeof out->filesystem);
     return DM_OK;

@@ -80,10 +80,13 @@ static void join_group(const char *at, const char *top, const char *group, char 
     size_t length = strcmp(top, "/") == 0 ? 0 : strlen(top);
     bool below = strncmp(group, top, length) == 0 && (group[length] == '/' || group[length] == '\0');
     const char *rest = below ? group + length : "";
-    bool fits = strlen(at) + strlen(rest) < PATH_MAX;
-    rest = !fits || strncmp(rest, "/..", 3) == 0 || strcmp(rest, "/") == 0 ? "" : rest;
-    strcpy(folder, at);
-    strcat(folder, rest);
+    size_t before = strlen(at), after = strlen(rest);
+    if (before + after >= PATH_MAX || strncmp(rest, "/..", 3) == 0 || strcmp(rest, "/") == 0) {
+        after = 0;
+    }
+    memcpy(folder, at, before);
+    memcpy(folder + before, rest, after);
+    folder[before + after] = '\0';
 }
 
 static bool group_number(const char *root, const char *folder, const char *name, const char *key, uint64_t *out) {

@@ -26,15 +26,14 @@ static _Thread_local volatile uint64_t sink; /* what is read must be of use */
 enum { STREAMS = 4, LARGEST_PIECE = 8 << 20 };
 
 /* Sums up `bytes` bytes. Side by side, the sequences keep more requests under way than one does. */
-#define DEFINE_READ(name, target_options, vector_bytes)                                                                          \
-    typedef uint64_t name##_words __attribute__((vector_size(vector_bytes)));                                                    \
+#define DEFINE_READ(name, target_options, vector)                                                                                \
     target_options static uint64_t name(const void *memory, size_t bytes) {                                                      \
-        const name##_words *words = memory;                                                                                      \
-        name##_words sums[STREAMS] = {{0}};                                                                                      \
+        const vector *words = memory;                                                                                            \
+        vector sums[STREAMS] = {{0}};                                                                                            \
         size_t part = bytes / sizeof *words / STREAMS;                                                                           \
         for (size_t i = 0; i + 4 <= part; i += 4) {                                                                              \
             _Pragma("GCC unroll 4") for (int s = 0; s < STREAMS; s++) {                                                          \
-                const name##_words *line = words + (size_t)s * part + i;                                                         \
+                const vector *line = words + (size_t)s * part + i;                                                               \
                 sums[s] += (line[0] + line[1]) + (line[2] + line[3]);                                                            \
             }                                                                                                                    \
         }                                                                                                                        \
@@ -43,11 +42,14 @@ enum { STREAMS = 4, LARGEST_PIECE = 8 << 20 };
     }
 
 typedef uint64_t (*read_function)(const void *memory, size_t bytes);
+typedef uint64_t words_16 __attribute__((vector_size(16)));
+typedef uint64_t words_32 __attribute__((vector_size(32)));
+typedef uint64_t words_64 __attribute__((vector_size(64)));
 
-DEFINE_READ(read_16, , 16)
+DEFINE_READ(read_16, , words_16)
 #if defined(__x86_64__)
-DEFINE_READ(read_32, __attribute__((target("avx2"))), 32)
-DEFINE_READ(read_64, __attribute__((target("avx512f"))), 64)
+DEFINE_READ(read_32, __attribute__((target("avx2"))), words_32)
+DEFINE_READ(read_64, __attribute__((target("avx512f"))), words_64)
 
 static read_function widest(void) {
     const dm_processor *processor = dm_processor_features();

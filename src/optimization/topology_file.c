@@ -137,7 +137,7 @@ bool dm_topology_file_disk(const dm_topology_file *file, uint64_t read_bytes, dm
         dm_disk disk;
         uint64_t wanted;
         if (read_disk(json_array_get(array, i), &disk, &wanted) && same_disk(&disk, out) && wanted == read_bytes) {
-            strcpy(disk.path, out->path);
+            memcpy(disk.path, out->path, sizeof disk.path);
             *out = disk;
             return true;
         }
