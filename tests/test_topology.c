@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
 #include <hwloc.h>
 #include <limits.h>
 #include <math.h>

@@ -4,7 +4,6 @@
  */
 #include "optimization/limits.h"
 
-#include <omp.h>
 #include <string.h>
 
 #include "base/threads.h"
