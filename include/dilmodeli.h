@@ -483,6 +483,109 @@ typedef struct dm_bench_result {
 /* How fast a model runs here. Interrupted, it fails with DM_ERR_INTERRUPTED. */
 DM_API dm_status dm_bench(const dm_model *model, const dm_bench_options *options, dm_bench_result *result);
 
+/* ---- The machine -------------------------------------------------------- */
+
+/* Memory of one kind: a level of caches, or main memory. Figures are of reading, NaN where they were not measured: where a
+ * working set of the tier's own could not be found, between the tier before it and its size, or memory was short. */
+typedef struct dm_tier {
+    char name[8];                /* "L1", "L2", ..., "RAM" */
+    int32_t level;               /* of caches from 1; 0: main memory */
+    uint64_t bytes;              /* of one cache of this kind (data or unified); of all memory */
+    int32_t shared_by;           /* hardware threads that one serves; 0: unknown */
+    int32_t count;               /* of this kind; 0: unknown. Where cores differ, a level has several kinds */
+    double bandwidth_gb_s;       /* 10^9 bytes a second, one thread */
+    double total_bandwidth_gb_s; /* of all threads together that this kind serves */
+    double latency_ns;           /* of a read whose address the one before it told, on one thread */
+    bool huge_pages;             /* the latency is of huge pages; else walks through page tables are part of it */
+} dm_tier;
+
+typedef struct dm_numa_node {
+    int32_t node;    /* the system's number */
+    uint64_t bytes;  /* of memory; 0: unknown */
+    int32_t threads; /* hardware threads that it is local to */
+} dm_numa_node;
+
+/* Where a file or folder lies, and how fast it is read past the page cache, by one thread that waits for each read. */
+typedef struct dm_disk {
+    char path[4096];       /* of the file or folder; "": there was none */
+    char device[24];       /* the file system's, "MAJOR:MINOR" */
+    char filesystem[24];   /* "ext4", ...; "unknown" */
+    char problem[256];     /* why nothing was measured; "": it was */
+    bool direct;           /* O_DIRECT; else pages were dropped before they were read, and some may have come from memory */
+    uint64_t file_bytes;   /* of the file that was read */
+    double bandwidth_gb_s; /* 10^9 bytes a second, one piece after the other; NaN: not measured, as below */
+    uint64_t read_bytes;   /* an expert's size */
+    double read_us;        /* that a read of this size at a random place takes, median */
+    double page_us;        /* and one of 4 KiB */
+} dm_disk;
+
+enum { DM_HUGE_POOLS = 4 };
+
+typedef struct dm_huge_pool {
+    uint64_t bytes;       /* of one page */
+    uint64_t total, free; /* pages set aside */
+} dm_huge_pool;
+
+/* What the system says at the time; "" and 0: nothing. */
+typedef struct dm_huge_pages {
+    char enabled[16]; /* transparent ones: "always", "madvise" or "never" */
+    char defrag[24];  /* how hard the system tries: "always", "defer", "defer+madvise", "madvise" or "never" */
+    uint64_t bytes;   /* of a transparent one */
+    int32_t n_pools;
+    dm_huge_pool pools[DM_HUGE_POOLS]; /* [n_pools] by size */
+} dm_huge_pages;
+
+/* Bytes, at the time. 0: unknown, but for usable where there is a limit. */
+typedef struct dm_memory {
+    uint64_t total;     /* of the machine, as far as its system has it */
+    uint64_t available; /* to be had without swapping */
+    uint64_t limit;     /* of the control group (of this process, or above it) that leaves the least; 0: none has one */
+    uint64_t used;      /* by that group, without the file pages that would make room */
+    uint64_t usable;    /* that this process may still take: what is available and what the limit leaves, the lesser */
+} dm_memory;
+
+typedef struct dm_topology {
+    char processor[128];      /* its name; "": unknown */
+    char features[128];       /* instruction sets in use beside dm_isa(), such as "avx512_vnni amx_int8" */
+    int32_t packages, cores;  /* 0: unknown */
+    int32_t threads;          /* hardware threads, as far as the process's control group shows them */
+    int32_t usable_threads;   /* of them those that this process may run on */
+    int32_t measured_threads; /* that the figures of all threads are of: as many of the usable ones as dm_threads() asks for */
+    size_t n_tiers, n_nodes;
+    dm_tier *tiers;      /* [n_tiers] from the nearest; the last is main memory, alone where nobody tells of caches */
+    dm_numa_node *nodes; /* [n_nodes] */
+    dm_disk disk;
+    dm_huge_pages huge_pages;
+    dm_memory memory;
+    bool measured;       /* now, at least in part; else all figures are those that were kept */
+    int64_t measured_at; /* seconds since 1970, of the tiers */
+    char kept[4096];     /* the file that keeps the figures; "": none */
+    char note[512];      /* what stood in the way of keeping them; "": nothing */
+} dm_topology;
+
+/* Told what is measured next. */
+typedef void (*dm_topology_fn)(void *user, const char *what);
+
+/* All zero: the defaults. */
+typedef struct dm_topology_options {
+    const char *path; /* measure the disk below this model, or, of a folder, write a file there and remove it again; NULL: the
+                       * user's cache folder */
+    bool refresh;     /* measure again what is kept */
+    dm_topology_fn on_step; /* NULL: tells nobody */
+    void *user;
+} dm_topology_options;
+
+/*
+ * What this machine consists of, and how fast each tier of its memory and the disk is read. That takes up to ten seconds, in
+ * which the machine should do nothing else; figures are kept in topology.json in the user's cache folder, and used while
+ * hardware, memory, instruction sets, threads and device are the same. A file there that cannot be used is replaced. What the
+ * system does not tell stays unknown, and makes no failure. A path that is not there, or a file that is no model, fails like
+ * dm_model_open(); DM_ERR_INTERRUPTED after dm_interrupt(). On success free the result with dm_topology_free(); on failure it is
+ * empty. `options` may be NULL.
+ */
+DM_API dm_status dm_topology_measure(const dm_topology_options *options, dm_topology *out);
+DM_API void dm_topology_free(dm_topology *topology);
+
 /* ---- Training ---------------------------------------------------------- */
 
 typedef struct dm_train_config dm_train_config;

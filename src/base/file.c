@@ -252,6 +252,16 @@ void dm_new_folder_abandon(dm_new_folder *folder) {
     *folder = (dm_new_folder){0};
 }
 
+bool dm_cache_path(const char *name, char *path, size_t size) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool own = cache != NULL && cache[0] == '/'; /* others are to be ignored, says the XDG base directory specification */
+    if (!own && (home == NULL || home[0] != '/')) {
+        return false;
+    }
+    int length = snprintf(path, size, "%s%s/dilmodeli/%s", own ? cache : home, own ? "" : "/.cache", name);
+    return length > 0 && (size_t)length < size;
+}
+
 dm_status dm_make_directory(const char *path) {
     char part[PATH_MAX];
     size_t length = strlen(path);

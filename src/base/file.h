@@ -55,6 +55,10 @@ void dm_new_folder_abandon(dm_new_folder *folder);
 char *dm_path_join(const char *folder, const char *name);
 bool dm_is_folder(const char *path);
 
+/* "NAME" below the user's cache folder for this program: ${XDG_CACHE_HOME:-~/.cache}/dilmodeli/NAME. False where there is none,
+ * for want of a home or of length. */
+bool dm_cache_path(const char *name, char *path, size_t size);
+
 /* Creates a folder and its parents; one that exists is fine. */
 dm_status dm_make_directory(const char *path);
 

@@ -110,6 +110,7 @@ int cmd_repack(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_tokenizer(int argc, char **argv);
+int cmd_topology(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 
 #endif

@@ -17,6 +17,7 @@ static const cli_command commands[] = {
     {"run", "generate text", cmd_run},
     {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
     {"bench", "how fast a model runs here, and what would be possible", cmd_bench},
+    {"topology", "caches, memory, disk and processor of this machine, measured", cmd_topology},
     {"nash", "equilibria of a game in strategic form", cmd_nash},
     {NULL, NULL, NULL},
 };

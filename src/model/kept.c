@@ -1,7 +1,6 @@
 #include "model/kept.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,18 +48,12 @@ uint64_t dm_kept_check(const uint8_t *panels, size_t bytes) {
 
 /* Number 0 or 1. False where there is none, for want of a home or of length. */
 static bool place_at(const dm_model *model, int number, char *path, size_t size) {
-    int length;
-    uint64_t stamp = dm_gguf_stamp(model->file);
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (number == 0) {
-        length = snprintf(path, size, "%s.panels", dm_gguf_path(model->file));
-    } else if (cache != NULL && cache[0] == '/') {
-        length = snprintf(path, size, "%s/dilmodeli/panels/%016" PRIx64 ".panels", cache, stamp);
-    } else if (home != NULL && home[0] == '/') {
-        length = snprintf(path, size, "%s/.cache/dilmodeli/panels/%016" PRIx64 ".panels", home, stamp);
-    } else {
-        return false;
+    if (number > 0) {
+        char name[48];
+        snprintf(name, sizeof name, "panels/%016" PRIx64 ".panels", dm_gguf_stamp(model->file));
+        return dm_cache_path(name, path, size);
     }
+    int length = snprintf(path, size, "%s.panels", dm_gguf_path(model->file));
     return length > 0 && (size_t)length < size;
 }
 

@@ -1,18 +1,14 @@
 /*
  * The limits of the machine: independent chains of multiply-adds that live in
- * registers, and reads from memory that no cache holds, with all threads.
+ * registers, and reads from main memory, with all threads.
  */
 #include "optimization/limits.h"
 
-#include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/threads.h"
 #include "kernels/processor.h"
+#include "optimization/tiers.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -117,69 +113,6 @@ static double giga_operations(double (*chains)(void)) {
     return total;
 }
 
-/* ---- Memory ---- */
-
-enum { STREAMS = 4 };
-typedef uint64_t words __attribute__((vector_size(16)));
-
-/* Reads `n` vectors as STREAMS sequences side by side, which keeps more requests under way than one does. */
-static uint64_t read_streams(const words *memory, size_t n) {
-    words sums[STREAMS] = {{0}};
-    size_t part = n / STREAMS;
-    for (size_t i = 0; i + 4 <= part; i += 4) {
-        _Pragma("GCC unroll 4") for (int s = 0; s < STREAMS; s++) {
-            const words *line = memory + (size_t)s * part + i;
-            sums[s] += (line[0] + line[1]) + (line[2] + line[3]);
-        }
-    }
-    words all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    return all[0] + all[1];
-}
-
-/* Several times the last-level cache, and no more than an eighth of the memory. */
-static size_t memory_to_read(void) {
-    size_t size = (size_t)256 << 20;
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
-    if (cache > 0 && 4 * (size_t)cache > size) {
-        size = 4 * (size_t)cache;
-    }
-    if (page > 0 && pages > 0 && (size_t)pages * (size_t)page / 8 < size) {
-        size = (size_t)pages * (size_t)page / 8;
-    }
-    return size;
-}
-
-/* GB/s read by all threads together; 0 when there is no memory to read. */
-static double read_bandwidth(void) {
-    size_t size = memory_to_read();
-    words *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        return 0;
-    }
-    madvise(memory, size, MADV_HUGEPAGE);
-    size_t part = size / sizeof *memory / (size_t)omp_get_max_threads();
-    double best = 0, end = dm_seconds() + 2 * patience;
-    for (int repeat = 0; repeat < 2 || dm_seconds() < end; repeat++) {
-        uint64_t sum = 0;
-        double start = dm_seconds();
-#pragma omp parallel reduction(+ : sum)
-        {
-            words *own = memory + part * (size_t)omp_get_thread_num();
-            if (repeat == 0) { /* touched by the thread that reads it: nearest memory */
-                for (size_t i = 0; i < part; i++) {
-                    own[i] = (words){i, 1};
-                }
-            }
-            sum += read_streams(own, part);
-        }
-        double rate = (double)(part * (size_t)omp_get_max_threads() * sizeof *memory) / (dm_seconds() - start) * 1e-9;
-        sink = (float)sum;
-        best = repeat > 0 && rate > best ? rate : best;
-    }
-    munmap(memory, size);
-    return best;
-}
-
 void dm_machine_limits(dm_limits *out) {
     const dm_processor *processor = dm_processor_features();
     *out = (dm_limits){.threads = dm_threads()};
@@ -214,5 +147,5 @@ void dm_machine_limits(dm_limits *out) {
 #else
     (void)processor;
 #endif
-    out->read_gb_s = read_bandwidth();
+    out->read_gb_s = dm_main_memory_bandwidth();
 }
