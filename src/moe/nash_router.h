@@ -30,8 +30,7 @@ void dm_nash_router_free(dm_nash_router *it);
 /* The flocks of tokens begin .. end - 1, whose router logits are rows of [tokens, n_experts], `stride` apart: the best by
  * affinity, logit plus bias[n_experts] (NULL: 0), less the price; the keep_top best by affinity alone are always among them. An
  * expert whose bias is -INFINITY is off: nobody may choose it. Threads may share the tokens. */
-void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin,
-                          size_t end);
+void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin, size_t end);
 
 /* The same for one token, of which only some experts may be known: n different ones (NULL: 0 to n - 1) and their affinities;
  * those without a finite one are passed over. `off` [n_experts] or NULL says who may not be chosen. */
