@@ -83,7 +83,7 @@ static const dm_train_option table[] = {
     COUNT("min-experts", min_experts, "0", 0, 64, "fewest experts of a token; 0: top-k, or with theta 1"),
     NUMBER("theta", theta, "0", 0, 1, "leave out experts below this share of the best one's probability, 0: none"),
     COUNT("sweeps", sweeps, "3", 0, 1000, "most sweeps of a game"),
-    COUNT("settle", settle, "48", 0, 1e6, "passes after the last step in which prices alone move until loads are even"),
+    COUNT("settle", settle, "48", 0, 1e6, "passes over text after the last step in which persistent prices alone move, until loads are even"),
     NUMBER("price-rate", price_rate, "0.1", 0, 100, "how fast crowding becomes a price that persists; 0: never"),
     NUMBER("balance-loss", balance_loss, "0", 0, 1e3, "weight of the loss of uneven soft loads; the theory's is 0.1, 0: off"),
     NUMBER("cache-reward", cache_reward, "0", 0, 1e3, "weight of the reward of resident experts; the theory's is 0.05, 0: off"),

@@ -440,7 +440,7 @@ static dm_status read_training_text(void *user) {
 static dm_status settle_prices(trainer *t) {
     const uint64_t window = t->at.window;
     dm_status status = DM_OK;
-    if (t->routing.plays) {
+    if (t->routing.plays && t->routing.game.beta > 0.0 && t->config->price_rate > 0.0) { /* else there are no prices */
         status = dm_settle_prices(t->network, &t->shape, t->parameters.expert_bias, t->config->settle, read_training_text, t);
     }
     t->at.window = window;
