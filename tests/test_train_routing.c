@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "training/experts.h"
 #include "training/network.h"
+#include "training/settle.h"
 
 /* ---- One layer whose tokens use 1 to K experts ---- */
 
@@ -217,6 +218,91 @@ static void prices_take_over_from_crowding(void **state) {
     dm_train_routing_free(routing);
 }
 
+/* ---- Settling ---- */
+
+enum { SEQUENCES = 8, LENGTH = 16, WORDS = 40 };
+
+typedef struct text {
+    dm_network *network;
+    dm_random random;
+    int32_t passes; /* read; at `stop` of them the reader gives up */
+    int32_t stop;
+} text;
+
+static dm_status read_text(void *user) {
+    text *t = user;
+    int32_t ids[SEQUENCES * LENGTH];
+    double loss;
+    if (t->passes++ == t->stop) {
+        return DM_ERR_INTERRUPTED;
+    }
+    for (size_t i = 0; i < (size_t)SEQUENCES * LENGTH; i++) {
+        ids[i] = (int32_t)(dm_random_next(&t->random) % WORDS);
+    }
+    return dm_network_loss(t->network, ids, ids, SEQUENCES, &loss);
+}
+
+/* MaxVio of the network's own choice over much text, mean over layers. */
+static double maxvio_of(text *t, const dm_config *c) {
+    uint64_t loads[2 * 8] = {0};
+    double maxvio = 0.0;
+    for (int pass = 0; pass < 50; pass++) {
+        assert_int_equal(read_text(t), DM_OK);
+        for (size_t i = 0; i < 16; i++) {
+            loads[i] += dm_network_loads(t->network)[i];
+        }
+    }
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        maxvio += dm_router_maxvio(loads + (size_t)l * 8, c->n_experts) / c->n_layers;
+    }
+    return maxvio;
+}
+
+static void prices_settle_where_loads_are_even(void **state) {
+    (void)state;
+    const dm_config c = {.arch = DM_ARCH_QWEN3MOE,
+                         .n_layers = 2,
+                         .dim = 32,
+                         .n_heads = 2,
+                         .n_kv_heads = 1,
+                         .head_dim = 16,
+                         .n_experts = 8,
+                         .top_k = 2,
+                         .expert_dim = 16,
+                         .vocab = WORDS,
+                         .context = LENGTH,
+                         .norm_eps = 1e-6f,
+                         .rope_base = 10000.0f,
+                         .tied_output = true};
+    dm_parameters p;
+    text t = {.stop = -1};
+    float before[16];
+    dm_random_seed(&t.random, 4);
+    assert_int_equal(dm_parameters_create(&c, DM_FOR_GRADIENTS, &p), DM_OK);
+    for (size_t i = 0; i < p.total; i++) {
+        p.weights[i] = (float)(0.4 * dm_random_normal(&t.random));
+    }
+    for (size_t i = 0; i < 16; i++) {
+        p.expert_bias[i] = 0.3f * (float)(i % 8); /* some are preferred */
+    }
+    memcpy(before, p.expert_bias, sizeof before);
+    assert_int_equal(dm_network_create(&p, SEQUENCES, LENGTH, DM_PRECISION_F32, NULL, &t.network), DM_OK);
+    double uneven = maxvio_of(&t, &c);
+    t.passes = 0;
+    t.stop = 20; /* given up on, all is as it was */
+    assert_int_equal(dm_settle_prices(t.network, &c, p.expert_bias, 60, read_text, &t), DM_ERR_INTERRUPTED);
+    assert_memory_equal(before, p.expert_bias, sizeof before);
+    t.stop = -1;
+    t.passes = 0;
+    assert_int_equal(dm_settle_prices(t.network, &c, p.expert_bias, 60, read_text, &t), DM_OK);
+    assert_int_equal(t.passes, 60);
+    double even = maxvio_of(&t, &c);
+    print_message("MaxVio %.2f before, %.3f settled\n", uneven, even);
+    assert_true(uneven > 0.4 && even < 0.25 * uneven); /* few words make lumps that no price divides */
+    dm_network_free(t.network);
+    dm_parameters_free(&p);
+}
+
 /* ---- Whole steps ---- */
 
 /* Tokens that choose alone use fewer experts where theta asks for it, by prices that are frozen. */
@@ -261,6 +347,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fewer_experts_against_plain_loops),
         cmocka_unit_test(prices_take_over_from_crowding),
+        cmocka_unit_test(prices_settle_where_loads_are_even),
         cmocka_unit_test(fewer_experts_outside_training),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
