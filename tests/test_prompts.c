@@ -144,7 +144,10 @@ static void check_later(const shape *s, const char *type, bool *changed) {
     size_t vocab = (size_t)tiny.info.vocab, counts = (size_t)(tiny.info.layers * tiny.info.experts);
     float *first = malloc(N * vocab * sizeof *first), *other = malloc(N * vocab * sizeof *other);
     uint64_t *loads = malloc(counts * sizeof *loads), *others = malloc(counts * sizeof *others);
-    assert_true(first != NULL && other != NULL && loads != NULL && others != NULL);
+    assert_non_null(first);
+    assert_non_null(other);
+    assert_non_null(loads);
+    assert_non_null(others);
     for (int32_t n = 9; n <= N; n += n / 3) {
         int32_t ids[N], from = n - n / 3;
         tiny_model_ids(&tiny, ids, n);

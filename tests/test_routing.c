@@ -227,6 +227,22 @@ static void hits_are_those_of_an_lru(void **state) {
     }
 }
 
+/* What each of 12 experts is worth to a token: affinity, less 0.3 spreads where five others were used later. */
+static void price_by_recency(const float *a, const int32_t *newest, double spread, double *worth) {
+    for (int32_t e = 0; e < 12; e++) {
+        int32_t newer = 0;
+        for (int32_t other = 0; other < 12; other++) {
+            newer += newest[other] > newest[e] ? 1 : 0;
+        }
+        worth[e] = (double)a[e] - (newest[e] >= 0 && newer < 5 ? 0.0 : 0.3 * spread);
+    }
+}
+
+static int by_value(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
 /* A token alone takes the top k of affinity less the price of fetching what is not resident. */
 static void fetching_is_priced(void **state) {
     fixture *f = *state;
@@ -243,23 +259,15 @@ static void fetching_is_priced(void **state) {
     int32_t clock = 0;
     for (int32_t t = 0; t < TOKENS; t++) {
         const float *a = f->logits + t * 12;
-        double low = INFINITY, high = -INFINITY, price[12], worth[12];
-        for (int32_t e = 0; e < 12; e++) {
-            int32_t newer = 0;
-            for (int32_t other = 0; other < 12; other++) {
-                newer += newest[other] > newest[e];
-            }
-            price[e] = newest[e] >= 0 && newer < 5 ? 0.0 : 1.0;
-            low = fmin(low, (double)a[e]);
-            high = fmax(high, (double)a[e]);
-        }
-        spread += (high - low - spread) / (t + 1);
-        double best = -INFINITY, least = INFINITY;
+        float sorted[12];
+        double worth[12], least = INFINITY;
+        memcpy(sorted, a, sizeof sorted);
+        qsort(sorted, 12, sizeof *sorted, by_value);
+        spread += ((double)sorted[11] - (double)sorted[0] - spread) / (t + 1);
+        price_by_recency(a, newest, spread, worth);
         int32_t top = 0;
-        for (int32_t e = 0; e < 12; e++) {
-            worth[e] = (double)a[e] - 0.3 * spread * price[e];
-            top = (double)a[e] > best ? e : top;
-            best = fmax(best, (double)a[e]);
+        while (a[top] < sorted[11]) {
+            top++;
         }
         assert_int_equal(f->experts[t * 3], top); /* keep_top; best affinity first */
         for (int32_t j = 1; j < 3; j++) {

@@ -96,13 +96,16 @@ typedef struct pull {
 } pull;
 
 static pull pull_of(const float *row, const double *sum, size_t experts) {
-    double dot = 0.0, row2 = 0.0, sum2 = 0.0;
-#pragma omp simd reduction(+ : dot, row2, sum2)
+    enum { LANES = 4 }; /* sums that go side by side */
+    double dots[LANES] = {0}, rows[LANES] = {0}, sums[LANES] = {0};
     for (size_t e = 0; e < experts; e++) {
-        dot += (double)row[e] * sum[e];
-        row2 += (double)row[e] * (double)row[e];
-        sum2 += sum[e] * sum[e];
+        const double x = (double)row[e], y = sum[e];
+        dots[e % LANES] += x * y;
+        rows[e % LANES] += x * x;
+        sums[e % LANES] += y * y;
     }
+    const double dot = dots[0] + dots[1] + dots[2] + dots[3], row2 = rows[0] + rows[1] + rows[2] + rows[3];
+    const double sum2 = sums[0] + sums[1] + sums[2] + sums[3];
     const double norms = sqrt(row2) * sqrt(sum2);
     if (!(norms > 0.0)) {
         return (pull){0};

@@ -23,15 +23,15 @@ typedef struct dm_router_terms dm_router_terms;
 
 /* For sequences of `length` rows of `dim` numbers. */
 dm_status dm_router_terms_create(const dm_train_routing_rules *rules, size_t length, size_t dim, dm_router_terms **out);
-void dm_router_terms_free(dm_router_terms *terms);
+void dm_router_terms_free(dm_router_terms *it);
 
 /* Fills neighbours, by the router's input x [n, dim] in whole sequences, and residents: the LRU is empty before the pass, and
  * runs over the choices experts [n, top_k] sequence after sequence. */
-void dm_router_terms_hold(dm_router_terms *terms, const dm_layer_terms *layer, dm_rows x, const int32_t *experts, size_t n);
+void dm_router_terms_hold(dm_router_terms *it, const dm_layer_terms *layer, dm_rows x, const int32_t *experts, size_t n);
 
 /* Fills the slopes, from the distribution p [n, n_experts] and prices, which are the bias [n_experts] with its sign turned, and
  * adds `share` of each term, without its weight, to *values. */
-void dm_router_terms_measure(dm_router_terms *terms, const dm_layer_terms *layer, dm_rows p, const float *bias, size_t n,
+void dm_router_terms_measure(dm_router_terms *it, const dm_layer_terms *layer, dm_rows p, const float *bias, size_t n,
                              double share, dm_router_losses *values);
 
 #endif

@@ -35,17 +35,17 @@ typedef struct dm_train_routing dm_train_routing;
 
 /* For up to `tokens` tokens at a time. */
 dm_status dm_train_routing_create(const dm_train_routing_rules *rules, size_t tokens, dm_train_routing **out);
-void dm_train_routing_free(dm_train_routing *routing);
+void dm_train_routing_free(dm_train_routing *it);
 
 /* True where tokens play in training, and experts [n, top_k] are filled (dm_nash_router_play()); false where the model's own
  * choice by logits [n, n_experts] plus bias [n_experts] is meant. While the model trains, all tokens of a layer play one game.
  * Else prices are frozen, as in the bias, and every token chooses alone, so that none depends on a later one; that is the
  * model's own choice unless the number of experts adapts. candidates [n, flock] receives the flocks where not NULL. */
-bool dm_train_routing_choose(dm_train_routing *routing, dm_rows logits, const float *bias, size_t n, bool trains,
-                             int32_t *experts, int32_t *candidates);
+bool dm_train_routing_choose(dm_train_routing *it, dm_rows logits, const float *bias, size_t n, bool trains, int32_t *experts,
+                             int32_t *candidates);
 
-const dm_train_routing_figures *dm_train_routing_figures_of(const dm_train_routing *routing);
-void dm_train_routing_clear_figures(dm_train_routing *routing);
+const dm_train_routing_figures *dm_train_routing_figures_of(const dm_train_routing *it);
+void dm_train_routing_clear_figures(dm_train_routing *it);
 
 /*
  * After a step of `tokens` tokens with these loads: price_e += rate * (c_e(n_e) - mean c), where c_e(n) = beta n / nbar is the

@@ -22,6 +22,7 @@ static void move_prices(float *bias, const uint64_t *loads, size_t experts, doub
 static dm_status settle(const dm_network *network, const dm_config *config, float *bias, double *sum, int64_t passes,
                         dm_settle_read_fn read, void *user) {
     const size_t experts = (size_t)config->n_experts, all = (size_t)config->n_layers * experts;
+    const int64_t averaged = passes - passes / 2; /* the last ones */
     for (int64_t pass = 0; pass < passes; pass++) {
         if (dm_interrupted()) {
             return dm_fail(DM_ERR_INTERRUPTED, "interrupted while prices settled");
@@ -30,8 +31,8 @@ static dm_status settle(const dm_network *network, const dm_config *config, floa
         for (size_t l = 0; l < (size_t)config->n_layers; l++) {
             move_prices(bias + l * experts, dm_network_loads(network) + l * experts, experts, 0.5 / (1.0 + 0.25 * (double)pass));
         }
-        for (size_t i = 0; i < all && pass >= passes / 2; i++) {
-            sum[i] += (double)bias[i] / (double)(passes - passes / 2);
+        for (size_t i = 0; i < all && pass >= passes - averaged; i++) {
+            sum[i] += (double)bias[i] / (double)averaged;
         }
     }
     for (size_t i = 0; i < all; i++) {
