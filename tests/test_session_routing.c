@@ -27,8 +27,8 @@ static const shape shapes[] = {
     {"qwen3moe",
      {.layers = 2, .dim = 64, .heads = 2, .kv_heads = 1, .context = 200, .experts = 12, .top_k = 3, .expert_dim = 64}},
 };
-static const char *const types[] = {"f32", "f16", "q8_0"};
-enum { SHAPES = sizeof shapes / sizeof *shapes, TYPES = sizeof types / sizeof *types };
+static const char *const types[] = {"q8_0", "f32", "f16"};
+enum { SHAPES = sizeof shapes / sizeof *shapes, TYPES = DM_EMULATED ? 1 : sizeof types / sizeof *types };
 
 static tiny_model make(const shape *s, const char *type) {
     tiny_model tiny;
