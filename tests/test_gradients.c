@@ -150,7 +150,9 @@ static void slopes_of_all_terms(void **state) {
     dm_train_routing_rules rules = all_rules();
     check_slopes(&shape, &rules);
     rules.plays = false;
-    check_slopes(&shape, &rules);
+    if (!DM_EMULATED) {
+        check_slopes(&shape, &rules);
+    }
 }
 
 static void slopes_with_fewer_experts(void **state) {
