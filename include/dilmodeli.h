@@ -273,7 +273,7 @@ typedef struct dm_router_options {
     dm_router_policy policy;
     int32_t flock;       /* experts that a token looks at, its best by affinity; 0: max(7, 2k), at most all */
     double gamma;        /* price of fetching an expert, as a share of the spread of a token's affinities; shared by users */
-    double beta;         /* price of crowding, at an even load */
+    double beta;         /* price of crowding, at an even load, where tokens play together */
     int32_t keep_top;    /* a token's best by affinity that are always taken */
     int32_t max_experts; /* most of a token; 0: as many as the model was trained with */
     int32_t min_experts; /* fewest of a token, with theta; 0: 1 */
@@ -289,7 +289,7 @@ typedef struct dm_router_options {
 } dm_router_options;
 
 /* The model's own choice; and, for when the policy is changed, no costs, keep_top 1, sweeps 8. With DM_ROUTER_MODEL only
- * max_experts, resident, sleep, no_bias and the disabled experts count. */
+ * max_experts, resident, evict, sleep, chunk (how much of a prompt is read at a time), no_bias and the disabled experts count. */
 DM_API dm_router_options dm_router_default(void);
 
 /* All zero: the defaults. */

@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 
-/* What was given; -1 where a default of the library counts. */
+/* What was given, or the library's default. */
 typedef struct cli_routing_values {
     const char *policy, *disabled, *evict;
     int64_t flock, keep_top, max_experts, min_experts, sweeps, resident, chunk;

@@ -202,7 +202,7 @@ static dm_routing_game game_of(const dm_nash_router *it, size_t first, size_t n,
         .most_sweeps = (size_t)r->sweeps,
         .threads = 1,
     };
-    game.costs.beta = r->beta;
+    game.costs.beta = n > 1 ? r->beta : 0.0; /* who plays alone crowds nobody */
     game.costs.price = r->price;
     if (state != NULL && r->gamma > 0.0) {
         game.costs.gamma = r->gamma;

@@ -15,7 +15,7 @@ typedef struct dm_nash_rules {
     int32_t flock;       /* top_k to n_experts */
     int32_t keep_top;    /* 0 to min_experts */
     int32_t sweeps;      /* most; 0: each token answers once to the prices that everybody's best by affinity make */
-    double beta, gamma;  /* of crowding and of fetching, 0 or more */
+    double beta, gamma;  /* of crowding, where two tokens or more play, and of fetching; 0 or more */
     double theta;        /* with min_experts below top_k; in (0, 1] */
     const float *price;  /* [n_experts] finite, of each expert whatever its load; the caller's, to outlive the router. NULL: 0 */
 } dm_nash_rules;

@@ -13,18 +13,18 @@ struct dm_routing {
     double sleep;
     bool no_bias;
     dm_nash_router *router;
-    float *bias;                       /* [layers, experts] of the model */
-    float *now;                        /* [layers, experts] what counts: -INFINITY for experts that are disabled or asleep */
-    bool *disabled;                    /* [layers, experts] */
-    bool *asleep;                      /* [layers, experts] */
-    float *wanted;                     /* [layers, experts] share of recent tokens that would choose the expert were all awake */
-    double *spreads;                   /* [layers] running mean of the range of a token's affinities */
-    uint64_t *seen;                    /* [layers] tokens in it */
-    int32_t *own;                      /* [tokens, top_k] the model's own choice */
-    float *tau;                        /* [experts] */
-    int32_t *used;                     /* [experts] different experts of a game */
-    bool *is_used;                     /* [experts] */
-    dm_residency simulated, residency; /* times NULL: none */
+    float *bias;            /* [layers, experts] of the model */
+    float *now;             /* [layers, experts] what counts: -INFINITY for experts that are disabled or asleep */
+    bool *disabled;         /* [layers, experts] */
+    bool *asleep;           /* [layers, experts] */
+    float *wanted;          /* [layers, experts] share of recent tokens that would choose the expert were all awake */
+    double *spreads;        /* [layers] running mean of the range of a token's affinities */
+    uint64_t *seen;         /* [layers] tokens in it */
+    int32_t *own;           /* [tokens, top_k] the model's own choice */
+    float *tau;             /* [experts] */
+    int32_t *used;          /* [experts] different experts of a game */
+    bool *is_used;          /* [experts] */
+    dm_residency residency; /* times NULL: none */
     /* what came of it */
     uint64_t chosen, changed, games, sweeps, asked, hits;
     uint64_t games_of[DM_ROUTING_MOST_SWEEPS + 1]; /* that took so many sweeps, or more */
@@ -341,8 +341,7 @@ static dm_status build(dm_routing *it, const dm_router_options *o, size_t tokens
     if (o->resident > 0) {
         dm_residency_rule rule;
         DM_TRY(dm_residency_parse(o->evict, &rule));
-        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &rule, &it->simulated));
-        it->residency = it->simulated;
+        DM_TRY(dm_residency_simulate(it->shape.layers, it->shape.experts, o->resident, &rule, &it->residency));
     }
     return dm_nash_router_create(&rules, tokens, &it->router);
 }
@@ -374,16 +373,12 @@ bool dm_routing_token_by_token(const dm_routing *it) {
     return it->residency.shared;
 }
 
-void dm_routing_set_residency(dm_routing *it, const dm_residency *residency) {
-    it->residency = *residency;
-}
-
 void dm_routing_free(dm_routing *it) {
     if (it == NULL) {
         return;
     }
-    if (it->simulated.free != NULL) {
-        it->simulated.free(it->simulated.user);
+    if (it->residency.free != NULL) {
+        it->residency.free(it->residency.user);
     }
     dm_nash_router_free(it->router);
     void *const owned[] = {it->bias, it->now, it->disabled, it->asleep, it->wanted, it->spreads,

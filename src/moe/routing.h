@@ -29,9 +29,6 @@ void dm_routing_free(dm_routing *it);
  * them finds there is what the others left. */
 bool dm_routing_token_by_token(const dm_routing *it);
 
-/* Residency other than the simulated one; borrowed until the routing is freed, and asked from the next token on. */
-void dm_routing_set_residency(dm_routing *it, const dm_residency *residency);
-
 /* The flocks of tokens begin .. end - 1 of `layer`; logits [tokens, experts]. Threads may share the tokens. */
 void dm_routing_look(dm_routing *it, int32_t layer, const float *logits, size_t begin, size_t end);
 /* Then the choices of tokens 0 .. n - 1: together in one game, or one token after another. experts [n, top_k], best first, -1
