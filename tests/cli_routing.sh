@@ -74,6 +74,10 @@ expect 'resident' out
 expect 'sweeps' out
 
 # refused
+echo "1 2 3" >ids.txt
+code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --router nash
+code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --max-experts 1
+code 0 dilmodeli eval model.gguf --ids ids.txt --logits out.npy
 for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
     "--disable-experts 1:-2" "--disable-experts :2" "--sequences 0" "--evict lru" "--resident 2 --evict fifo" "--resident 2 --evict lfu:0" \
     "--resident 2 --evict belady" "--resident 2 --evict lru:local"; do

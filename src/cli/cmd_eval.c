@@ -181,8 +181,9 @@ static int check_options(void) {
     if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
         return cli_usage_error("--logits goes with --ids, and without --base");
     }
-    if (option.logits != NULL && option.trace != NULL) {
-        return cli_usage_error("--trace records an evaluation, not --logits");
+    if (option.logits != NULL && (option.trace != NULL || option.sequences != 1 || cli_routing_given())) {
+        return cli_usage_error("--logits writes those of the model's own choice, of one sequence; --trace, --sequences and the "
+                               "options of routing belong to an evaluation");
     }
     if (option.sequences < 1 || option.sequences > INT32_MAX) {
         return cli_usage_error("--sequences expects 1 or more");

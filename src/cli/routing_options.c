@@ -13,6 +13,19 @@ void cli_routing_defaults(void) {
     cli_routing = (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
 }
 
+bool cli_routing_given(void) {
+    const cli_routing_values given = cli_routing;
+    cli_routing_defaults();
+    const cli_routing_values *usual = &cli_routing;
+    bool other = strcmp(given.policy, usual->policy) != 0 || given.disabled != NULL || given.evict != NULL || given.no_bias ||
+                 given.flock != usual->flock || given.keep_top != usual->keep_top || given.max_experts != usual->max_experts ||
+                 given.min_experts != usual->min_experts || given.sweeps != usual->sweeps || given.resident != usual->resident ||
+                 given.chunk != usual->chunk || given.gamma != usual->gamma || given.beta != usual->beta ||
+                 given.theta != usual->theta || given.sleep != usual->sleep;
+    cli_routing = given;
+    return other;
+}
+
 /* A whole number from `text` on; *end is what follows. */
 static bool read_number(const char *text, char **end, int32_t *out) {
     errno = 0;

@@ -36,6 +36,8 @@ extern cli_routing_values cli_routing;
 
 /* Before options are parsed. */
 void cli_routing_defaults(void);
+/* Whether any of the options has another value than its default. */
+bool cli_routing_given(void);
 /* *out points into memory of this file's. False after printing what was wrong: the status is CLI_USAGE. */
 bool cli_routing_read(dm_router_options *out);
 

@@ -274,6 +274,10 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
     if (status == DM_OK) {
         status = e.sequences > 1 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
                                  : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
+        if (status == DM_ERR_INTERRUPTED && result->tokens > 0) { /* in a piece of a window: what was scored stands */
+            result->interrupted = true;
+            status = DM_OK;
+        }
     }
     status = close_trace(&e, status);
     if (status == DM_OK) {
