@@ -52,16 +52,30 @@ dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights);
 
 /* One expert's matrix of a role. */
 dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e);
-/* Whether a layer's experts can be run by the next function. */
-bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights);
-/* grouped = results of the experts for n tokens of h, whose slots and starts are known. */
-void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n);
+/* One layer's experts over n tokens of h, whose choices, slots and starts are known. */
+typedef struct dm_expert_run {
+    dm_session *session; /* whose scratch is used */
+    const dm_weights *weights;
+    size_t n;
+} dm_expert_run;
 
-/* Whether a layer's experts can be run by the function after the next; from how many tokens on that is quicker. */
+/* A way to compute them: begin once, run for all experts that have tokens, at once or some at a time, end once. Results are the
+ * same bits for every division. */
+typedef struct dm_expert_kernel {
+    void (*begin)(const dm_expert_run *run);                                      /* takes what it wants of h */
+    dm_status (*run)(const dm_expert_run *run, const int32_t *experts, size_t n); /* n > 0 different ones, ascending over all
+                                                                                     calls where the kernel is for tiles */
+    void (*end)(const dm_expert_run *run);                                        /* h = the experts' mixture */
+} dm_expert_kernel;
+
+extern const dm_expert_kernel dm_experts_packed, dm_experts_tiled;
+/* Whether a layer's experts can be run by the first of them, by the second; from how many tokens on the second is quicker. */
+bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights);
 bool dm_forward_experts_take_tiles(const dm_session *session, const dm_weights *weights);
 size_t dm_forward_enough_for_tiles(const dm_config *config);
-/* h = the experts' mixture of h for n tokens of one piece of a prompt, whose choices and starts are known. */
-void dm_forward_experts_tiled(dm_session *session, const dm_weights *weights, size_t n);
+
+/* h = the gates' mixture of the experts' results in `grouped`: the end of kernels that leave them there. */
+void dm_forward_experts_mix(const dm_expert_run *run);
 
 /* Bytes of its scratch for up to n tokens: the experts' inputs and what is between their matrices as tiles; a thread's own. */
 typedef struct dm_expert_tiles_sizes {

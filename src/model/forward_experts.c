@@ -70,19 +70,23 @@ dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *
 
 /* ---- Tokens sorted by their experts ---- */
 
-/* Where each choice lies when the choices are in the experts' order, and which choice lies there. */
-static void sort_choices(dm_session *session, size_t n) {
+/* Where each choice lies when the choices are in the experts' order, and which choice lies there. Returns how many experts have
+ * tokens: those of `active`. */
+static size_t sort_choices(dm_session *session, size_t n) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
-    size_t choices = n * (size_t)c->top_k;
+    size_t choices = n * (size_t)c->top_k, active = 0;
     memset(a->starts, 0, ((size_t)c->n_experts + 1) * sizeof *a->starts);
     for (size_t i = 0; i < choices; i++) {
         a->starts[a->experts[i] + 1] += a->experts[i] >= 0;
     }
     for (int32_t e = 0; e < c->n_experts; e++) {
-        session->experts_read += a->starts[e + 1] > 0;
+        if (a->starts[e + 1] > 0) {
+            a->active[active++] = e;
+        }
         a->starts[e + 1] += a->starts[e];
     }
+    session->experts_read += active;
     for (size_t i = 0; i < choices; i++) {
         if (a->experts[i] >= 0) {
             a->slots[i] = a->starts[a->experts[i]]++;
@@ -91,51 +95,33 @@ static void sort_choices(dm_session *session, size_t n) {
     }
     memmove(a->starts + 1, a->starts, (size_t)c->n_experts * sizeof *a->starts); /* each start ended as the next one's */
     a->starts[0] = 0;
+    return active;
 }
 
-/* ---- The next token of each of some sequences: matrix-vector products over the chosen experts ---- */
-
-/* Columns begin .. end - 1 of hidden = silu(gate h) * (up h) of one expert, for all of its tokens. */
-static void columns_in(const dm_session *session, const dm_weights *weights, int32_t e, size_t begin, size_t end) {
-    const dm_activations *a = &session->scratch;
-    const dm_config *c = &session->model->config;
-    size_t width = (size_t)c->expert_dim;
-    dm_weight gate = dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, e);
-    dm_weight up = dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e);
-    for (size_t slot = (size_t)a->starts[e]; slot < (size_t)a->starts[e + 1]; slot++) {
-        const float *x = a->h + (size_t)a->choices[slot] / (size_t)c->top_k * (size_t)c->dim;
-        float *hidden = a->hidden + slot * width;
-        for (size_t i = begin; i < end; i++) {
-            hidden[i] = dm_weight_dot(&gate, i, x);
-            a->up[slot * width + i] = dm_weight_dot(&up, i, x);
-        }
-        dm_vector()->swiglu(hidden + begin, hidden + begin, a->up + slot * width + begin, end - begin);
-    }
-}
-
-/* Columns begin .. end - 1 of a token's h = sum over the chosen of gate * down hidden */
-static void columns_out(const dm_session *session, const dm_weights *weights, size_t token, size_t begin, size_t end) {
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    size_t top_k = (size_t)c->top_k;
-    float *h = a->h + token * (size_t)c->dim;
-    memset(h + begin, 0, (end - begin) * sizeof *h);
-    for (size_t i = token * top_k; i < (token + 1) * top_k && a->experts[i] >= 0; i++) {
-        dm_weight down = dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, a->experts[i]);
-        const float *hidden = a->hidden + (size_t)a->slots[i] * (size_t)c->expert_dim;
-        for (size_t row = begin; row < end; row++) {
-            h[row] += a->gates[i] * dm_weight_dot(&down, row, hidden);
-        }
-    }
-}
-
-/* What the loops below share. */
+/* What the loops below share: a run of some of the experts. */
 typedef struct experts {
-    const dm_session *session;
-    const dm_weights *weights;
-    size_t n; /* tokens */
+    const dm_expert_run *run;
+    const int32_t *active; /* [n] */
+    size_t n;
     dm_failure failure;
 } experts;
+
+static const dm_config *config_of(const experts *x) {
+    return &x->run->session->model->config;
+}
+
+/* Tokens of expert e, and the row of its first one among all in the experts' order. */
+static size_t rows_of(const experts *x, int32_t e, size_t *first) {
+    const int32_t *starts = x->run->session->scratch.starts;
+    *first = (size_t)starts[e];
+    return (size_t)starts[e + 1] - *first;
+}
+
+static dm_weight matrix(const experts *x, dm_role role, int32_t e) {
+    return dm_forward_expert_matrix(x->run->session, x->run->weights, role, e);
+}
+
+/* ---- The next token of each of some sequences: matrix-vector products ---- */
 
 static size_t parts_of(size_t n) {
     return (n + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
@@ -145,34 +131,69 @@ static size_t end_of_part(size_t begin, size_t n) {
     return begin + ROWS_TOGETHER < n ? begin + ROWS_TOGETHER : n;
 }
 
+/* Columns begin .. end - 1 of hidden = silu(gate h) * (up h) of one expert, for all of its tokens. */
+static void columns_in(const experts *x, int32_t e, size_t begin, size_t end) {
+    const dm_activations *a = &x->run->session->scratch;
+    const dm_config *c = config_of(x);
+    size_t width = (size_t)c->expert_dim, first, m = rows_of(x, e, &first);
+    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, e), up = matrix(x, DM_FFN_UP_EXPS, e);
+    for (size_t row = first; row < first + m; row++) {
+        const float *h = a->h + (size_t)a->choices[row] / (size_t)c->top_k * (size_t)c->dim;
+        float *hidden = a->hidden + row * width;
+        for (size_t i = begin; i < end; i++) {
+            hidden[i] = dm_weight_dot(&gate, i, h);
+            a->up[row * width + i] = dm_weight_dot(&up, i, h);
+        }
+        dm_vector()->swiglu(hidden + begin, hidden + begin, a->up + row * width + begin, end - begin);
+    }
+}
+
 static void in_body(void *user, size_t first, size_t last, int thread) {
     const experts *x = user;
-    size_t width = (size_t)x->session->model->config.expert_dim, parts = parts_of(width);
+    size_t width = (size_t)config_of(x)->expert_dim, parts = parts_of(width);
     (void)thread;
-    for (size_t i = first; i < last; i++) { /* an expert without tokens is done at once */
+    for (size_t i = first; i < last; i++) {
         size_t begin = i % parts * ROWS_TOGETHER;
-        columns_in(x->session, x->weights, (int32_t)(i / parts), begin, end_of_part(begin, width));
+        columns_in(x, x->active[i / parts], begin, end_of_part(begin, width));
+    }
+}
+
+/* Columns begin .. end - 1 of grouped = down hidden of one expert, for all of its tokens. */
+static void columns_out(const experts *x, int32_t e, size_t begin, size_t end) {
+    const dm_activations *a = &x->run->session->scratch;
+    const dm_config *c = config_of(x);
+    size_t first, m = rows_of(x, e, &first);
+    dm_weight down = matrix(x, DM_FFN_DOWN_EXPS, e);
+    for (size_t row = first; row < first + m; row++) {
+        for (size_t i = begin; i < end; i++) {
+            a->grouped[row * (size_t)c->dim + i] = dm_weight_dot(&down, i, a->hidden + row * (size_t)c->expert_dim);
+        }
     }
 }
 
 static void out_body(void *user, size_t first, size_t last, int thread) {
     const experts *x = user;
+    size_t dim = (size_t)config_of(x)->dim, parts = parts_of(dim);
     (void)thread;
     for (size_t i = first; i < last; i++) {
-        size_t begin = i * ROWS_TOGETHER;
-        for (size_t token = 0; token < x->n; token++) { /* rows that tokens share are still in the cache */
-            columns_out(x->session, x->weights, token, begin, end_of_part(begin, (size_t)x->session->model->config.dim));
-        }
+        size_t begin = i % parts * ROWS_TOGETHER;
+        columns_out(x, x->active[i / parts], begin, end_of_part(begin, dim));
     }
 }
 
-static void each_token(const dm_session *session, const dm_weights *weights, size_t n) {
+static void nothing(const dm_expert_run *run) {
+    (void)run;
+}
+
+static dm_status run_each_token(const dm_expert_run *run, const int32_t *active, size_t n) {
+    const dm_session *session = run->session;
     const dm_config *c = &session->model->config;
-    size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim, top_k = (size_t)c->top_k;
-    experts x = {.session = session, .weights = weights, .n = n};
-    size_t parts = (size_t)c->n_experts * parts_of(width);
-    dm_parallel(session->threads, parts, dm_parallel_grain(n * top_k * width * dim / parts), in_body, &x);
-    dm_parallel(session->threads, parts_of(dim), dm_parallel_grain(n * top_k * width * ROWS_TOGETHER), out_body, &x);
+    experts x = {.run = run, .active = active, .n = n};
+    size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim;
+    size_t cost = (1 + run->n * (size_t)c->top_k / n) * ROWS_TOGETHER; /* multiplications for a column of the other side, about */
+    dm_parallel(session->threads, n * parts_of(width), dm_parallel_grain(cost * dim), in_body, &x);
+    dm_parallel(session->threads, n * parts_of(dim), dm_parallel_grain(cost * width), out_body, &x);
+    return DM_OK;
 }
 
 /* ---- A piece of a prompt: grouped by expert, so that each expert is one product ---- */
@@ -180,33 +201,34 @@ static void each_token(const dm_session *session, const dm_weights *weights, siz
 /* grouped = the tokens' rows of h in the experts' order */
 static void gather_body(void *user, size_t begin, size_t end, int thread) {
     const experts *x = user;
-    const dm_activations *a = &x->session->scratch;
-    size_t top_k = (size_t)x->session->model->config.top_k, dim = (size_t)x->session->model->config.dim;
+    const dm_activations *a = &x->run->session->scratch;
+    size_t top_k = (size_t)config_of(x)->top_k, dim = (size_t)config_of(x)->dim;
     (void)thread;
-    for (size_t slot = begin; slot < end; slot++) {
-        memcpy(a->grouped + slot * dim, a->h + (size_t)a->choices[slot] / top_k * dim, dim * sizeof *a->h);
+    for (size_t row = begin; row < end; row++) {
+        memcpy(a->grouped + row * dim, a->h + (size_t)a->choices[row] / top_k * dim, dim * sizeof *a->h);
     }
 }
 
+static void gather(const dm_expert_run *run) {
+    const dm_config *c = &run->session->model->config;
+    experts x = {.run = run};
+    dm_parallel(run->session->threads, (size_t)run->session->scratch.starts[c->n_experts], dm_parallel_grain((size_t)c->dim),
+                gather_body, &x);
+}
+
 /* grouped rows of expert e = down(silu(gate x) * up x) */
-static dm_status run_expert(const dm_session *session, const dm_weights *weights, int32_t e, float *widened) {
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    size_t dim = (size_t)c->dim;
-    size_t width = (size_t)c->expert_dim;
-    size_t first = (size_t)a->starts[e];
-    size_t m = (size_t)a->starts[e + 1] - first;
-    if (m == 0) {
-        return DM_OK;
-    }
+static dm_status run_expert(const experts *all, int32_t e, float *widened) {
+    const dm_config *c = config_of(all);
+    const dm_activations *a = &all->run->session->scratch;
+    size_t dim = (size_t)c->dim, width = (size_t)c->expert_dim, first, m = rows_of(all, e, &first);
     float *x = a->grouped + first * dim;
     float *hidden = a->hidden + first * width;
     float *up = a->up + first * width;
     const dm_linear_product in[] = {
-        {dm_forward_expert_matrix(session, weights, DM_FFN_GATE_EXPS, e), NULL, hidden, width},
-        {dm_forward_expert_matrix(session, weights, DM_FFN_UP_EXPS, e), NULL, up, width},
+        {matrix(all, DM_FFN_GATE_EXPS, e), NULL, hidden, width},
+        {matrix(all, DM_FFN_UP_EXPS, e), NULL, up, width},
     };
-    const dm_linear_product out = {dm_forward_expert_matrix(session, weights, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
+    const dm_linear_product out = {matrix(all, DM_FFN_DOWN_EXPS, e), NULL, x, dim};
     DM_TRY(dm_linear(in, 2, x, dim, m, DM_ROWS_OF_EXPERT, widened, 1));
     dm_vector()->swiglu(hidden, hidden, up, m * width);
     return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_EXPERT, widened, 1);
@@ -214,29 +236,29 @@ static dm_status run_expert(const dm_session *session, const dm_weights *weights
 
 static void experts_body(void *user, size_t begin, size_t end, int thread) {
     experts *x = user;
-    const dm_activations *a = &x->session->scratch;
-    for (size_t e = begin; e < end; e++) {
+    const dm_activations *a = &x->run->session->scratch;
+    for (size_t i = begin; i < end; i++) {
         float *widened = a->widened + (size_t)thread * a->widened_size;
-        dm_failure_note(&x->failure, run_expert(x->session, x->weights, (int32_t)e, widened));
+        dm_failure_note(&x->failure, run_expert(x, x->active[i], widened));
     }
 }
 
-static dm_status many_tokens(const dm_session *session, const dm_weights *weights, size_t n) {
-    const dm_config *c = &session->model->config;
-    experts x = {.session = session, .weights = weights, .n = n};
-    size_t choices = (size_t)session->scratch.starts[c->n_experts], cost = (size_t)c->expert_dim * (size_t)c->dim;
-    dm_parallel(session->threads, choices, dm_parallel_grain((size_t)c->dim), gather_body, &x);
-    dm_parallel(session->threads, (size_t)c->n_experts, dm_parallel_grain(choices * cost / (size_t)c->n_experts), experts_body,
-                &x);
+static dm_status run_many_tokens(const dm_expert_run *run, const int32_t *active, size_t n) {
+    const dm_config *c = &run->session->model->config;
+    experts x = {.run = run, .active = active, .n = n};
+    size_t each = 1 + run->n * (size_t)c->top_k / (size_t)c->n_experts; /* tokens, about */
+    dm_parallel(run->session->threads, n, dm_parallel_grain(each * (size_t)c->expert_dim * (size_t)c->dim), experts_body, &x);
     return dm_failure_raise(&x.failure);
 }
+
+/* ---- The mixture --------------------------------------------------------- */
 
 /* h = the gates' mixture of the experts' results */
 static void mix_body(void *user, size_t begin, size_t end, int thread) {
     const dm_vector_table *vector = dm_vector();
     const experts *x = user;
-    const dm_activations *a = &x->session->scratch;
-    size_t top_k = (size_t)x->session->model->config.top_k, dim = (size_t)x->session->model->config.dim;
+    const dm_activations *a = &x->run->session->scratch;
+    size_t top_k = (size_t)config_of(x)->top_k, dim = (size_t)config_of(x)->dim;
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         float *h = a->h + t * dim;
@@ -247,15 +269,31 @@ static void mix_body(void *user, size_t begin, size_t end, int thread) {
     }
 }
 
-static void mix(const dm_session *session, size_t n) {
-    const dm_config *c = &session->model->config;
-    experts x = {.session = session, .n = n};
-    dm_parallel(session->threads, n, dm_parallel_grain((size_t)c->top_k * (size_t)c->dim), mix_body, &x);
+void dm_forward_experts_mix(const dm_expert_run *run) {
+    const dm_config *c = &run->session->model->config;
+    experts x = {.run = run};
+    dm_parallel(run->session->threads, run->n, dm_parallel_grain((size_t)c->top_k * (size_t)c->dim), mix_body, &x);
+}
+
+static const dm_expert_kernel each_token = {nothing, run_each_token, dm_forward_experts_mix};
+static const dm_expert_kernel many_tokens = {gather, run_many_tokens, dm_forward_experts_mix};
+
+static const dm_expert_kernel *kernel_for(const dm_pass *pass, const dm_weights *weights) {
+    if (pass->rows == DM_ROWS_OF_CHUNK && pass->n >= dm_forward_enough_for_tiles(&pass->work->model->config) &&
+        dm_forward_experts_take_tiles(pass->work, weights)) {
+        return &dm_experts_tiled;
+    }
+    if (dm_forward_experts_are_packed(pass->work, weights)) {
+        return &dm_experts_packed;
+    }
+    return pass->rows == DM_ROWS_APART ? &each_token : &many_tokens;
 }
 
 dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     dm_session *session = pass->work;
     const dm_activations *a = &session->scratch;
+    const dm_expert_kernel *kernel = kernel_for(pass, weights);
+    const dm_expert_run run = {session, weights, pass->n};
     bool shared = session->model->config.shared_dim > 0;
     DM_TRY(route(pass, weights, l));
     dm_times_lap(&session->times, DM_OPERATION_ROUTER);
@@ -263,19 +301,10 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
     if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }
-    sort_choices(session, pass->n);
-    if (pass->rows == DM_ROWS_OF_CHUNK && pass->n >= dm_forward_enough_for_tiles(&session->model->config) &&
-        dm_forward_experts_take_tiles(session, weights)) {
-        dm_forward_experts_tiled(session, weights, pass->n);
-    } else if (dm_forward_experts_are_packed(session, weights)) {
-        dm_forward_experts_packed(session, weights, pass->n);
-        mix(session, pass->n);
-    } else if (pass->rows == DM_ROWS_APART) {
-        each_token(session, weights, pass->n);
-    } else {
-        DM_TRY(many_tokens(session, weights, pass->n));
-        mix(session, pass->n);
-    }
+    size_t active = sort_choices(session, pass->n);
+    kernel->begin(&run);
+    DM_TRY(kernel->run(&run, a->active, active));
+    kernel->end(&run);
     if (shared) {
         dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);
     }

@@ -19,7 +19,8 @@ typedef struct experts {
     size_t n, dim, width, top_k;
     const dm_activations *a;
     size_t stride, hidden_stride; /* blocks between rounded rows of dim, of width */
-    size_t n_active;              /* experts that have tokens: a->active */
+    const int32_t *active;        /* [n_active] experts to run */
+    size_t n_active;
 } experts;
 
 bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights) {
@@ -30,14 +31,6 @@ bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *
         }
     }
     return session->model->config.expert_dim % UNIT == 0;
-}
-
-static void list_active(experts *x) {
-    for (int32_t e = 0; e < x->session->model->config.n_experts; e++) {
-        if (x->a->starts[e + 1] > x->a->starts[e]) {
-            x->a->active[x->n_active++] = e;
-        }
-    }
 }
 
 static void round_body(void *user, size_t begin, size_t end, int thread) {
@@ -68,7 +61,7 @@ enum { PANELS_IN = UNIT / DM_PANEL_ROWS };
 /* The panels of gate behind those of piece i, counted over all active experts. */
 static const void *next_in(const experts *x, size_t i) {
     size_t units = x->width / UNIT, next = i + 1 < x->n_active * units ? i + 1 : i;
-    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, x->a->active[next / units]);
+    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, x->active[next / units]);
     return dm_weight_panel(&gate, next % units * PANELS_IN);
 }
 
@@ -76,7 +69,7 @@ static const void *next_in(const experts *x, size_t i) {
 static void unit_in(const experts *x, size_t i) {
     float gate[TOKENS_TOGETHER * UNIT], up[TOKENS_TOGETHER * UNIT];
     size_t unit = i % (x->width / UNIT);
-    int32_t e = x->a->active[i / (x->width / UNIT)];
+    int32_t e = x->active[i / (x->width / UNIT)];
     dm_weight gate_weight = matrix(x, DM_FFN_GATE_EXPS, e), up_weight = matrix(x, DM_FFN_UP_EXPS, e);
     const void *ups = dm_weight_panel(&up_weight, unit * PANELS_IN), *gates = next_in(x, i);
     size_t end = (size_t)x->a->starts[e + 1];
@@ -106,10 +99,10 @@ static size_t pieces_out(const experts *x) {
 /* Piece i: rows of grouped that some panels of an expert's down matrix give. */
 static void panels_out(const experts *x, size_t i) {
     size_t pieces = pieces_out(x), panel = i % pieces * PANELS_OUT, left = dm_panel_count(x->dim) - panel;
-    int32_t e = x->a->active[i / pieces];
+    int32_t e = x->active[i / pieces];
     size_t first = (size_t)x->a->starts[e], m = (size_t)x->a->starts[e + 1] - first;
     size_t next = i + 1 < x->n_active * pieces ? i + 1 : i;
-    dm_weight weight = matrix(x, DM_FFN_DOWN_EXPS, e), follows = matrix(x, DM_FFN_DOWN_EXPS, x->a->active[next / pieces]);
+    dm_weight weight = matrix(x, DM_FFN_DOWN_EXPS, e), follows = matrix(x, DM_FFN_DOWN_EXPS, x->active[next / pieces]);
     dm_weight_panels_product(
         &weight, panel, left < PANELS_OUT ? left : PANELS_OUT, x->a->hidden_rounded + first * x->hidden_stride, x->hidden_stride,
         m, x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim, dm_weight_panel(&follows, next % pieces * PANELS_OUT));
@@ -122,24 +115,49 @@ static void out_body(void *user, size_t begin, size_t end, int thread) {
     }
 }
 
-void dm_forward_experts_packed(dm_session *session, const dm_weights *weights, size_t n) {
-    enum { ROUNDING_COST = 4, INT8_FASTER = 2 }; /* in float32 multiplications */
-    const dm_config *c = &session->model->config;
-    const int threads = session->threads;
-    experts x = {session, weights, n, (size_t)c->dim, (size_t)c->expert_dim, (size_t)c->top_k, &session->scratch, 0, 0, 0};
-    x.stride = dm_q8_stride(x.dim);
-    x.hidden_stride = dm_q8_stride(x.width);
-    list_active(&x);
-    size_t choices = (size_t)x.a->starts[c->n_experts], tokens_each = choices / (x.n_active + 1) + 1; /* about */
-    dm_parallel(threads, n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
-    dm_parallel(threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
+static experts about(const dm_expert_run *run, const int32_t *active, size_t n_active) {
+    const dm_config *c = &run->session->model->config;
+    experts x = {run->session,
+                 run->weights,
+                 run->n,
+                 (size_t)c->dim,
+                 (size_t)c->expert_dim,
+                 (size_t)c->top_k,
+                 &run->session->scratch,
+                 dm_q8_stride((size_t)c->dim),
+                 dm_q8_stride((size_t)c->expert_dim),
+                 active,
+                 n_active};
+    return x;
+}
+
+static void begin_packed(const dm_expert_run *run) {
+    enum { ROUNDING_COST = 4 }; /* in float32 multiplications */
+    experts x = about(run, NULL, 0);
+    size_t choices = (size_t)x.a->starts[x.session->model->config.n_experts];
+    dm_parallel(x.session->threads, x.n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
+    dm_parallel(x.session->threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
+}
+
+static dm_status run_packed(const dm_expert_run *run, const int32_t *active, size_t n) {
+    enum { INT8_FASTER = 2 }; /* than float32 multiplications */
+    experts x = about(run, active, n);
+    const int threads = x.session->threads;
+    size_t tokens_each = 1; /* about */
+    for (size_t i = 0; i < n; i++) {
+        tokens_each += (size_t)(x.a->starts[active[i] + 1] - x.a->starts[active[i]]);
+    }
+    tokens_each = (tokens_each + n) / (n + 1);
     size_t units = x.width / UNIT, pieces = pieces_out(&x);
     size_t grain_in = dm_parallel_grain(2 * UNIT * x.dim * tokens_each / INT8_FASTER);
     size_t grain_out = dm_parallel_grain(PANELS_OUT * DM_PANEL_ROWS * x.width * tokens_each / INT8_FASTER);
     if (tokens_each <= FEW_TOKENS) { /* reading an expert takes longer than multiplying with it */
-        grain_in = dm_parallel_run(grain_in, units, x.n_active * units, threads);
-        grain_out = dm_parallel_run(grain_out, pieces, x.n_active * pieces, threads);
+        grain_in = dm_parallel_run(grain_in, units, n * units, threads);
+        grain_out = dm_parallel_run(grain_out, pieces, n * pieces, threads);
     }
-    dm_parallel(threads, x.n_active * units, grain_in, in_body, &x);
-    dm_parallel(threads, x.n_active * pieces, grain_out, out_body, &x);
+    dm_parallel(threads, n * units, grain_in, in_body, &x);
+    dm_parallel(threads, n * pieces, grain_out, out_body, &x);
+    return DM_OK;
 }
+
+const dm_expert_kernel dm_experts_packed = {begin_packed, run_packed, dm_forward_experts_mix};

@@ -17,6 +17,8 @@ typedef struct experts {
     const dm_weights *weights;
     const dm_activations *a;
     size_t dim, width, units, hidden_units; /* tiles along dim, along width */
+    const int32_t *active;                  /* [n_active] experts to run, ascending */
+    size_t n_active, n;                     /* tokens */
 } experts;
 
 /* ---- Whether, and what for ---- */
@@ -76,48 +78,43 @@ static size_t tokens_of(const experts *x, int32_t e, size_t *first) {
     return (size_t)x->a->starts[e + 1] - *first;
 }
 
-/* Lists the experts that have tokens, and where the tiles of each begin. */
-static size_t list_active(const experts *x) {
-    size_t n = 0, row = 0;
+/* Where the tiles of each expert's tokens begin. */
+static void place_tiles(const experts *x) {
+    size_t row = 0;
     for (int32_t e = 0; e < x->session->model->config.n_experts; e++) {
         size_t first, m = tokens_of(x, e, &first);
-        if (m > 0) {
-            x->a->active[n] = e;
-            x->a->tile_rows[n++] = (int32_t)row;
-            row += (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS;
-        }
+        x->a->tile_rows[e] = (int32_t)row;
+        row += (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS;
     }
-    return n;
 }
 
-static uint8_t *grouped_tiles(const experts *x, size_t i) {
-    return x->a->grouped_tiles + (size_t)x->a->tile_rows[i] * dm_tiles_bytes(1, x->dim);
+static uint8_t *grouped_tiles(const experts *x, int32_t e) {
+    return x->a->grouped_tiles + (size_t)x->a->tile_rows[e] * dm_tiles_bytes(1, x->dim);
 }
 
-static uint8_t *hidden_tiles(const experts *x, size_t i) {
-    return x->a->hidden_tiles + (size_t)x->a->tile_rows[i] * dm_tiles_bytes(1, x->width);
+static uint8_t *hidden_tiles(const experts *x, int32_t e) {
+    return x->a->hidden_tiles + (size_t)x->a->tile_rows[e] * dm_tiles_bytes(1, x->width);
 }
 
-/* The tokens of active experts begin .. end - 1 as tiles. */
+/* The tokens of experts begin .. end - 1 as tiles. */
 static void gather_body(void *user, size_t begin, size_t end, int thread) {
     const experts *x = user;
     (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        size_t first, m = tokens_of(x, x->a->active[i], &first);
-        dm_tiles_pack(grouped_tiles(x, i), x->units, x->a->h, x->dim, x->a->tokens + first, m, x->dim);
+    for (size_t e = begin; e < end; e++) {
+        size_t first, m = tokens_of(x, (int32_t)e, &first);
+        dm_tiles_pack(grouped_tiles(x, (int32_t)e), x->units, x->a->h, x->dim, x->a->tokens + first, m, x->dim);
     }
 }
 
 /* 32 columns of hidden = silu(gate x) * up x as tiles, for all tokens of an expert. */
-static void columns_in(const experts *x, size_t i, size_t unit, const room *own) {
-    int32_t e = x->a->active[i];
+static void columns_in(const experts *x, int32_t e, size_t unit, const room *own) {
     size_t first, m = tokens_of(x, e, &first), row = unit * DM_TILE_COLUMNS;
     dm_weight gate = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_GATE_EXPS, e);
     dm_weight up = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_UP_EXPS, e);
-    dm_tiles_product(own->gate, grouped_tiles(x, i), m, &gate, row, 1, own->scratch);
-    dm_tiles_product(own->up, grouped_tiles(x, i), m, &up, row, 1, own->scratch);
+    dm_tiles_product(own->gate, grouped_tiles(x, e), m, &gate, row, 1, own->scratch);
+    dm_tiles_product(own->up, grouped_tiles(x, e), m, &up, row, 1, own->scratch);
     dm_vector()->swiglu(own->gate, own->gate, own->up, m * DM_TILE_COLUMNS);
-    dm_tiles_pack(hidden_tiles(x, i) + unit * dm_tiles_bytes(1, DM_TILE_COLUMNS), x->hidden_units, own->gate, DM_TILE_COLUMNS,
+    dm_tiles_pack(hidden_tiles(x, e) + unit * dm_tiles_bytes(1, DM_TILE_COLUMNS), x->hidden_units, own->gate, DM_TILE_COLUMNS,
                   NULL, m, DM_TILE_COLUMNS);
 }
 
@@ -125,57 +122,73 @@ static void in_body(void *user, size_t begin, size_t end, int thread) {
     const experts *x = user;
     const room own = room_of(x, thread);
     for (size_t i = begin; i < end; i++) {
-        columns_in(x, i / x->hidden_units, i % x->hidden_units, &own);
+        columns_in(x, x->active[i / x->hidden_units], i % x->hidden_units, &own);
     }
 }
 
-/* Columns 32 part .. of h = sum over the experts of gates * down hidden. */
-static void columns_out(const experts *x, size_t n_active, size_t n, size_t part, const room *own) {
+/* Columns part * DM_TILES_TOGETHER .. of h += sum over the experts of gates * down hidden. */
+static void columns_out(const experts *x, size_t part, const room *own) {
     size_t row = part * DM_TILES_TOGETHER;
     size_t columns = x->dim - row < DM_TILES_TOGETHER ? x->dim - row : DM_TILES_TOGETHER;
-    float *h = x->a->h + row;
-    for (size_t t = 0; t < n; t++) {
-        memset(h + t * x->dim, 0, columns * sizeof *h);
-    }
-    for (size_t i = 0; i < n_active; i++) {
-        int32_t e = x->a->active[i];
+    for (size_t i = 0; i < x->n_active; i++) {
+        int32_t e = x->active[i];
         size_t first, m = tokens_of(x, e, &first);
         dm_weight down = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
-        dm_tiles_product(own->gate, hidden_tiles(x, i), m, &down, row, 1, own->scratch);
-        dm_tiles_add(h, x->dim, own->gate, x->a->tokens + first, x->a->token_gates + first, m, columns);
+        dm_tiles_product(own->gate, hidden_tiles(x, e), m, &down, row, 1, own->scratch);
+        dm_tiles_add(x->a->h + row, x->dim, own->gate, x->a->tokens + first, x->a->token_gates + first, m, columns);
     }
 }
-
-typedef struct mixing {
-    const experts *x;
-    size_t n_active, n;
-} mixing;
 
 static void out_body(void *user, size_t begin, size_t end, int thread) {
-    const mixing *it = user;
-    const room own = room_of(it->x, thread);
+    const experts *x = user;
+    const room own = room_of(x, thread);
     for (size_t part = begin; part < end; part++) {
-        columns_out(it->x, it->n_active, it->n, part, &own);
+        columns_out(x, part, &own);
     }
 }
 
-void dm_forward_experts_tiled(dm_session *session, const dm_weights *weights, size_t n) {
-    enum { ROUNDING_COST = 2, TILES_FASTER = 8 }; /* in float32 multiplications */
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    experts x = {session, weights, a, (size_t)c->dim, (size_t)c->expert_dim, 0, 0};
-    size_t choices = (size_t)a->starts[c->n_experts];
+/* ---- All of them --------------------------------------------------------- */
+
+static experts about(const dm_expert_run *run, const int32_t *active, size_t n_active) {
+    const dm_config *c = &run->session->model->config;
+    experts x = {run->session, run->weights, &run->session->scratch, (size_t)c->dim, (size_t)c->expert_dim, 0, 0, active,
+                 n_active,     run->n};
     x.units = dm_tiles_units(x.dim);
     x.hidden_units = dm_tiles_units(x.width);
-    for (size_t i = 0; i < choices; i++) {
-        a->tokens[i] = a->choices[i] / c->top_k;
-        a->token_gates[i] = a->gates[a->choices[i]];
-    }
-    size_t active = list_active(&x), each = choices / (active + 1) + DM_TILE_ROWS; /* tokens, about, and what widening costs */
-    mixing out = {&x, active, n};
-    dm_parallel(session->threads, active, dm_parallel_grain(ROUNDING_COST * each * x.dim), gather_body, &x);
-    dm_parallel(session->threads, active * x.hidden_units, dm_parallel_grain(2 * DM_TILE_COLUMNS * x.dim * each / TILES_FASTER),
-                in_body, &x);
-    dm_parallel(session->threads, (x.dim + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER,
-                dm_parallel_grain(active * DM_TILES_TOGETHER * x.width * each / TILES_FASTER), out_body, &out);
+    return x;
 }
+
+static void begin_tiled(const dm_expert_run *run) {
+    enum { ROUNDING_COST = 2 }; /* in float32 multiplications */
+    experts x = about(run, NULL, 0);
+    const dm_config *c = &run->session->model->config;
+    size_t choices = (size_t)x.a->starts[c->n_experts], each = choices / (size_t)c->n_experts + 1;
+    for (size_t i = 0; i < choices; i++) {
+        x.a->tokens[i] = x.a->choices[i] / c->top_k;
+        x.a->token_gates[i] = x.a->gates[x.a->choices[i]];
+    }
+    place_tiles(&x);
+    dm_parallel(x.session->threads, (size_t)c->n_experts, dm_parallel_grain(ROUNDING_COST * each * x.dim), gather_body, &x);
+    memset(x.a->h, 0, x.n * x.dim * sizeof *x.a->h);
+}
+
+static dm_status run_tiled(const dm_expert_run *run, const int32_t *active, size_t n) {
+    enum { TILES_FASTER = 8 }; /* than float32 multiplications */
+    experts x = about(run, active, n);
+    size_t each = DM_TILE_ROWS; /* tokens, about, and what widening costs */
+    for (size_t i = 0; i < n; i++) {
+        size_t first;
+        each += tokens_of(&x, active[i], &first) / n;
+    }
+    dm_parallel(x.session->threads, n * x.hidden_units, dm_parallel_grain(2 * DM_TILE_COLUMNS * x.dim * each / TILES_FASTER),
+                in_body, &x);
+    dm_parallel(x.session->threads, (x.dim + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER,
+                dm_parallel_grain(n * DM_TILES_TOGETHER * x.width * each / TILES_FASTER), out_body, &x);
+    return DM_OK;
+}
+
+static void end_tiled(const dm_expert_run *run) {
+    (void)run; /* h was added up as the experts ran */
+}
+
+const dm_expert_kernel dm_experts_tiled = {begin_tiled, run_tiled, end_tiled};

@@ -45,7 +45,7 @@ typedef struct dm_activations {
     dm_q8_block *hidden_rounded;  /* [R, dm_q8_stride(expert_dim)] */
     uint8_t *grouped_tiles;       /* expert inputs, and below what is between their matrices, as tiles, see forward.h */
     uint8_t *hidden_tiles;
-    int32_t *tile_rows; /* [n_experts] first row of tiles of each active expert there */
+    int32_t *tile_rows; /* [n_experts] first row of tiles of each expert there */
     int32_t *tokens;    /* [B * top_k] token of each row in the experts' order */
     float *token_gates; /* [B * top_k] and its gate */
     uint8_t *tile_room; /* [threads, tile_room_each] */
