@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/disk_file.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/pseudo_file.h"
@@ -19,7 +20,7 @@
 #include "base/threads.h"
 
 enum {
-    PAGE = 4096,        /* what O_DIRECT asks places, sizes and memory to be multiples of, or less */
+    PAGE = 4096,        /* of the small reads, and what the others are multiples of, where the file system asks for no more */
     PIECE = 4 << 20,    /* of reading and writing in sequence: the kernel splits it into requests that go side by side */
     SAMPLES = 2048,     /* most random reads */
     FEWEST = 5,         /* and least, however slow they are */
@@ -70,8 +71,8 @@ dm_status dm_disk_identify(const char *path, dm_disk *out) {
 /* ---- The file that is read ---- */
 
 typedef struct probe {
-    int file;
-    bool direct;
+    dm_disk_file file;
+    size_t page;     /* PAGE, or the file's alignment where that is more */
     size_t size;     /* bytes, whole pages */
     uint8_t *buffer; /* of a piece, or of a random read if that is more */
     dm_random random;
@@ -100,77 +101,74 @@ static int open_nameless(const char *folder) {
 }
 
 /* Bytes that nothing can compress or tell to be equal, as long as that takes no longer than a second. */
-static bool write_file(probe *it) {
+static bool write_file(probe *it, int file) {
     struct statvfs space;
-    size_t most = most_written;
-    if (fstatvfs(it->file, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize / SHARE_OF_FREE < (double)most) {
+    size_t most = most_written, size = 0;
+    if (fstatvfs(file, &space) == 0 && (double)space.f_bavail * (double)space.f_frsize / SHARE_OF_FREE < (double)most) {
         most = (size_t)((double)space.f_bavail * (double)space.f_frsize / SHARE_OF_FREE);
     }
     double end = dm_seconds() + write_seconds;
-    while (it->size + PIECE <= most && (it->size == 0 || dm_seconds() < end) && !dm_interrupted()) {
+    while (size + PIECE <= most && (size == 0 || dm_seconds() < end) && !dm_interrupted()) {
         for (size_t i = 0; i < PIECE; i += sizeof(uint64_t)) {
             uint64_t word = dm_random_next(&it->random);
             memcpy(it->buffer + i, &word, sizeof word);
         }
-        ssize_t written = pwrite(it->file, it->buffer, PIECE, (off_t)it->size);
-        if (written != PIECE || fdatasync(it->file) != 0) {
+        ssize_t written = pwrite(file, it->buffer, PIECE, (off_t)size);
+        if (written != PIECE || fdatasync(file) != 0) {
             errno = written >= 0 && written < PIECE ? ENOSPC : errno;
             return give_up(it, "cannot write a file to read");
         }
-        it->size += PIECE;
+        size += PIECE;
     }
-    if (it->size == 0) {
+    if (size == 0) {
         snprintf(it->out->problem, sizeof it->out->problem, "too little space is free for a file to read");
     }
-    return it->size > 0;
+    return size > 0;
+}
+
+/* Descriptor of a file with something in it; -1 where there can be none. */
+static int make_file(probe *it) {
+    int file = open_nameless(it->out->path);
+    if (file < 0) {
+        give_up(it, "cannot make a file to read");
+    } else if (!write_file(it, file)) {
+        close(file);
+        file = -1;
+    }
+    return file;
 }
 
 static bool open_file(probe *it) {
     const char *path = it->out->path;
-    if (dm_is_folder(path)) {
-        it->file = open_nameless(path);
-        return it->file >= 0 ? write_file(it) : give_up(it, "cannot make a file to read");
+    bool folder = dm_is_folder(path);
+    int file = folder ? make_file(it) : open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return !folder && give_up(it, "cannot open");
     }
-    struct stat info;
-    it->file = open(path, O_RDONLY | O_CLOEXEC);
-    if (it->file < 0 || fstat(it->file, &info) != 0) {
-        return give_up(it, "cannot open");
+    if (dm_disk_file_adopt(file, path, &it->file) != DM_OK) {
+        snprintf(it->out->problem, sizeof it->out->problem, "%s", dm_error_message());
+        return false;
     }
-    it->size = S_ISREG(info.st_mode) ? (size_t)info.st_size / PAGE * PAGE : 0;
+    it->page = it->file.alignment > PAGE ? it->file.alignment : PAGE;
+    it->size = (size_t)it->file.size / it->page * it->page;
     if (it->size == 0) {
         snprintf(it->out->problem, sizeof it->out->problem, "the file is too small to measure with");
     }
     return it->size > 0;
 }
 
-/* Reads `bytes` at a place. Without O_DIRECT, the pages are dropped afterwards, so that another read of them is one too. */
+/* Reads `bytes` at a place. */
 static bool read_at(probe *it, size_t place, size_t bytes) {
     for (size_t done = 0; done < bytes;) {
-        ssize_t n = pread(it->file, it->buffer + done, bytes - done, (off_t)(place + done));
+        ssize_t n = pread(it->file.descriptor, it->buffer + done, bytes - done, (off_t)(place + done));
         if (n <= 0) {
             errno = n == 0 ? EIO : errno; /* cut short by another process */
             return give_up(it, "cannot read");
         }
         done += (size_t)n;
     }
-    if (!it->direct) {
-        posix_fadvise(it->file, (off_t)place, (off_t)bytes, POSIX_FADV_DONTNEED);
-    }
+    dm_disk_file_drop(&it->file, place, bytes); /* so that another read of them is one too */
     return true;
-}
-
-/* Turns the page cache off, or else empties it of the file. Some file systems take the flag and refuse the reads. */
-static void pass_page_cache(probe *it) {
-    int flags = fcntl(it->file, F_GETFL);
-    it->direct = flags >= 0 && fcntl(it->file, F_SETFL, flags | O_DIRECT) == 0;
-    if (it->direct && pread(it->file, it->buffer, PAGE, 0) != PAGE) {
-        fcntl(it->file, F_SETFL, flags);
-        it->direct = false;
-    }
-    if (!it->direct) {
-        posix_fadvise(it->file, 0, 0, POSIX_FADV_DONTNEED);
-    }
-    it->out->direct = it->direct;
 }
 
 /* ---- Figures ---- */
@@ -178,7 +176,7 @@ static void pass_page_cache(probe *it) {
 static bool read_in_sequence(probe *it) {
     size_t place = 0;
     double bytes = 0, start = dm_seconds(), now = start;
-    posix_fadvise(it->file, 0, 0, POSIX_FADV_SEQUENTIAL);
+    posix_fadvise(it->file.descriptor, 0, 0, POSIX_FADV_SEQUENTIAL);
     while (now < start + sequence_seconds && !dm_interrupted()) {
         size_t piece = it->size - place < PIECE ? it->size - place : PIECE;
         if (!read_at(it, place, piece)) {
@@ -201,9 +199,9 @@ static int by_size(const void *a, const void *b) {
 static bool read_at_random(probe *it, size_t bytes, double *us) {
     double samples[SAMPLES], end = dm_seconds() + random_seconds;
     size_t n = 0;
-    posix_fadvise(it->file, 0, 0, POSIX_FADV_RANDOM);
+    posix_fadvise(it->file.descriptor, 0, 0, POSIX_FADV_RANDOM);
     while (n < SAMPLES && (n < FEWEST || dm_seconds() < end) && !dm_interrupted()) {
-        size_t place = (size_t)(dm_random_next(&it->random) % ((it->size - bytes) / PAGE + 1)) * PAGE;
+        size_t place = (size_t)(dm_random_next(&it->random) % ((it->size - bytes) / it->page + 1)) * it->page;
         double start = dm_seconds();
         if (!read_at(it, place, bytes)) {
             return false;
@@ -217,20 +215,23 @@ static bool read_at_random(probe *it, size_t bytes, double *us) {
 
 static void measure(probe *it, size_t bytes) {
     dm_disk *out = it->out;
-    pass_page_cache(it);
+    bytes = (bytes + it->page - 1) / it->page * it->page;
+    dm_disk_file_drop(&it->file, 0, it->file.size);
+    out->direct = it->file.direct;
     out->file_bytes = it->size;
     out->read_bytes = bytes < it->size ? bytes : it->size;
     if (!read_in_sequence(it) || !read_at_random(it, (size_t)out->read_bytes, &out->read_us) ||
-        !read_at_random(it, PAGE, &out->page_us)) {
+        !read_at_random(it, it->page, &out->page_us)) {
         out->bandwidth_gb_s = out->read_us = out->page_us = NAN;
     }
 }
 
 dm_status dm_disk_measure(uint64_t read_bytes, dm_disk *out) {
-    size_t bytes = read_bytes < most_read ? ((size_t)read_bytes + PAGE - 1) / PAGE * PAGE : most_read;
-    bytes = bytes > 0 ? bytes : PAGE;
-    size_t space = bytes > PIECE ? bytes : PIECE;
-    probe it = {.file = -1, .out = out, .buffer = aligned_alloc(PAGE, space)};
+    size_t bytes = read_bytes < most_read ? (size_t)read_bytes : most_read;
+    bytes = bytes > 0 ? bytes : 1;
+    size_t space = (bytes > PIECE ? bytes : PIECE) + DM_DISK_MOST_ALIGNMENT - 1;
+    space = space / DM_DISK_MOST_ALIGNMENT * DM_DISK_MOST_ALIGNMENT;
+    probe it = {.file = {.descriptor = -1}, .out = out, .buffer = aligned_alloc(DM_DISK_MOST_ALIGNMENT, space)};
     if (it.buffer == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory for reads of %zu bytes", space);
     }
@@ -238,9 +239,7 @@ dm_status dm_disk_measure(uint64_t read_bytes, dm_disk *out) {
     if (open_file(&it)) {
         measure(&it, bytes);
     }
-    if (it.file >= 0) {
-        close(it.file);
-    }
+    dm_disk_file_close(&it.file);
     free(it.buffer);
     return dm_interrupted() ? dm_fail(DM_ERR_INTERRUPTED, "interrupted") : DM_OK;
 }

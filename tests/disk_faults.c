@@ -1,0 +1,86 @@
+#include "disk_faults.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/disk_queue.h"
+
+static const int *planned;
+static size_t n_planned;
+static atomic_size_t next;
+static atomic_uint delay;
+static int refusal;
+
+void disk_faults_set(const int *faults, size_t n) {
+    planned = faults;
+    n_planned = n;
+    atomic_store(&next, 0);
+}
+
+bool disk_faults_over(void) {
+    return atomic_load(&next) >= n_planned;
+}
+
+void disk_faults_delay(unsigned microseconds) {
+    atomic_store(&delay, microseconds);
+}
+
+void disk_faults_refuse(int error) {
+    refusal = error;
+}
+
+static int next_fault(void) {
+    size_t i = atomic_fetch_add(&next, 1);
+    return i < n_planned ? planned[i] : 0;
+}
+
+/* Of what was read, leaves the first bytes, and no trace of the rest. */
+static ssize_t cut(uint8_t *bytes, ssize_t had, ssize_t left) {
+    memset(bytes + left, 0xee, (size_t)(had - left));
+    return left;
+}
+
+ssize_t __real_pread(int file, void *to, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int file, void *to, size_t bytes, off_t offset);
+
+ssize_t __wrap_pread(int file, void *to, size_t bytes, off_t offset) {
+    int fault = next_fault();
+    if (atomic_load(&delay) > 0) {
+        usleep(atomic_load(&delay));
+    }
+    if (fault > 0) {
+        errno = fault;
+        return -1;
+    }
+    ssize_t result = __real_pread(file, to, bytes, offset);
+    return fault < 0 && -fault < result ? cut(to, result, -fault) : result;
+}
+
+#if DM_LIBURING
+#include <liburing.h>
+
+int __real_io_uring_submit(struct io_uring *ring);
+int __wrap_io_uring_submit(struct io_uring *ring);
+unsigned __real_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count);
+unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count);
+
+int __wrap_io_uring_submit(struct io_uring *ring) {
+    return refusal != 0 ? -refusal : __real_io_uring_submit(ring);
+}
+
+unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count) {
+    unsigned n = __real_io_uring_peek_batch_cqe(ring, entries, count);
+    for (unsigned i = 0; i < n; i++) {
+        int fault = next_fault();
+        if (fault > 0) {
+            entries[i]->res = -fault;
+        } else if (fault < 0 && -fault < entries[i]->res) {
+            dm_disk_request *request = io_uring_cqe_get_data(entries[i]);
+            entries[i]->res = (int)cut(request->to, entries[i]->res, -fault);
+        }
+    }
+    return n;
+}
+#endif
