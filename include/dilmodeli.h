@@ -118,6 +118,33 @@ DM_API void dm_model_get_info(const dm_model *model, dm_model_info *out);
 DM_API dm_status dm_model_create(const char *path, const dm_model_info *shape, const char *tokenizer_from, bool tied_output,
                                  const char *type, uint64_t seed, dm_model_info *info);
 
+/* ---- Models larger than memory ------------------------------------------- */
+
+/* How much memory experts get. The others stay in the model's file, and are read when a token wants them. One of the first three
+ * is not 0. */
+typedef struct dm_stream_options {
+    uint64_t ram;      /* bytes for experts' weights, and for reading them */
+    double ram_share;  /* the same as a share of what all experts would take, up to 1 */
+    uint64_t memory;   /* bytes for the whole process: experts get what the rest leaves when the first token is fed */
+    const char *evict; /* which experts go for others: "lru", "lfu:64", ... (docs/commands.md); NULL: "lfu:64"; read once */
+} dm_stream_options;
+
+/* Experts of this model are read from its file, past the page cache, into as much memory as is said here, and computed as they
+ * come. Results are the same bits as with all of them in memory, unless a router asks what experts cost. To be called once,
+ * before the first session. DM_ERR_ARGUMENT where that is too little memory, which says how much is enough, or the model has no
+ * experts; too little for a whole process is noticed when the first token is fed. What fails while experts are read, such as a
+ * file that was cut short, makes the feed fail (DM_ERR_IO); the session stays as it was, and may be fed again. */
+DM_API dm_status dm_model_stream(dm_model *model, const dm_stream_options *options);
+
+typedef struct dm_stream_stats {
+    uint64_t slots, experts; /* experts that there is memory for, of so many; 0 slots: none before the first token */
+    uint64_t bytes;          /* of that memory */
+    uint64_t read;           /* bytes read from files so far, whole blocks of the disk's */
+} dm_stream_stats;
+
+/* False where the model is not streamed. */
+DM_API bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out);
+
 /* ---- Conversion --------------------------------------------------------- */
 
 /* All zero: the defaults. */
@@ -340,8 +367,8 @@ typedef struct dm_routing_stats {
     double sweeps;               /* of a game, the median */
     double mean_sweeps;          /* and the mean */
     double max_regret;           /* most that a token could have gained by changing alone where a game ended */
-    double hit_rate;             /* share of the experts asked for that were resident; NaN: not simulated */
-    double bytes_read_per_token; /* of experts' weights: those that were not resident, or, not simulated, that passes read */
+    double hit_rate;             /* share of the experts' bytes asked for that were resident; NaN: all are */
+    double bytes_read_per_token; /* of experts' weights: those that were not resident, or, where all are, that passes read */
     double asleep;               /* share of experts that sleep now */
 } dm_routing_stats;
 
@@ -386,7 +413,8 @@ typedef struct dm_evaluate_options {
     int32_t overlap;     /* each window but the first starts with this many tokens of the one before, which are context only */
     dm_cache_type cache; /* of the model; a base keeps the default */
     const dm_router_options *router; /* of the model; NULL: its own choice. With a chunk, tokens that are context only play so */
-    int32_t sequences; /* parts of the text that are read side by side, a token of each at a time, and route together; 0: 1 */
+    int32_t sequences; /* parts of the text that are read side by side, a token of each at a time as in decode, and route
+                        * together; 0: one, many tokens at a time */
     const char *trace; /* file for the experts that each token asked for (docs/commands.md), written atomically; NULL: none */
 } dm_evaluate_options;
 
@@ -398,6 +426,7 @@ typedef struct dm_evaluate_result {
     double bits_per_byte;  /* of that text, comparable between tokenizers; 0 without a tokenizer */
     double kl_mean;        /* with a base: mean KL(base || model), nats */
     double top1_agreement; /* with a base: share of positions with the same best token, 0 to 1 */
+    double seconds;        /* that it took */
     dm_routing_stats routing;
     bool interrupted; /* by dm_interrupt(); the figures are of what was done */
 } dm_evaluate_result;

@@ -1,8 +1,11 @@
 #include "base/memory.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/status.h"
 
@@ -33,6 +36,18 @@ void *dm_alloc(size_t count, size_t size) {
 
 void dm_free(void *pointer) {
     free(pointer);
+}
+
+uint64_t dm_rss(void) {
+    uint64_t pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    if (statm != NULL) {
+        if (fscanf(statm, "%*u %" SCNu64, &pages) != 1) {
+            pages = 0;
+        }
+        fclose(statm);
+    }
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 uint64_t dm_peak_rss(void) {

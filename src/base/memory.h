@@ -14,6 +14,9 @@
 void *dm_alloc(size_t count, size_t size);
 void dm_free(void *pointer);
 
+/* Resident bytes of this process now; 0 where the system does not tell. */
+uint64_t dm_rss(void);
+
 /* *out = a * b, a + b; false on overflow. */
 bool dm_mul_size(size_t a, size_t b, size_t *out);
 bool dm_add_size(size_t a, size_t b, size_t *out);

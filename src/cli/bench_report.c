@@ -1,5 +1,6 @@
 #include "cli/bench_report.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
@@ -106,12 +107,16 @@ static void print_scaling(const dm_bench_result *results, int runs) {
     }
 }
 
-void bench_print_text(const dm_bench_options *how, const dm_bench_result *results, int runs) {
+void bench_print_text(const dm_model *model, const dm_bench_options *how, const dm_bench_result *results, int runs) {
     const dm_bench_result *r = &results[runs - 1];
     print_speed("prefill", &r->prefill, how->rounds, how->prompt, 1);
     print_speed("decode", &r->decode, how->rounds, how->decode, how->sequences);
     printf("%-14s %.2f s\n", "load", results[0].load_s);
     print_memory(r);
+    if (r->routing.games > 0 || isfinite(r->routing.hit_rate)) {
+        cli_print_routing(&r->routing);
+    }
+    cli_print_stream(model);
     print_costs(how, r);
     print_times(&r->prefill, &r->decode);
     if (how->limits) {
@@ -195,7 +200,7 @@ static json_t *json_scaling(const dm_bench_result *results, int runs) {
     return array;
 }
 
-void bench_print_json(const dm_bench_options *how, const dm_bench_result *results, int runs) {
+void bench_print_json(const dm_model *model, const dm_bench_options *how, const dm_bench_result *results, int runs) {
     const dm_bench_result *r = &results[runs - 1];
     json_t *object = json_pack("{s:i, s:i, s:i}", "threads", dm_threads(), "sequences", how->sequences, "depth", how->depth);
     set_speeds(object, r);
@@ -210,5 +215,6 @@ void bench_print_json(const dm_bench_options *how, const dm_bench_result *result
         json_object_set_new(object, "scaling", json_scaling(results, runs));
     }
     json_object_set_new(object, "routing", cli_json_routing(&r->routing));
+    json_object_set_new(object, "stream", cli_json_stream(model));
     cli_print_json(object);
 }

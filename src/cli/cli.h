@@ -79,6 +79,9 @@ bool cli_wait_input(void);
 /* A mapped file that can no longer be read, as another process cut it short, ends the program with a line that names it. */
 void cli_catch_bus_errors(void);
 
+/* "5G", "500M", "64k" or a number of bytes, at least 1. */
+bool cli_parse_size(const char *text, uint64_t *out);
+
 /* Reads white-space separated ids from a file; *ids is the caller's to free(). False after printing why. */
 bool cli_read_ids(const char *path, int32_t **ids, size_t *n);
 /* The same from an argument. */
@@ -96,7 +99,11 @@ json_t *cli_json_ids(const int32_t *ids, size_t n);
 /* The "routing" object of run, eval, bench and serve; hit_rate by tier. */
 json_t *cli_json_routing(const dm_routing_stats *routing);
 
+/* The "stream" object of them: how many experts there is memory for, and what was read; null where all are in memory. */
+json_t *cli_json_stream(const dm_model *model);
+
 /* The same for people, from a line on. */
+void cli_print_stream(const dm_model *model);
 void cli_print_routing(const dm_routing_stats *routing);
 
 int cmd_bench(int argc, char **argv);

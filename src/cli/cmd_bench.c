@@ -116,7 +116,7 @@ static int run(bench *b, const char *path) {
     if (!read_options(b, &how)) {
         return cli_usage_error("%s", dm_error_message());
     }
-    if (dm_model_open(path, &b->model) != DM_OK) {
+    if (dm_model_open(path, &b->model) != DM_OK || cli_routing_stream(b->model) != DM_OK) {
         return cli_fail_status();
     }
     if (!(option.ids != NULL ? cli_read_ids(option.ids, &b->ids, &b->n) : encode(b, path))) {
@@ -128,9 +128,9 @@ static int run(bench *b, const char *path) {
         return CLI_FAILED;
     }
     if (cli_json()) {
-        bench_print_json(&how, b->results, b->runs);
+        bench_print_json(b->model, &how, b->results, b->runs);
     } else {
-        bench_print_text(&how, b->results, b->runs);
+        bench_print_text(b->model, &how, b->results, b->runs);
     }
     return CLI_DONE;
 }

@@ -1,5 +1,4 @@
 /* `dilmodeli convert`: Hugging Face's folders to GGUF, and back. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,24 +26,6 @@ static void draw(void *user, uint64_t done, uint64_t total) {
     p->drawn = true;
     fprintf(stderr, "\r\033[K%3.0f%%  %.1f of %.1f MB, %.0f MB/s", 100.0 * (double)done / (double)total, 1e-6 * (double)done,
             1e-6 * (double)total, 1e-6 * (double)done / fmax(now - p->start, 1e-3));
-}
-
-/* "5G", "500M", "64k" or a number of bytes. */
-static bool parse_size(const char *text, uint64_t *out) {
-    char *end;
-    errno = 0;
-    double value = strtod(text, &end);
-    double unit = 1;
-    if (*end != '\0') {
-        unit = *end == 'k' || *end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 0;
-        end += 1 + (end[1] == 'B');
-    }
-    if (end == text || *end != '\0' || unit == 0 || !(value * unit >= 1 && value * unit < 1e18)) {
-        cli_usage_error("--shard-size expects bytes, such as 5G, 500M or 64k, not '%s'", text);
-        return false;
-    }
-    *out = (uint64_t)(value * unit);
-    return true;
 }
 
 static void report(const char *path, const dm_convert_result *made, bool dry_run) {
@@ -89,7 +70,8 @@ int cmd_convert(int argc, char **argv) {
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }
-    if (shard_size != NULL && !parse_size(shard_size, &choices.shard_bytes)) {
+    if (shard_size != NULL && !cli_parse_size(shard_size, &choices.shard_bytes)) {
+        cli_usage_error("--shard-size expects bytes, such as 5G, 500M or 64k, not '%s'", shard_size);
         return CLI_USAGE;
     }
     progress shown = {.start = dm_seconds()};

@@ -16,13 +16,14 @@ static struct {
     dm_router_options router;
     const char *cache_name;
     dm_cache_type cache;
-} option = {.cache_name = "f16", .sequences = 1};
+} option = {.cache_name = "f16", .sequences = 0};
 
 static const cli_option options[] = {
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text to predict; - reads standard input"},
     {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: the model's context, at most 1024"},
     {"overlap", 0, CLI_INT, &option.overlap, "N", "tokens that a window repeats from the one before as context only"},
-    {"sequences", 0, CLI_INT, &option.sequences, "N", "read N parts of the text side by side, a token of each at a time"},
+    {"sequences", 0, CLI_INT, &option.sequences, "N",
+     "read N parts of the text side by side, token by token as in decode; 0: one, in pieces"},
     {"limit", 0, CLI_INT, &option.limit, "BYTES", "use the first BYTES of the text; 0: all"},
     {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
     {"base", 'b', CLI_STRING, &option.base, "MODEL", "also measure the KL divergence from this model and top-1 agreement"},
@@ -88,6 +89,7 @@ static bool read_data(evaluation *e) {
 
 static bool open_all(evaluation *e, const char *path) {
     bool open = dm_model_open(path, &e->model) == DM_OK;
+    open = open && cli_routing_stream(e->model) == DM_OK;
     open = open && (option.base == NULL || dm_model_open(option.base, &e->base) == DM_OK);
     open = open && (option.data == NULL || dm_tokenizer_open(path, &e->tokenizer) == DM_OK);
     if (!open) {
@@ -97,13 +99,14 @@ static bool open_all(evaluation *e, const char *path) {
     return option.data != NULL ? read_data(e) : cli_read_ids(option.ids, &e->ids, &e->n);
 }
 
-static void print_text(const dm_evaluate_result *r) {
+static void print_text(const dm_model *model, const dm_evaluate_result *r) {
     printf("tokens         %" PRIu64 "\n", r->tokens);
     printf("nll            %.5f nats per token\n", r->nll);
     printf("perplexity     %.4f\n", r->perplexity);
     if (r->bytes > 0) {
         printf("bits per byte  %.4f\n", r->bits_per_byte);
     }
+    printf("speed          %.1f tokens/s\n", (double)r->tokens / r->seconds);
     if (option.base != NULL) {
         printf("KL from base   %.6f nats\n", r->kl_mean);
         printf("same top-1     %.2f%%\n", 100.0 * r->top1_agreement);
@@ -111,9 +114,10 @@ static void print_text(const dm_evaluate_result *r) {
     if (r->routing.tokens > 0) {
         cli_print_routing(&r->routing);
     }
+    cli_print_stream(model);
 }
 
-static void print_json(const dm_evaluate_result *r) {
+static void print_json(const dm_model *model, const dm_evaluate_result *r) {
     json_t *object = json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
     if (r->bytes > 0) {
         json_object_set_new(object, "bytes", json_integer((json_int_t)r->bytes));
@@ -123,7 +127,9 @@ static void print_json(const dm_evaluate_result *r) {
         json_object_set_new(object, "kl_mean", json_real(r->kl_mean));
         json_object_set_new(object, "top1_agreement", json_real(r->top1_agreement));
     }
+    json_object_set_new(object, "tokens_per_s", cli_json_figure((double)r->tokens / r->seconds));
     json_object_set_new(object, "routing", cli_json_routing(&r->routing));
+    json_object_set_new(object, "stream", cli_json_stream(model));
     json_object_set_new(object, "interrupted", json_boolean(r->interrupted));
     cli_print_json(object);
 }
@@ -149,9 +155,9 @@ static int evaluate(const evaluation *e) {
         return cli_fail_status();
     }
     if (cli_json()) {
-        print_json(&result);
+        print_json(e->model, &result);
     } else {
-        print_text(&result);
+        print_text(e->model, &result);
     }
     if (result.interrupted) {
         return cli_fail("interrupted: the figures cover %" PRIu64 " of %zu tokens", result.tokens, e->n - 1);
@@ -181,12 +187,12 @@ static int check_options(void) {
     if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
         return cli_usage_error("--logits goes with --ids, and without --base");
     }
-    if (option.logits != NULL && (option.trace != NULL || option.sequences != 1 || cli_routing_given())) {
+    if (option.logits != NULL && (option.trace != NULL || option.sequences != 0 || cli_routing_given())) {
         return cli_usage_error("--logits writes those of the model's own choice, of one sequence; --trace, --sequences and the "
                                "options of routing belong to an evaluation");
     }
-    if (option.sequences < 1 || option.sequences > INT32_MAX) {
-        return cli_usage_error("--sequences expects 1 or more");
+    if (option.sequences < 0 || option.sequences > INT32_MAX) {
+        return cli_usage_error("--sequences expects 0 or more");
     }
     if (!cli_routing_read(&option.router)) {
         return CLI_USAGE;

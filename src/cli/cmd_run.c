@@ -127,12 +127,12 @@ static void print_ids(const int32_t *ids, int32_t n) {
 static void print_json(const run *r, size_t known, const dm_generate_result *result) {
     dm_routing_stats routing;
     dm_session_routing(r->session, &routing);
-    cli_print_json(json_pack("{s:o, s:i, s:o, s:i, s:i, s:f, s:f, s:I, s:o, s:b}", "text", cli_json_text(r->text, r->length),
-                             "tokens", (int)result->tokens, "ids", cli_json_ids(r->made, (size_t)result->tokens), "prompt_tokens",
-                             (int)result->prompt_tokens, "known_tokens", (int)known, "prompt_tps",
-                             per_second(result->prompt_tokens, result->prompt_s), "decode_tps",
-                             per_second(result->tokens - 1, result->decode_s), "peak_rss_bytes", (json_int_t)dm_peak_rss(),
-                             "routing", cli_json_routing(&routing), "interrupted", (int)result->interrupted));
+    cli_print_json(json_pack(
+        "{s:o, s:i, s:o, s:i, s:i, s:f, s:f, s:I, s:o, s:b}", "text", cli_json_text(r->text, r->length), "tokens",
+        (int)result->tokens, "ids", cli_json_ids(r->made, (size_t)result->tokens), "prompt_tokens", (int)result->prompt_tokens,
+        "known_tokens", (int)known, "prompt_tps", per_second(result->prompt_tokens, result->prompt_s), "decode_tps",
+        per_second(result->tokens - 1, result->decode_s), "peak_rss_bytes", (json_int_t)dm_peak_rss(), "routing",
+        cli_json_routing(&routing), "stream", cli_json_stream(r->model), "interrupted", (int)result->interrupted));
 }
 
 static int run_once(run *r) {
@@ -230,6 +230,7 @@ static bool encode_prompt(run *r) {
 static bool open_all(run *r, const char *path) {
     const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache, .router = &option.router};
     bool open = dm_model_open(path, &r->model) == DM_OK;
+    open = open && cli_routing_stream(r->model) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
     open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK; /* last: it takes memory and time */
     open = open &&

@@ -45,3 +45,17 @@ char *cli_read_text(const char *path, size_t *length) {
     fclose(stream);
     return text;
 }
+
+bool cli_parse_size(const char *text, uint64_t *out) {
+    char *end;
+    double value = strtod(text, &end), unit = 1;
+    if (end == text) {
+        return false;
+    }
+    if (*end != '\0') {
+        unit = *end == 'k' || *end == 'K' ? 1e3 : *end == 'M' ? 1e6 : *end == 'G' ? 1e9 : 0;
+        end += 1 + (end[1] == 'B');
+    }
+    *out = *end == '\0' && value * unit >= 1 && value * unit < 1e18 ? (uint64_t)(value * unit) : 0;
+    return *out > 0;
+}

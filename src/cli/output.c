@@ -1,6 +1,7 @@
 /* Messages, JSON and signals: what every command says in the same way. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <math.h>
 #include <poll.h>
 #include <signal.h>
@@ -180,6 +181,23 @@ json_t *cli_json_routing(const dm_routing_stats *r) {
                      "changed", r->changed, "games", (json_int_t)r->games, "sweeps", r->sweeps, "mean_sweeps", r->mean_sweeps,
                      "max_regret", r->max_regret, "hit_rate", hits, "bytes_read_per_token", r->bytes_read_per_token, "asleep",
                      r->asleep);
+}
+
+json_t *cli_json_stream(const dm_model *model) {
+    dm_stream_stats stats;
+    if (!dm_model_stream_stats(model, &stats)) {
+        return json_null();
+    }
+    return json_pack("{s:I, s:I, s:I, s:I}", "slots", (json_int_t)stats.slots, "experts", (json_int_t)stats.experts, "bytes",
+                     (json_int_t)stats.bytes, "bytes_read", (json_int_t)stats.read);
+}
+
+void cli_print_stream(const dm_model *model) {
+    dm_stream_stats stats;
+    if (dm_model_stream_stats(model, &stats)) {
+        printf("memory         %.1f MB for %" PRIu64 " of %" PRIu64 " experts; %.1f MB read\n", 1e-6 * (double)stats.bytes,
+               stats.slots, stats.experts, 1e-6 * (double)stats.read);
+    }
 }
 
 void cli_print_routing(const dm_routing_stats *r) {

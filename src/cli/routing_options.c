@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "moe/residency.h"
+#include "optimization/memory_limit.h"
 
 cli_routing_values cli_routing;
 
@@ -85,10 +87,55 @@ static bool counts_fit(void) {
     return true;
 }
 
+/* What --ram and --memory ask for. */
+static dm_stream_options stream;
+
+static bool read_ram(const char *text) {
+    char *end;
+    const double percent = strtod(text, &end);
+    if (strcmp(text, "auto") == 0) { /* what the machine, or this process's control group, leaves, and some room for others */
+        dm_memory now;
+        dm_memory_limit("", &now);
+        stream.memory = dm_rss() + (uint64_t)(0.9 * (double)now.usable);
+        return true;
+    }
+    if (end != text && strcmp(end, "%") == 0 && percent > 0.0 && percent <= 100.0) {
+        stream.ram_share = percent / 100.0;
+        return true;
+    }
+    if (!cli_parse_size(text, &stream.ram)) {
+        cli_usage_error(
+            "--ram expects bytes such as 2G or 500M, a share such as 50%% of what all experts take, or auto, not '%s'", text);
+        return false;
+    }
+    return true;
+}
+
+static bool read_memory(void) {
+    stream = (dm_stream_options){.evict = cli_routing.evict};
+    if (cli_routing.ram != NULL && cli_routing.memory != NULL) {
+        cli_usage_error("--ram and --memory both say how much memory experts get: expected one of them");
+        return false;
+    }
+    if (cli_routing.memory != NULL && !cli_parse_size(cli_routing.memory, &stream.memory)) {
+        cli_usage_error("--memory expects bytes, such as 2G or 500M, not '%s'", cli_routing.memory);
+        return false;
+    }
+    return cli_routing.ram == NULL || read_ram(cli_routing.ram);
+}
+
+static bool streams(void) {
+    return cli_routing.ram != NULL || cli_routing.memory != NULL;
+}
+
+dm_status cli_routing_stream(dm_model *model) {
+    return streams() ? dm_model_stream(model, &stream) : DM_OK;
+}
+
 static bool read_evict(const char *text) {
     dm_residency_rule rule;
-    if (text != NULL && cli_routing.resident == 0) {
-        cli_usage_error("--evict goes with --resident N");
+    if (text != NULL && cli_routing.resident == 0 && !streams()) {
+        cli_usage_error("--evict goes with --ram, --memory or --resident");
         return false;
     }
     if (dm_residency_parse(text, &rule) != DM_OK) {
@@ -108,7 +155,7 @@ bool cli_routing_read(dm_router_options *out) {
                                .theta = cli_routing.theta,
                                .sweeps = (int32_t)cli_routing.sweeps,
                                .resident = (int32_t)cli_routing.resident,
-                               .evict = cli_routing.evict,
+                               .evict = cli_routing.resident > 0 ? cli_routing.evict : NULL,
                                .sleep = cli_routing.sleep,
                                .chunk = (int32_t)cli_routing.chunk,
                                .no_bias = cli_routing.no_bias};
@@ -125,6 +172,10 @@ bool cli_routing_read(dm_router_options *out) {
         cli_usage_error("--flock, --gamma, --beta, --keep-top, --min-experts, --theta and --sweeps go with --router nash");
         return false;
     }
-    return counts_fit() && read_evict(cli_routing.evict) &&
+    if (streams() && out->resident > 0) {
+        cli_usage_error("--resident simulates what --ram and --memory do: expected one of them");
+        return false;
+    }
+    return counts_fit() && read_memory() && read_evict(cli_routing.evict) &&
            (cli_routing.disabled == NULL || read_disabled(cli_routing.disabled, out));
 }

@@ -6,7 +6,7 @@
 
 /* What was given, or the library's default. */
 typedef struct cli_routing_values {
-    const char *policy, *disabled, *evict;
+    const char *policy, *disabled, *evict, *ram, *memory;
     int64_t flock, keep_top, max_experts, min_experts, sweeps, resident, chunk;
     double gamma, beta, theta, sleep;
     bool no_bias;
@@ -27,7 +27,11 @@ extern cli_routing_values cli_routing;
         {"joint", 0, CLI_INT, &cli_routing.chunk, "N", "read prompts N tokens at a time, which nash routes together; 0: alone"}, \
         {"max-experts", 0, CLI_INT, &cli_routing.max_experts, "K", "most experts of a token; 0: as the model was trained"},      \
         {"resident", 0, CLI_INT, &cli_routing.resident, "N", "count, and price, as if N experts of a layer fit into memory"},    \
-        {"evict", 0, CLI_STRING, &cli_routing.evict, "POLICY", "which go then: lru, lfu:N, lfru:X, slru:X, stale; +:shared"},    \
+        {"ram",      0,                                                                                                          \
+         CLI_STRING, &cli_routing.ram,                                                                                           \
+         "BYTES",    "keep experts in so much memory, 2G, 50% of all or auto; others on disk"},                                  \
+        {"memory", 0, CLI_STRING, &cli_routing.memory, "BYTES", "the same, so that the whole process stays within BYTES"},       \
+        {"evict", 0, CLI_STRING, &cli_routing.evict, "POLICY", "who goes then: lru, lfu:N, lfru:X, slru:X, stale"},              \
         {"sleep", 0, CLI_FLOAT, &cli_routing.sleep, "X", "experts wanted by less than X of the mean sleep until wanted"},        \
         {"disable-experts", 0, CLI_STRING, &cli_routing.disabled, "L:E,..", "never use expert E of layer L; *:E of any layer"},  \
     {                                                                                                                            \
@@ -38,6 +42,8 @@ extern cli_routing_values cli_routing;
 void cli_routing_defaults(void);
 /* Whether any of the options has another value than its default. */
 bool cli_routing_given(void);
+/* Streams the model's experts as --ram, --memory and --evict say; before the first session. */
+dm_status cli_routing_stream(dm_model *model);
 /* *out points into memory of this file's. False after printing what was wrong: the status is CLI_USAGE. */
 bool cli_routing_read(dm_router_options *out);
 

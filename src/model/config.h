@@ -125,6 +125,11 @@ typedef enum dm_role {
     DM_ROLES
 } dm_role;
 
+/* Whether a tensor of the role is a stack of experts. */
+static inline bool dm_role_is_of_experts(dm_role role) {
+    return role == DM_FFN_GATE_EXPS || role == DM_FFN_UP_EXPS || role == DM_FFN_DOWN_EXPS;
+}
+
 typedef struct dm_tensor_spec {
     char name[64]; /* as in the GGUF file */
     dm_role role;

@@ -187,11 +187,12 @@ static dm_status close_trace(dm_evaluation *e, dm_status status) {
     return status;
 }
 
-static dm_status prepare(dm_evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options) {
+static dm_status prepare(dm_evaluation *e, const dm_model *model, const dm_model *base, const dm_session_options *options,
+                         bool side_by_side) {
     e->vocab = (size_t)model->config.vocab;
     e->chunk = CHUNK_FLOATS / e->vocab;
     e->chunk = e->chunk < 8 ? 8 : e->chunk > CHUNK_TOKENS ? CHUNK_TOKENS : e->chunk;
-    e->chunk = e->chunk < e->sequences ? e->sequences : e->chunk;
+    e->chunk = side_by_side ? e->sequences : e->chunk;
     DM_TRY(open_sessions(e, model, options));
     if (base != NULL) {
         DM_TRY(dm_session_create(base, options->context, &e->base));
@@ -215,10 +216,10 @@ static void close(dm_evaluation *e) {
 
 static dm_status check_sequences(const dm_model *base, int32_t sequences, size_t n) {
     if (sequences < 0 || sequences > MOST_SEQUENCES || (size_t)sequences >= n) {
-        return dm_fail(DM_ERR_ARGUMENT, "%d sequences side by side: expected 1 to %d, each of two tokens or more", sequences,
+        return dm_fail(DM_ERR_ARGUMENT, "%d sequences side by side: expected 0 to %d, each of two tokens or more", sequences,
                        MOST_SEQUENCES);
     }
-    if (sequences > 1 && base != NULL) {
+    if (sequences > 0 && base != NULL) {
         return dm_fail(DM_ERR_ARGUMENT, "a base model is compared with one sequence at a time, not with %d side by side",
                        sequences);
     }
@@ -267,18 +268,20 @@ dm_status dm_evaluate(const dm_model *model, const dm_model *base, const dm_toke
         e.bos = dm_tokenizer_bos(tokenizer);
     }
     const dm_session_options how = {.context = context, .cache = options->cache, .router = options->router};
-    dm_status status = prepare(&e, model, base, &how);
+    dm_status status = prepare(&e, model, base, &how, options->sequences > 0);
+    const double start = dm_seconds();
     if (status == DM_OK && options->trace != NULL) {
         status = open_trace(&e, model, options->trace);
     }
     if (status == DM_OK) {
-        status = e.sequences > 1 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
-                                 : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
+        status = options->sequences > 0 ? dm_evaluate_side_by_side(&e, (size_t)context, (size_t)overlap, on_window, user)
+                                        : evaluate_all(&e, (size_t)context, (size_t)overlap, on_window, user);
         if (status == DM_ERR_INTERRUPTED && result->tokens > 0) { /* in a piece of a window: what was scored stands */
             result->interrupted = true;
             status = DM_OK;
         }
     }
+    result->seconds = dm_seconds() - start;
     status = close_trace(&e, status);
     if (status == DM_OK) {
         finish(&e);

@@ -11,7 +11,7 @@ typedef struct dm_evaluation {
     const dm_tokenizer *tokenizer;
     const int32_t *ids;
     size_t n;
-    size_t sequences;
+    size_t sequences;       /* 1 or more */
     dm_trace_writer *trace; /* NULL: none */
     int32_t bos;            /* what a window of a text starts with, -1: nothing of its own */
     size_t vocab;

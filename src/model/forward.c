@@ -127,6 +127,7 @@ static void advance(const dm_segment *segment) {
 }
 
 dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
+    DM_TRY(dm_streaming_start(pass->work->model, &pass->work->store));
     dm_times_start(&pass->work->times);
     embed(pass);
     dm_times_lap(&pass->work->times, DM_OPERATION_EMBEDDING);
@@ -143,6 +144,7 @@ dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
     if (pass->work->trace != NULL) {
         dm_trace_end_pass(pass->work->trace);
     }
+    dm_streaming_note_tokens(pass->work->model, pass->n);
     pass->work->passes++;
     pass->work->pass_tokens += pass->n;
     return DM_OK;

@@ -64,8 +64,14 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
 dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e) {
     const dm_config *c = &session->model->config;
     size_t rows = (size_t)(role == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
-    return weights->apart[role] != NULL ? weights->apart[role][e]
-                                        : dm_weight_rows(&weights->matrices[role], (size_t)e * rows, rows);
+    dm_weight matrix =
+        weights->apart[role] != NULL ? weights->apart[role][e] : dm_weight_rows(&weights->matrices[role], (size_t)e * rows, rows);
+    if (session->store != NULL) {
+        const int number = role == DM_FFN_GATE_EXPS ? 0 : role == DM_FFN_UP_EXPS ? 1 : 2;
+        const uint8_t *data = dm_expert_store_matrix(session->store, (int32_t)(weights - session->layers), e, number);
+        *(matrix.panels != NULL ? &matrix.panels : &matrix.data) = data;
+    }
+    return matrix;
 }
 
 /* ---- Tokens sorted by their experts ---- */
@@ -289,7 +295,25 @@ static const dm_expert_kernel *kernel_for(const dm_pass *pass, const dm_weights 
     return pass->rows == DM_ROWS_APART ? &each_token : &many_tokens;
 }
 
-dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
+/* The experts of the layer as they come from the store. */
+static dm_status run_streamed(const dm_expert_kernel *kernel, const dm_expert_run *run, int32_t l, size_t active) {
+    dm_session *session = run->session;
+    const int32_t *next;
+    size_t n = 0;
+    dm_expert_store_begin(session->store, l, session->scratch.active, active, kernel == &dm_experts_tiled);
+    dm_status status = dm_expert_store_next(session->store, &next, &n);
+    while (status == DM_OK && n > 0) {
+        status = kernel->run(run, next, n);
+        if (status == DM_OK) {
+            status = dm_expert_store_next(session->store, &next, &n);
+        }
+    }
+    dm_expert_store_end(session->store);
+    dm_expert_store_count(session->store, &session->asked, &session->hit);
+    return status;
+}
+
+static dm_status run_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     dm_session *session = pass->work;
     const dm_activations *a = &session->scratch;
     const dm_expert_kernel *kernel = kernel_for(pass, weights);
@@ -297,17 +321,30 @@ dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int
     bool shared = session->model->config.shared_dim > 0;
     DM_TRY(route(pass, weights, l));
     dm_times_lap(&session->times, DM_OPERATION_ROUTER);
-    dm_repack_experts(session->model, l, a->experts, pass->n * (size_t)session->model->config.top_k);
+    if (session->store == NULL) {
+        dm_repack_experts(session->model, l, a->experts, pass->n * (size_t)session->model->config.top_k);
+    }
     if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
     }
     size_t active = sort_choices(session, pass->n);
     kernel->begin(&run);
-    DM_TRY(kernel->run(&run, a->active, active));
+    DM_TRY(session->store != NULL ? run_streamed(kernel, &run, l, active) : kernel->run(&run, a->active, active));
     kernel->end(&run);
     if (shared) {
         dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);
     }
     dm_times_lap(&session->times, DM_OPERATION_EXPERTS);
     return DM_OK;
+}
+
+dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
+    dm_expert_store *store = pass->work->store;
+    if (store == NULL) {
+        return run_experts(pass, weights, l);
+    }
+    dm_expert_store_enter(store);
+    dm_status status = run_experts(pass, weights, l);
+    dm_expert_store_leave(store);
+    return status;
 }

@@ -64,6 +64,16 @@ uint64_t dm_gguf_size(const dm_gguf *file); /* bytes of the file, or of all part
 uint64_t dm_gguf_stamp(const dm_gguf *file);
 uint32_t dm_gguf_version(const dm_gguf *file);
 
+/* One of the files of a model, as it was opened. */
+typedef struct dm_gguf_file {
+    const char *path;
+    const uint8_t *data;     /* its bytes, mapped */
+    uint64_t size, modified; /* bytes; nanoseconds since 1970 */
+} dm_gguf_file;
+
+size_t dm_gguf_n_files(const dm_gguf *file);
+dm_gguf_file dm_gguf_file_at(const dm_gguf *file, size_t number);
+
 size_t dm_gguf_n_tensors(const dm_gguf *file);
 const dm_gguf_tensor *dm_gguf_tensor_at(const dm_gguf *file, size_t index);
 /* NULL if there is none of that name (constant time). */

@@ -471,6 +471,15 @@ uint64_t dm_gguf_size(const dm_gguf *file) {
     return bytes;
 }
 
+size_t dm_gguf_n_files(const dm_gguf *file) {
+    return 1 + file->n_parts;
+}
+
+dm_gguf_file dm_gguf_file_at(const dm_gguf *file, size_t number) {
+    const dm_gguf *part = number == 0 ? file : file->parts[number - 1];
+    return (dm_gguf_file){part->path, part->map.data, part->map.size, part->map.modified};
+}
+
 uint64_t dm_gguf_stamp(const dm_gguf *file) {
     uint64_t stamp = dm_hash_mix(file->map.size, file->map.modified);
     for (size_t i = 0; i < file->n_parts; i++) {

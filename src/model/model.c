@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "model/repack.h"
+#include "model/streaming.h"
 
 /* "512 x 128", rows last as GGUF has it. */
 static void shape_text(const uint64_t *dims, uint32_t n_dims, char *text, size_t size) {
@@ -234,6 +235,7 @@ void dm_model_close(dm_model *model) {
     if (model == NULL) {
         return;
     }
+    dm_streaming_free(model->streaming);
     dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
     dm_free(model->expert_bias);

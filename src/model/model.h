@@ -24,12 +24,13 @@ typedef struct dm_layer {
 
 struct dm_model {
     dm_config config;
-    dm_tensor tensors[DM_ROLES];  /* those outside the layers; DM_OUTPUT is token_embd when tied */
-    dm_layer *layers;             /* [n_layers] */
-    dm_expert_tensor *experts;    /* [n_layers, 3, n_experts] what the layers' tensors point to, or NULL */
-    float *expert_bias;           /* [n_layers, n_experts] added to router logits for the choice only, or NULL */
-    dm_gguf *file;                /* NULL for a model made from memory */
-    struct dm_repacked *repacked; /* panels of the matrices, once a session asks */
+    dm_tensor tensors[DM_ROLES];    /* those outside the layers; DM_OUTPUT is token_embd when tied */
+    dm_layer *layers;               /* [n_layers] */
+    dm_expert_tensor *experts;      /* [n_layers, 3, n_experts] what the layers' tensors point to, or NULL */
+    float *expert_bias;             /* [n_layers, n_experts] added to router logits for the choice only, or NULL */
+    dm_gguf *file;                  /* NULL for a model made from memory */
+    struct dm_repacked *repacked;   /* panels of the matrices, once a session asks */
+    struct dm_streaming *streaming; /* NULL: all experts are in memory, or mapped */
     char name[128];
 };
 

@@ -244,7 +244,9 @@ static dm_status make_routing(dm_session *session, const dm_router_options *opti
     if (options == NULL || c->n_experts == 0) {
         return DM_OK; /* a dense model has nothing to choose */
     }
-    const dm_routing_shape shape = {c->n_layers, c->n_experts, c->top_k, session->model->expert_bias};
+    const dm_residency residency = dm_streaming_residency(session->model);
+    const dm_routing_shape shape = {c->n_layers, c->n_experts, c->top_k, session->model->expert_bias,
+                                    session->model->streaming != NULL ? &residency : NULL};
     session->chunk = options->chunk;
     return dm_routing_create(options, &shape, (size_t)session->batch, &session->routing);
 }
@@ -256,7 +258,12 @@ static dm_status build(dm_session *session, dm_cache_type type, const dm_router_
     DM_TRY(dm_kv_cache_create(&session->model->config, session->context, type, &session->cache));
     make_scratch(session);
     DM_TRY(make_rope(session));
-    return session->out_of_memory ? DM_ERR_MEMORY : DM_OK;
+    if (session->out_of_memory) {
+        return DM_ERR_MEMORY;
+    }
+    session->noted = (int64_t)(session->owned_bytes + (size_t)session->context * dm_kv_cache_position_bytes(&session->cache));
+    dm_streaming_note_session(session->model, session->noted);
+    return DM_OK;
 }
 
 static dm_status check_context(const dm_model *model, int32_t context) {
@@ -306,6 +313,7 @@ void dm_session_free(dm_session *session) {
     for (size_t i = 0; i < session->n_owned; i++) {
         free(session->owned[i]);
     }
+    dm_streaming_note_session(session->model, -session->noted);
     dm_kv_cache_free(&session->cache);
     dm_routing_free(session->routing);
     dm_tokenizer_close(session->own_tokenizer);

@@ -6,6 +6,7 @@
 #include "model/attention.h"
 #include "model/model.h"
 #include "model/rope.h"
+#include "model/streaming.h"
 #include "model/times.h"
 #include "moe/routing.h"
 #include "moe/trace.h"
@@ -80,6 +81,8 @@ struct dm_session {
     uint64_t passes;             /* that this session lent its scratch to */
     uint64_t pass_tokens;        /* in them */
     uint64_t experts_read;       /* experts that had tokens, summed over layers and those passes */
+    dm_expert_store *store;      /* the model's, where it is streamed; NULL: it is not, or nothing was fed yet */
+    uint64_t asked, hit;         /* bytes of experts that those passes asked it for, and that were there */
     dm_times times;              /* of those passes */
     struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
@@ -87,6 +90,7 @@ struct dm_session {
     void *owned[48]; /* what of the above the session allocated, for freeing */
     size_t n_owned;
     size_t owned_bytes;
+    int64_t noted; /* bytes that the model's memory was told of */
     bool out_of_memory;
 
     const dm_tokenizer *tokenizer; /* borrowed, or `own_tokenizer`, or NULL until generation asks for it */

@@ -45,12 +45,14 @@ static double count_loads(dm_session *const *sessions, size_t n, double *maxvio)
 
 void dm_sessions_routing(dm_session *const *sessions, size_t n, dm_routing_stats *out) {
     *out = (dm_routing_stats){.hit_rate = NAN};
-    double read = 0.0, passes = 0.0, tokens = 0.0;
+    double read = 0.0, passes = 0.0, tokens = 0.0, asked = 0.0, hit = 0.0;
     for (size_t i = 0; i < n; i++) {
         out->tokens += sessions[i]->routed;
         read += (double)sessions[i]->experts_read;
         passes += (double)sessions[i]->passes;
         tokens += (double)sessions[i]->pass_tokens;
+        asked += (double)sessions[i]->asked;
+        hit += (double)sessions[i]->hit;
     }
     const dm_config *c = &sessions[0]->model->config;
     if (c->n_experts == 0 || out->tokens == 0) {
@@ -63,6 +65,10 @@ void dm_sessions_routing(dm_session *const *sessions, size_t n, dm_routing_stats
         dm_routing_report(sessions[0]->routing, out, &read);
     }
     out->bytes_read_per_token = tokens > 0 ? read * dm_session_expert_bytes(sessions[0]) / tokens : 0.0;
+    if (sessions[0]->model->streaming != NULL) {
+        out->hit_rate = asked > 0 ? hit / asked : 0.0;
+        out->bytes_read_per_token = tokens > 0 ? (asked - hit) / tokens : 0.0;
+    }
 }
 
 void dm_session_routing(const dm_session *session, dm_routing_stats *out) {

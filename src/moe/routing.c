@@ -64,6 +64,9 @@ static dm_status check_counts(const dm_router_options *o, const dm_routing_shape
     if (o->resident < 0 || o->resident > shape->experts) {
         return dm_fail(DM_ERR_ARGUMENT, "%d resident experts: expected 1 to the layer's %d, or 0", o->resident, shape->experts);
     }
+    if (o->resident > 0 && shape->residency != NULL) {
+        return dm_fail(DM_ERR_ARGUMENT, "resident experts are simulated where all are in memory: this model's are streamed");
+    }
     if (o->evict != NULL && o->resident == 0) {
         return dm_fail(DM_ERR_ARGUMENT, "a policy of eviction needs a number of resident experts");
     }
@@ -333,7 +336,11 @@ static dm_status build(dm_routing *it, const dm_router_options *o, size_t tokens
         it->bias[i] = it->shape.bias != NULL ? it->shape.bias[i] : 0.0f;
         it->wanted[i] = (float)it->shape.top_k / (float)it->shape.experts;
     }
+    if (it->shape.residency != NULL) {
+        it->residency = *it->shape.residency;
+    }
     it->shape.bias = NULL;
+    it->shape.residency = NULL;
     DM_TRY(disable_all(it, o, rules.top_k));
     for (int32_t l = 0; l < it->shape.layers; l++) {
         set_biases(it, l);

@@ -17,7 +17,8 @@ typedef struct dm_routing dm_routing;
 /* What the model brings. */
 typedef struct dm_routing_shape {
     int32_t layers, experts, top_k;
-    const float *bias; /* [layers, experts] for the choice only, or NULL; copied */
+    const float *bias;             /* [layers, experts] for the choice only, or NULL; copied */
+    const dm_residency *residency; /* where experts are, or NULL; copied, what it points to stays its owner's */
 } dm_routing_shape;
 
 /* DM_ERR_ARGUMENT where options do not go together, or with the model. *out is NULL where the options ask for nothing beyond the

@@ -199,7 +199,9 @@ static dm_status make_sessions(const dm_model *model, bench *b) {
         b->counts[i] = 1;
         DM_TRY(dm_session_create_with(model, &how, &b->sessions[i]));
     }
-    dm_repack_all_experts(model);
+    if (model->streaming == NULL) {
+        dm_repack_all_experts(model);
+    }
     return DM_OK;
 }
 

@@ -56,6 +56,9 @@ static uint64_t panels_of(const dm_session *session, const dm_weights *weights) 
     uint64_t bytes = 0;
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_weight *matrix = &weights->matrices[role];
+        if (session->model->streaming != NULL && dm_role_is_of_experts((dm_role)role)) {
+            continue; /* the store has those that are there */
+        }
         uint64_t matrices = weights->apart[role] != NULL ? (uint64_t)session->model->config.n_experts : 1;
         bytes += matrix->panels != NULL ? matrices * dm_weight_panel_bytes(matrix) : 0;
     }
@@ -68,6 +71,9 @@ void dm_memory_use(dm_session *const *sessions, size_t n, size_t positions, dm_b
     for (int32_t l = 0; l < model->config.n_layers; l++) {
         out->repacked += panels_of(sessions[0], &sessions[0]->layers[l]);
     }
+    dm_stream_stats stream;
+    dm_model_stream_stats(model, &stream);
+    out->repacked += stream.bytes;
     for (size_t i = 0; i < n; i++) {
         out->cache += positions * dm_kv_cache_position_bytes(&sessions[i]->cache);
         out->scratch += sessions[i]->owned_bytes;

@@ -1,0 +1,73 @@
+/*
+ * Experts being read from the model's files, several at a time and past the page cache, into places of their own: as panels where
+ * the kernels have such, else as the file has them. One thread at a time uses what is below; packing takes all of them.
+ */
+#ifndef DM_MOE_EXPERT_LOADS_H
+#define DM_MOE_EXPERT_LOADS_H
+
+#include "kernels/panels.h"
+
+enum { DM_EXPERT_MATRICES = 3 /* gate, up, down */ };
+
+/* Of all experts of a layer. */
+typedef struct dm_expert_matrix {
+    size_t rows, columns;
+    const dm_panel_format *format; /* becomes panels of it; NULL: stays as it is */
+} dm_expert_matrix;
+
+/* Where a matrix of one expert lies. */
+typedef struct dm_expert_piece {
+    uint32_t file; /* which of `files` */
+    uint64_t offset;
+    size_t bytes; /* 0: this layer has no experts */
+} dm_expert_piece;
+
+/* A file as it was when the model was opened. */
+typedef struct dm_expert_file {
+    const char *path;
+    uint64_t size, modified; /* bytes; nanoseconds since 1970 */
+} dm_expert_file;
+
+/* A model's experts on disk; what it points to outlives all that is made from it. */
+typedef struct dm_expert_files {
+    int32_t layers, experts;
+    const dm_expert_matrix *matrices; /* [layers, DM_EXPERT_MATRICES] */
+    const dm_expert_piece *pieces;    /* [layers, experts, DM_EXPERT_MATRICES] */
+    const dm_expert_file *files;      /* [n_files] */
+    size_t n_files;
+} dm_expert_files;
+
+static inline const dm_expert_piece *dm_expert_pieces(const dm_expert_files *files, int32_t layer, int32_t expert) {
+    return files->pieces + ((size_t)layer * (size_t)files->experts + (size_t)expert) * DM_EXPERT_MATRICES;
+}
+
+/* Bytes of an expert in its place, and where each of its matrices begins there: multiples of 64. */
+size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]);
+
+typedef struct dm_expert_loads dm_expert_loads;
+
+/* Bytes that reading takes beside the experts' places. */
+size_t dm_expert_loads_bytes(const dm_expert_files *files);
+
+/* DM_ERR_IO where a file is not the one that the model was opened from. */
+dm_status dm_expert_loads_create(const dm_expert_files *files, dm_expert_loads **out);
+/* Waits for what is under way. NULL is fine. */
+void dm_expert_loads_free(dm_expert_loads *it);
+
+/* Whether there is room for one more. */
+bool dm_expert_loads_has_room(const dm_expert_loads *it);
+/* An expert will be read into `place`, which nobody may look at until it is finished; reading begins with the next flush or when
+ * one is waited for. */
+dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place);
+void dm_expert_loads_flush(dm_expert_loads *it);
+/* Finishes one that is under way: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A failure is
+ * that expert's, whose place then holds nothing. */
+dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert);
+
+/* The system need not keep these bytes of a file in its cache. */
+void dm_expert_loads_forget(const dm_expert_loads *it, size_t file, uint64_t offset, uint64_t bytes);
+
+/* Bytes read from files so far. */
+uint64_t dm_expert_loads_read(const dm_expert_loads *it);
+
+#endif
