@@ -153,6 +153,8 @@ typedef struct dm_convert_options {
                            * are, but f16 where a folder is to hold what was quantized */
     const char *name;     /* the model's in the GGUF file; NULL: the folder's */
     uint64_t shard_bytes; /* of a folder's files of weights; 0: 5 GB */
+    const char *layout;   /* of a mixture's experts in a GGUF file: "streaming": each is one aligned read, "standard": stacked;
+                           * NULL:   standard */
     bool dry_run;         /* check all, write nothing */
 } dm_convert_options;
 
@@ -171,7 +173,9 @@ typedef void (*dm_convert_fn)(void *user, uint64_t done, uint64_t total);
  * Converts between Hugging Face's folders (config.json, safetensors, tokenizer.json) and GGUF: where `from` is a folder,
  * `to` becomes a GGUF file; where `from` is a GGUF file, `to` becomes a folder. Both appear whole or not at all; a GGUF file is
  * replaced, a folder must not exist or be empty. Models of the architectures that run are converted, others refused by name, as
- * is whatever the other format cannot express. Weights pass through in pieces. `options`, `on_piece` and `result` may be NULL.
+ * is whatever the other format cannot express. Weights pass through in pieces. Where `from` is a GGUF file and options->layout is
+ * set, `to` becomes a GGUF file too, of the same tensors and metadata in that layout, and the other options must not be set; a
+ * dense model and one that has the layout already are refused. `options`, `on_piece` and `result` may be NULL.
  */
 DM_API dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece,
                             void *user, dm_convert_result *result);

@@ -47,6 +47,44 @@ expect '"dry_run":true' out
 code 0 dilmodeli convert --help
 expect 'q4_k_m' out
 
+# experts laid out for streaming, and stacked again
+code 0 dilmodeli convert small.gguf streaming.gguf --layout streaming --json
+only_json
+expect '"tensors":' out
+code 0 dilmodeli inspect streaming.gguf --json
+expect '"layout":"streaming"' out
+expect '"dilmodeli.layout":"streaming"' out
+expect '"blk.1.ffn_down.3.weight"' out
+code 0 dilmodeli inspect streaming.gguf --summary
+expect 'each expert is one aligned read' out
+code 0 dilmodeli inspect small.gguf --json
+expect '"layout":"standard"' out
+code 0 dilmodeli inspect llama.gguf --json
+if grep -q '"layout":' out; then fail "a dense model has no layout"; fi
+echo "1 2 3 250 17 4 99 5" >ids.txt
+for model in small streaming; do
+    dilmodeli run "$model.gguf" -p "the cat" -n 8 --temp 0 --print-ids >"$model.ids" 2>/dev/null
+    code 0 dilmodeli eval "$model.gguf" --ids ids.txt --logits "$model.npy"
+done
+[ -s small.ids ] || fail "the model generates"
+cmp -s small.ids streaming.ids || fail "the same is generated in either layout"
+cmp -s small.npy streaming.npy || fail "logits are the same in either layout"
+code 0 dilmodeli convert streaming.gguf standard.gguf --layout standard
+expect 'standard.gguf: qwen3moe' out
+cmp -s small.gguf standard.gguf || fail "a model comes back byte by byte"
+code 0 dilmodeli convert qwen3moe direct.gguf --layout streaming --type q8_0 --name Serçe
+cmp -s streaming.gguf direct.gguf || fail "a folder becomes the same file at once"
+code 0 dilmodeli convert small.gguf later.gguf --layout streaming --dry-run --json
+expect '"dry_run":true' out
+for wrong in "streaming.gguf later.gguf --layout streaming" "small.gguf later.gguf --layout standard" "llama.gguf later.gguf --layout streaming" \
+    "llama later.gguf --layout streaming" "small.gguf later.gguf --layout upside-down" "small.gguf later.gguf --layout streaming --type f16" \
+    "small.gguf text.txt --layout streaming" "small.gguf llama --layout streaming"; do
+    # shellcheck disable=SC2086 # several words
+    code 1 dilmodeli convert $wrong
+    one_line
+done
+[ ! -e later.gguf ] || fail "what is refused, or not to be written, is not"
+
 # what goes wrong: one line, the right code, nothing under the final name
 for wrong in "small.gguf llama" "llama shards" "llama text.txt" "nowhere x.gguf" "text.txt folder"; do
     # shellcheck disable=SC2086 # two words
@@ -78,7 +116,7 @@ expect 'no tokenizer.json' err
 
 # a limit on the size of files stands for a full disk
 if [ "${#program[@]}" = 1 ]; then
-    for pair in "llama full.gguf" "llama.gguf full"; do
+    for pair in "llama full.gguf" "llama.gguf full" "small.gguf full.gguf --layout streaming"; do
         # shellcheck disable=SC2086
         (ulimit -f 8 && trap '' XFSZ && dilmodeli convert $pair >out 2>err) && fail "a full disk fails"
         one_line

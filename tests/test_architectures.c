@@ -106,9 +106,12 @@ static void gates_as_the_file_says(void **state) {
 
 static void experts_apart(void **state) {
     (void)state;
-    dm_config c = expert_shape_of(DM_ARCH_LLAMA);
-    c.extra = DM_PART_APART;
-    check("experts apart", &c);
+    static const dm_arch mixtures[] = {DM_ARCH_LLAMA, DM_ARCH_OLMOE, DM_ARCH_QWEN2MOE, DM_ARCH_QWEN3MOE};
+    for (size_t i = 0; i < sizeof mixtures / sizeof *mixtures; i++) {
+        dm_config c = expert_shape_of(mixtures[i]);
+        c.extra = DM_PART_APART;
+        check("experts apart", &c);
+    }
 }
 
 /* ---- What a file may say ---- */

@@ -230,10 +230,53 @@ static void test_copy_values(void **state) {
     dm_gguf_close(copy);
 }
 
+/* What says something of a file is not copied to another. */
+static void test_values_of_a_file_stay_there(void **state) {
+    (void)state;
+    dm_gguf_writer *writer = dm_gguf_writer_create();
+    dm_gguf_set_alignment(writer, 64);
+    dm_gguf_add_u32(writer, "split.count", 1);
+    dm_gguf_add_string(writer, "dilmodeli.layout", "streaming");
+    dm_gguf_add_u32(writer, "splitter", 7);
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path("good.gguf")), DM_OK);
+    dm_gguf_writer_free(writer);
+    dm_gguf *from = open_ok(test_path("good.gguf"));
+    writer = dm_gguf_writer_create();
+    dm_gguf_copy_values(writer, from, "");
+    assert_int_equal(dm_gguf_writer_finish(writer, test_path("copy.gguf")), DM_OK);
+    dm_gguf_writer_free(writer);
+    dm_gguf_close(from);
+    dm_gguf *copy = open_ok(test_path("copy.gguf"));
+    assert_int_equal(dm_gguf_n_values(copy), 1);
+    assert_true(dm_gguf_has(copy, "splitter"));
+    dm_gguf_close(copy);
+}
+
+static void test_alignment(void **state) {
+    (void)state;
+    static const uint32_t alignments[] = {8, 32, 512, DM_GGUF_MOST_ALIGNMENT};
+    for (size_t i = 0; i < sizeof alignments / sizeof *alignments; i++) {
+        dm_gguf_writer *writer = dm_gguf_writer_create();
+        dm_gguf_set_alignment(writer, alignments[i]);
+        dm_gguf_add_tensor(writer, "a", DM_TYPE_F32, (const uint64_t[]){3}, 1, weights);
+        dm_gguf_add_tensor(writer, "b", DM_TYPE_F32, (const uint64_t[]){2}, 1, weights);
+        assert_int_equal(dm_gguf_writer_finish(writer, test_path("good.gguf")), DM_OK);
+        dm_gguf_writer_free(writer);
+        dm_gguf *file = open_ok(test_path("good.gguf"));
+        const dm_gguf_tensor *a = dm_gguf_find_tensor(file, "a"), *b = dm_gguf_find_tensor(file, "b");
+        uint64_t step = alignments[i] > 12 ? alignments[i] : 16; /* 12 bytes and what fills them up */
+        assert_int_equal((const uint8_t *)b->data - (const uint8_t *)a->data, step);
+        assert_int_equal((uintptr_t)a->data % alignments[i], 0);
+        assert_memory_equal(a->data, weights, 12);
+        assert_memory_equal(b->data, weights, 8);
+        dm_gguf_close(file);
+    }
+}
+
 static void test_writer_refuses(void **state) {
     (void)state;
     const char *path = test_path("never.gguf");
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 10; i++) {
         dm_gguf_writer *writer = dm_gguf_writer_create();
         dm_gguf_add_u32(writer, "key", 1);
         dm_gguf_add_tensor(writer, "t", DM_TYPE_F32, (const uint64_t[]){2}, 1, weights);
@@ -256,6 +299,12 @@ static void test_writer_refuses(void **state) {
             break;
         case 5:
             dm_gguf_add_tensor_f32(writer, word = "type", DM_TYPE_Q8_0, (const uint64_t[]){32}, 1, weights);
+            break;
+        case 6:
+        case 7:
+        case 8:
+            dm_gguf_set_alignment(writer, (const uint32_t[]){4, 48, 2 * DM_GGUF_MOST_ALIGNMENT}[i - 6]);
+            word = "general.alignment";
             break;
         default:
             dm_gguf_add_array(writer, word = "strings", DM_GGUF_STRING, weights, 1);
@@ -380,11 +429,18 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_clean_text),     cmocka_unit_test(test_copy_values),
-        cmocka_unit_test(test_writer_refuses), cmocka_unit_test(test_writer_keeps_the_old_file),
-        cmocka_unit_test(test_made_in_pieces), cmocka_unit_test(test_far_tensor),
-        cmocka_unit_test(test_shared_models),  cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_clean_text),
+        cmocka_unit_test(test_copy_values),
+        cmocka_unit_test(test_values_of_a_file_stay_there),
+        cmocka_unit_test(test_alignment),
+        cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_writer_keeps_the_old_file),
+        cmocka_unit_test(test_made_in_pieces),
+        cmocka_unit_test(test_far_tensor),
+        cmocka_unit_test(test_shared_models),
+        cmocka_unit_test(test_missing_file),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

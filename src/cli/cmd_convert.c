@@ -1,4 +1,4 @@
-/* `dilmodeli convert`: Hugging Face's folders to GGUF, and back. */
+/* `dilmodeli convert`: Hugging Face's folders to GGUF, and back; GGUF with experts laid out in another way. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,16 +51,22 @@ int cmd_convert(int argc, char **argv) {
          "of the matrices: f32, f16, bf16, to GGUF also q8_0, q4_k_m, ...; a wrong one lists all [as they are]"},
         {"name", 0, CLI_STRING, &choices.name, "TEXT", "the model's name in the GGUF file [the folder's]"},
         {"shard-size", 0, CLI_STRING, &shard_size, "SIZE", "most bytes of a safetensors file, e.g. 2G [5G]"},
+        {"layout", 0, CLI_STRING, &choices.layout, "LAYOUT",
+         "of a mixture's experts in a GGUF file: streaming (each is one aligned read) or standard (stacked) [standard]"},
         {"dry-run", 0, CLI_FLAG, &choices.dry_run, NULL, "check everything and write nothing"},
     };
     const cli_usage usage = {
-        "dilmodeli convert FOLDER OUT.gguf | MODEL.gguf FOLDER [options]",
+        "dilmodeli convert FOLDER OUT.gguf | MODEL.gguf FOLDER | MODEL.gguf OUT.gguf --layout LAYOUT [options]",
         "Makes a GGUF file of a Hugging Face folder (config.json, safetensors, tokenizer.json), or such a folder of a GGUF "
         "file.\n"
-        "Models are llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe, gpt2. A GGUF file is replaced if it\n"
-        "exists; a folder must be new or empty.",
+        "Models are llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe, gpt2. With --layout a GGUF file of a "
+        "mixture\n"
+        "of experts becomes another one, with the same weights in that layout. A GGUF file is replaced if it exists; a folder "
+        "must\n"
+        "be new or empty.",
         "  dilmodeli convert Qwen3-0.6B/ qwen3.gguf --type q4_k_m\n"
-        "  dilmodeli convert run/model.gguf my-model/ --type bf16",
+        "  dilmodeli convert run/model.gguf my-model/ --type bf16\n"
+        "  dilmodeli convert mixtral.gguf mixtral-streaming.gguf --layout streaming",
         options,
         sizeof options / sizeof *options,
         2,

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "model/config.h"
+#include "model/expert_layout.h"
 
 enum { N_TYPES = 64 };
 
@@ -20,6 +20,7 @@ typedef struct inspection {
     char problem[512];   /* why it is not */
     char kept[4096];     /* where its weights are kept, or why what is there is of no use; empty: nowhere */
     uint64_t kept_bytes; /* 0: it is of no use */
+    const char *layout;  /* of experts; NULL: there are none, or the model does not open */
     uint64_t params;
     uint64_t bytes; /* of all tensors */
     type_total types[N_TYPES];
@@ -35,11 +36,13 @@ static void read_text(const dm_gguf *file, const char *key, char *text, size_t s
     }
 }
 
-static void look_for_kept(inspection *it, const char *path) {
+/* What takes the whole model to tell. */
+static void look_inside(inspection *it, const char *path) {
     dm_model *model;
     if (dm_model_open(path, &model) != DM_OK) {
         return;
     }
+    it->layout = dm_expert_layout_name(dm_model_expert_layout(model));
     if (dm_model_kept(model, it->kept, sizeof it->kept, &it->kept_bytes) != DM_OK) {
         snprintf(it->kept, sizeof it->kept, "%s", dm_error_message());
     }
@@ -57,7 +60,7 @@ static void look_at_model(inspection *it, const char *path) {
     }
     it->is_model = true;
     dm_config_info(&config, &it->info);
-    look_for_kept(it, path);
+    look_inside(it, path);
 }
 
 static double bits_per_weight(uint64_t bytes, uint64_t elements) {
@@ -165,6 +168,9 @@ static void print_json(const inspection *it) {
     if (it->is_model) {
         set_integer(object, "active_params", it->info.active_params);
         json_object_set_new(object, "shape", json_shape(&it->info));
+        if (it->layout != NULL) {
+            json_object_set_new(object, "layout", json_string(it->layout));
+        }
         if (it->kept[0] != '\0') {
             const char *key = it->kept_bytes > 0 ? "path" : "problem";
             json_object_set_new(object, "kept", json_pack("{s:s, s:I}", key, it->kept, "bytes", (json_int_t)it->kept_bytes));
@@ -211,6 +217,13 @@ static void print_shape(const dm_model_info *info) {
     }
 }
 
+static void print_layout(const char *layout) {
+    const char *means = strcmp(layout, "streaming") == 0 ? "each expert is one aligned read"
+                        : strcmp(layout, "apart") == 0   ? "each matrix of an expert is a tensor of its own"
+                                                         : "stacked, all experts of a layer in one tensor";
+    printf("layout        %s: %s\n", layout, means);
+}
+
 static void print_summary(const inspection *it, const char *path) {
     printf("file          %s, GGUF version %" PRIu32 ", %sB\n", path, dm_gguf_version(it->file),
            short_number(dm_gguf_size(it->file)).text);
@@ -220,6 +233,9 @@ static void print_summary(const inspection *it, const char *path) {
     if (it->is_model) {
         printf(", %s of them active for a token\n", short_number(it->info.active_params).text);
         print_shape(&it->info);
+        if (it->layout != NULL) {
+            print_layout(it->layout);
+        }
     } else {
         printf("\nnote          %s\n", it->problem);
     }

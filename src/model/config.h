@@ -28,7 +28,7 @@ typedef enum dm_part {
     DM_PART_GATED = 1 << 8,         /* dense feed-forward: SwiGLU; without it GELU */
     DM_PART_FFN_BIAS = 1 << 9,      /* of the dense feed-forward products */
     DM_PART_ROPE_FACTORS = 1 << 10, /* a divisor for each rotary frequency, as Llama 3 has it */
-    DM_PART_APART = 1 << 11,        /* an expert's matrices are tensors of their own, as in files of 2023 */
+    DM_PART_APART = 1 << 11,        /* an expert's matrices are tensors of their own, see expert_layout.h */
     /* these follow from the shape */
     DM_PART_DENSE = 1 << 12,
     DM_PART_EXPERTS = 1 << 13,
@@ -125,8 +125,8 @@ typedef enum dm_role {
     DM_ROLES
 } dm_role;
 
-/* Whether a tensor of the role is a stack of experts. */
-static inline bool dm_role_is_of_experts(dm_role role) {
+/* True for the three matrices of the experts that a router chooses from. */
+static inline bool dm_role_is_expert(dm_role role) {
     return role == DM_FFN_GATE_EXPS || role == DM_FFN_UP_EXPS || role == DM_FFN_DOWN_EXPS;
 }
 

@@ -124,9 +124,15 @@ void dm_gguf_add_string(dm_gguf_writer *writer, const char *key, const char *val
 /* Elements of a fixed-size kind, copied. */
 void dm_gguf_add_array(dm_gguf_writer *writer, const char *key, dm_gguf_kind kind, const void *data, uint64_t count);
 void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_string *values, uint64_t count);
-/* Copies metadata values of another file whose keys start with `prefix`, but for general.alignment, which belongs to
- * the file it was in. */
+/* How experts lie in a file, where they lie in another way than stacked: see model/expert_layout.h. */
+#define DM_KEY_LAYOUT "dilmodeli.layout"
+/* Copies metadata values of another file whose keys start with `prefix`, but for those that belong to the file they were
+ * in: general.alignment, split.* and DM_KEY_LAYOUT. */
 void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix);
+enum { DM_GGUF_MOST_ALIGNMENT = 4096 };
+/* Tensors begin at multiples of `alignment` bytes, a power of two from 8 to DM_GGUF_MOST_ALIGNMENT, instead of 32. Adds the
+ * key that says so. */
+void dm_gguf_set_alignment(dm_gguf_writer *writer, uint32_t alignment);
 /* A tensor whose data (of `type`, not converted) must stay valid until finish. */
 void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
                         const void *data);

@@ -6,6 +6,7 @@
 
 #define DM_GGUF_ALIGNMENT_KEY "general.alignment"
 #define DM_GGUF_DEFAULT_ALIGNMENT 32u
+#define DM_GGUF_SPLIT_PREFIX "split." /* of the keys of a file that is part of a model */
 
 typedef struct gguf_value {
     char *key; /* owned */

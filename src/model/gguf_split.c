@@ -8,9 +8,9 @@
 
 #include "model/gguf_internal.h"
 
-#define COUNT_KEY "split.count"
-#define NUMBER_KEY "split.no"
-#define TENSORS_KEY "split.tensors.count"
+#define COUNT_KEY DM_GGUF_SPLIT_PREFIX "count"
+#define NUMBER_KEY DM_GGUF_SPLIT_PREFIX "no"
+#define TENSORS_KEY DM_GGUF_SPLIT_PREFIX "tensors.count"
 #define MOST_PARTS 99999u /* five digits in the name */
 
 typedef struct split {

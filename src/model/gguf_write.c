@@ -27,6 +27,7 @@ struct dm_gguf_writer {
     char **keys; /* [n_values], to refuse a second one of a name */
     planned_tensor *tensors;
     size_t n_tensors;
+    uint32_t alignment;
     dm_status status; /* of the first add that failed */
     char message[256];
 };
@@ -35,7 +36,9 @@ dm_gguf_writer *dm_gguf_writer_create(void) {
     dm_gguf_writer *writer = calloc(1, sizeof *writer);
     if (writer == NULL) {
         dm_fail(DM_ERR_MEMORY, "out of memory starting a GGUF file");
+        return NULL;
     }
+    writer->alignment = DM_GGUF_DEFAULT_ALIGNMENT;
     return writer;
 }
 
@@ -194,14 +197,29 @@ void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_
     end_value(writer, key, stored);
 }
 
+/* True for keys that say something of the file that they are in, rather than of the model. */
+static bool of_the_file(const char *key) {
+    return strcmp(key, DM_GGUF_ALIGNMENT_KEY) == 0 || strcmp(key, DM_KEY_LAYOUT) == 0 ||
+           strncmp(key, DM_GGUF_SPLIT_PREFIX, strlen(DM_GGUF_SPLIT_PREFIX)) == 0;
+}
+
 void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix) {
     for (size_t i = 0; i < from->n_values; i++) {
         const gguf_value *value = &from->values[i];
-        if (strncmp(value->key, prefix, strlen(prefix)) == 0 && strcmp(value->key, DM_GGUF_ALIGNMENT_KEY) != 0 &&
+        if (strncmp(value->key, prefix, strlen(prefix)) == 0 && !of_the_file(value->key) &&
             begin_value(writer, value->key, value->kind)) {
             end_value(writer, value->key, put_bytes(writer, value->raw, value->raw_size));
         }
     }
+}
+
+void dm_gguf_set_alignment(dm_gguf_writer *writer, uint32_t alignment) {
+    if (alignment < 8 || alignment > DM_GGUF_MOST_ALIGNMENT || (alignment & (alignment - 1)) != 0) {
+        remember(writer, DM_ERR_ARGUMENT, "key", DM_GGUF_ALIGNMENT_KEY, "has to be a power of two from 8 to 4096");
+        return;
+    }
+    dm_gguf_add_u32(writer, DM_GGUF_ALIGNMENT_KEY, alignment);
+    writer->alignment = alignment;
 }
 
 /* ---- Tensors ---- */
@@ -237,12 +255,6 @@ static void add_planned(dm_gguf_writer *writer, const char *name, planned_tensor
         remember(writer, DM_ERR_ARGUMENT, "tensor", name, "has a shape that its type cannot have");
         return;
     }
-    for (size_t i = 0; i < writer->n_tensors; i++) {
-        if (strcmp(writer->tensors[i].name, name) == 0) {
-            remember(writer, DM_ERR_ARGUMENT, "tensor", name, "was added twice");
-            return;
-        }
-    }
     tensor.name = strdup(name);
     planned_tensor *tensors = realloc(writer->tensors, (writer->n_tensors + 1) * sizeof *tensors);
     writer->tensors = tensors != NULL ? tensors : writer->tensors;
@@ -252,6 +264,29 @@ static void add_planned(dm_gguf_writer *writer, const char *name, planned_tensor
         return;
     }
     tensors[writer->n_tensors++] = tensor;
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Once for all tensors: there may be tens of thousands, each an expert's. */
+static void refuse_doubles(dm_gguf_writer *writer) {
+    const char **names = malloc((writer->n_tensors + 1) * sizeof *names);
+    if (names == NULL) {
+        remember(writer, DM_ERR_MEMORY, "list of", "tensors", "found no memory");
+        return;
+    }
+    for (size_t i = 0; i < writer->n_tensors; i++) {
+        names[i] = writer->tensors[i].name;
+    }
+    qsort(names, writer->n_tensors, sizeof *names, by_text);
+    for (size_t i = 1; i < writer->n_tensors; i++) {
+        if (strcmp(names[i - 1], names[i]) == 0) {
+            remember(writer, DM_ERR_ARGUMENT, "tensor", names[i], "was added twice");
+        }
+    }
+    free(names);
 }
 
 void dm_gguf_add_tensor(dm_gguf_writer *writer, const char *name, dm_type type, const uint64_t *dims, uint32_t n_dims,
@@ -291,13 +326,13 @@ void dm_gguf_add_tensor_f32(dm_gguf_writer *writer, const char *name, dm_type ty
 
 /* Nothing in this part looks at what fwrite returns: the stream remembers, and dm_replace_commit() asks it. */
 
-static size_t padding_after(uint64_t bytes) {
-    return (size_t)(-bytes % DM_GGUF_DEFAULT_ALIGNMENT);
+static size_t padding_after(const dm_gguf_writer *writer, uint64_t bytes) {
+    return (size_t)(-bytes % writer->alignment);
 }
 
-static void write_padding(FILE *stream, uint64_t bytes) {
-    static const uint8_t zeros[DM_GGUF_DEFAULT_ALIGNMENT];
-    fwrite(zeros, 1, padding_after(bytes), stream);
+static void write_padding(const dm_gguf_writer *writer, uint64_t bytes, FILE *stream) {
+    static const uint8_t zeros[DM_GGUF_MOST_ALIGNMENT];
+    fwrite(zeros, 1, padding_after(writer, bytes), stream);
 }
 
 static void write_u32(FILE *stream, uint32_t value) {
@@ -329,11 +364,11 @@ static bool write_header(const dm_gguf_writer *writer, FILE *stream) {
         write_u32(stream, (uint32_t)tensor->type);
         write_u64(stream, offset);
         written += 8 + length + 4 + 8 * (uint64_t)tensor->n_dims + 4 + 8;
-        if (__builtin_add_overflow(offset, tensor->bytes + padding_after(tensor->bytes), &offset)) {
+        if (__builtin_add_overflow(offset, tensor->bytes + padding_after(writer, tensor->bytes), &offset)) {
             return false;
         }
     }
-    write_padding(stream, written);
+    write_padding(writer, written, stream);
     return true;
 }
 
@@ -390,7 +425,7 @@ static dm_status write_tensors(const dm_gguf_writer *writer, FILE *stream) {
         } else {
             fwrite(tensor->data, 1, (size_t)tensor->bytes, stream);
         }
-        write_padding(stream, tensor->bytes);
+        write_padding(writer, tensor->bytes, stream);
         if (ferror(stream)) {
             break; /* a full disk is found now rather than at the end */
         }
@@ -399,6 +434,7 @@ static dm_status write_tensors(const dm_gguf_writer *writer, FILE *stream) {
 }
 
 dm_status dm_gguf_writer_finish(dm_gguf_writer *writer, const char *path) {
+    refuse_doubles(writer);
     if (writer->status != DM_OK) {
         return dm_fail(writer->status, "%s: %s", path, writer->message);
     }

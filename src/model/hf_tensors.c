@@ -90,7 +90,7 @@ static void fill_in(const char *name, int32_t layer, int32_t expert, char *out, 
 }
 
 static bool stacked(const dm_tensor_spec *spec) {
-    return spec->expert < 0 && (spec->role == DM_FFN_GATE_EXPS || spec->role == DM_FFN_UP_EXPS || spec->role == DM_FFN_DOWN_EXPS);
+    return spec->expert < 0 && dm_role_is_expert(spec->role);
 }
 
 int32_t dm_hf_parts(const dm_config *config, const dm_tensor_spec *spec) {

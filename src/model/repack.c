@@ -153,6 +153,19 @@ static stack *stacks_of(const dm_repacked *repacked, int32_t layer) {
     return repacked->stacks + (size_t)(layer + 1) * DM_ROLES;
 }
 
+/* In huge pages, what lies beside a matrix would bring it back. Of experts that lie apart the last pages count too, so that
+ * neighbours make one stretch of memory: the system bounds how many a process may have. */
+static void keep_out_of_huge_pages(const stack *s) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (s->tensor->experts == NULL) {
+        advise(blocks_of(s, 0), s->matrices * matrix_size(s), MADV_NOHUGEPAGE);
+        return;
+    }
+    for (size_t m = 0; m < s->matrices; m++) {
+        advise(blocks_of(s, m), matrix_size(s) + page - 1, MADV_NOHUGEPAGE);
+    }
+}
+
 /* Sizes are about the tensors', which were checked, so that their sums fit. */
 static void find_places(const dm_model *model, dm_repacked *repacked) {
     repacked->size = repacked->n_matrices = 0;
@@ -164,8 +177,7 @@ static void find_places(const dm_model *model, dm_repacked *repacked) {
             if (find_stack(&tensors[role], (dm_role)role, model->config.n_experts, s)) {
                 s->offset = repacked->size;
                 s->first = repacked->n_matrices;
-                /* in huge pages, what lies beside a matrix would bring it back */
-                advise(blocks_of(s, 0), s->matrices * matrix_size(s), MADV_NOHUGEPAGE);
+                keep_out_of_huge_pages(s);
                 repacked->size += s->matrices * s->matrix_bytes;
                 repacked->n_matrices += s->matrices;
                 experts = experts || of_expert(s);

@@ -214,7 +214,7 @@ static uint64_t looked_up(const dm_model *model) {
             const uint64_t all = tensor_bytes(&tensors[role]), some = (uint64_t)TABLE_TOKENS * TABLE_PAGES * PAGE;
             if (l < 0 && is_table(model, role)) {
                 bytes += all < some ? all : some;
-            } else if (!dm_role_is_of_experts((dm_role)role) && dm_repacked_panels(model, l, (dm_role)role) == NULL) {
+            } else if (!dm_role_is_expert((dm_role)role) && dm_repacked_panels(model, l, (dm_role)role) == NULL) {
                 bytes += all;
             }
         }

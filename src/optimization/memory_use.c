@@ -56,7 +56,7 @@ static uint64_t panels_of(const dm_session *session, const dm_weights *weights) 
     uint64_t bytes = 0;
     for (int role = 0; role < DM_ROLES; role++) {
         const dm_weight *matrix = &weights->matrices[role];
-        if (session->model->streaming != NULL && dm_role_is_of_experts((dm_role)role)) {
+        if (session->model->streaming != NULL && dm_role_is_expert((dm_role)role)) {
             continue; /* the store has those that are there */
         }
         uint64_t matrices = weights->apart[role] != NULL ? (uint64_t)session->model->config.n_experts : 1;

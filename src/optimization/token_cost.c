@@ -1,9 +1,5 @@
 #include "optimization/token_cost.h"
 
-static bool is_expert_role(dm_role role) {
-    return role == DM_FFN_GATE_EXPS || role == DM_FFN_UP_EXPS || role == DM_FFN_DOWN_EXPS;
-}
-
 /* Adds what one token reads of a tensor, and what it does with it. */
 static void add_tensor(const dm_config *c, const dm_tensor *tensor, dm_role role, dm_token_cost *cost) {
     if (tensor->data == NULL || role == DM_POSITION_EMBD || role == DM_TOKEN_EMBD) {
@@ -11,8 +7,8 @@ static void add_tensor(const dm_config *c, const dm_tensor *tensor, dm_role role
     }
     double rows = (double)tensor->dims[1];
     double bytes = rows * (double)dm_type_bytes(tensor->type, tensor->dims[0]);
-    double matrices = is_expert_role(role) ? (double)c->top_k : (double)tensor->dims[2];
-    if (is_expert_role(role)) {
+    double matrices = dm_role_is_expert(role) ? (double)c->top_k : (double)tensor->dims[2];
+    if (dm_role_is_expert(role)) {
         cost->expert_bytes += bytes / (double)c->n_layers;
     } else {
         cost->shared_bytes += matrices * bytes;

@@ -33,8 +33,9 @@ static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out)
     for (size_t done = 0; done < n;) {
         uint64_t part = (first + done) / it->part_elements, at = (first + done) % it->part_elements;
         size_t m = n - done < it->part_elements - at ? n - done : (size_t)(it->part_elements - at);
-        memcpy(out + dm_type_bytes(it->type, done), it->parts[part].data + dm_type_bytes(it->type, (size_t)at),
-               dm_type_bytes(it->type, m));
+        const uint8_t *from = it->parts[part].data + dm_type_bytes(it->type, (size_t)at);
+        memcpy(out + dm_type_bytes(it->type, done), from, dm_type_bytes(it->type, m));
+        dm_pages_release(from, dm_type_bytes(it->type, m)); /* a stack of experts may be larger than memory */
         done += m;
     }
 }
@@ -80,6 +81,36 @@ dm_status dm_conversion_prepare(dm_conversion *conversion, uint64_t turned) {
     return DM_OK;
 }
 
+dm_status dm_conversion_check_target(const char *path) {
+    char magic[4] = "GGUF";
+    if (dm_is_folder(path)) {
+        return dm_fail(DM_ERR_ARGUMENT, "%s: is a folder, expected the name of a GGUF file to write", path);
+    }
+    FILE *stream = fopen(path, "rbe");
+    if (stream != NULL) {
+        size_t n = fread(magic, 1, sizeof magic, stream);
+        fclose(stream);
+        if (n != sizeof magic || memcmp(magic, "GGUF", sizeof magic) != 0) {
+            return dm_fail(DM_ERR_ARGUMENT, "%s: exists and is no GGUF file; choose another name or remove it", path);
+        }
+    }
+    return DM_OK;
+}
+
+static dm_status parse_layout(const char *name, dm_expert_layout *out) {
+    *out = DM_LAYOUT_NONE;
+    if (name == NULL) {
+        return DM_OK;
+    }
+    for (int layout = DM_LAYOUT_STANDARD; layout <= DM_LAYOUT_STREAMING; layout++) {
+        if (layout != DM_LAYOUT_APART && strcmp(name, dm_expert_layout_name((dm_expert_layout)layout)) == 0) {
+            *out = (dm_expert_layout)layout;
+            return DM_OK;
+        }
+    }
+    return dm_fail(DM_ERR_ARGUMENT, "the layout '%.40s' is not known, expected streaming or standard", name);
+}
+
 dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece, void *user,
                      dm_convert_result *result) {
     dm_conversion conversion = {.from = from, .to = to, .on_piece = on_piece, .user = user};
@@ -87,8 +118,12 @@ dm_status dm_convert(const char *from, const char *to, const dm_convert_options 
     if (options != NULL) {
         conversion.options = *options;
     }
-    made.to_gguf = dm_is_folder(from);
-    dm_status status = made.to_gguf ? dm_convert_to_gguf(&conversion, &made) : dm_convert_to_folder(&conversion, &made);
+    DM_TRY(parse_layout(conversion.options.layout, &conversion.layout));
+    bool of_folder = dm_is_folder(from), relaid = !of_folder && conversion.layout != DM_LAYOUT_NONE;
+    made.to_gguf = of_folder || relaid;
+    dm_status status = of_folder ? dm_convert_to_gguf(&conversion, &made)
+                       : relaid  ? dm_convert_layout(&conversion, &made)
+                                 : dm_convert_to_folder(&conversion, &made);
     free(conversion.piece);
     free(conversion.whole);
     if (status == DM_OK && result != NULL) {

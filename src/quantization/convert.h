@@ -1,13 +1,15 @@
-/* Converting between Hugging Face's folders and GGUF: what both directions share. */
+/* Converting between Hugging Face's folders and GGUF, and between layouts of GGUF: what all directions share. */
 #ifndef DM_QUANTIZATION_CONVERT_H
 #define DM_QUANTIZATION_CONVERT_H
 
+#include "model/expert_layout.h"
 #include "model/hf_tensors.h"
 
 typedef struct dm_conversion {
     const char *from, *to;
     dm_convert_options options;
-    dm_convert_fn on_piece; /* may be NULL */
+    dm_expert_layout layout; /* of options.layout; DM_LAYOUT_NONE: not asked for */
+    dm_convert_fn on_piece;  /* may be NULL */
     void *user;
     uint64_t done, total; /* bytes written and to be written */
     float *piece;         /* [DM_GGUF_PIECE] of scratch */
@@ -30,7 +32,11 @@ dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out);
 /* Scratch for matrices of up to `turned` elements that change rows and columns. */
 dm_status dm_conversion_prepare(dm_conversion *conversion, uint64_t turned);
 
+/* A GGUF file may be replaced, as every command does; anything else is someone's. */
+dm_status dm_conversion_check_target(const char *path);
+
 dm_status dm_convert_to_gguf(dm_conversion *conversion, dm_convert_result *result);
 dm_status dm_convert_to_folder(dm_conversion *conversion, dm_convert_result *result);
+dm_status dm_convert_layout(dm_conversion *conversion, dm_convert_result *result);
 
 #endif

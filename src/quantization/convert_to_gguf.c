@@ -23,7 +23,8 @@ typedef struct folder {
     bool *used;      /* [tensors of the folder] */
     dm_tensor_spec *specs;
     size_t count;
-    dm_converted *converted; /* [count] */
+    const dm_tensor_spec **order; /* [count] in which they are written; NULL: their own */
+    dm_converted *converted;      /* [count] */
     const dm_mixture *mixture;
 } folder;
 
@@ -170,31 +171,17 @@ static dm_status write_file(folder *f, const char *name) {
     if (f->tokenizer != NULL) {
         dm_tokenizer_write(f->tokenizer, writer);
     }
+    if (f->order != NULL) {
+        dm_streaming_write(writer);
+    }
     for (size_t i = 0; i < f->count; i++) {
-        const dm_tensor_spec *spec = &f->specs[i];
-        dm_gguf_add_tensor_made(writer, spec->name, f->converted[i].type, spec->dims, spec->n_dims, dm_convert_piece,
-                                &f->converted[i]);
+        const dm_tensor_spec *spec = f->order != NULL ? f->order[i] : &f->specs[i];
+        dm_converted *it = &f->converted[spec - f->specs];
+        dm_gguf_add_tensor_made(writer, spec->name, it->type, spec->dims, spec->n_dims, dm_convert_piece, it);
     }
     dm_status status = dm_gguf_writer_finish(writer, f->conversion->to);
     dm_gguf_writer_free(writer);
     return status;
-}
-
-/* A GGUF file may be replaced, as every command does; anything else is someone's. */
-static dm_status check_target(const char *path) {
-    char magic[4] = "GGUF";
-    if (dm_is_folder(path)) {
-        return dm_fail(DM_ERR_ARGUMENT, "%s: is a folder, expected the name of a GGUF file to write", path);
-    }
-    FILE *stream = fopen(path, "rbe");
-    if (stream != NULL) {
-        size_t n = fread(magic, 1, sizeof magic, stream);
-        fclose(stream);
-        if (n != sizeof magic || memcmp(magic, "GGUF", sizeof magic) != 0) {
-            return dm_fail(DM_ERR_ARGUMENT, "%s: exists and is no GGUF file; choose another name or remove it", path);
-        }
-    }
-    return DM_OK;
 }
 
 static uint64_t largest_turned(const folder *f) {
@@ -232,10 +219,21 @@ static dm_status check_count(const folder *f) {
     return DM_OK;
 }
 
+/* Lists the tensors, those of experts in the layout asked for. */
+static dm_status list_tensors(folder *f) {
+    bool streaming = f->conversion->layout == DM_LAYOUT_STREAMING;
+    if (f->conversion->layout != DM_LAYOUT_NONE && f->config.n_experts == 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "%s: is a dense model: only experts have a layout", f->conversion->from);
+    }
+    f->config.extra |= streaming ? DM_PART_APART : 0;
+    DM_TRY(dm_config_tensors(&f->config, &f->specs, &f->count));
+    return streaming ? dm_streaming_order(f->specs, f->count, &f->order) : DM_OK;
+}
+
 static dm_status convert(folder *f, const char *config_path, dm_convert_result *result) {
     DM_TRY(read_shape(f, config_path));
     DM_TRY(check_count(f));
-    DM_TRY(dm_config_tensors(&f->config, &f->specs, &f->count));
+    DM_TRY(list_tensors(f));
     DM_TRY(find_tensors(f));
     DM_TRY(refuse_surplus(f));
     DM_TRY(choose_types(f));
@@ -257,6 +255,7 @@ static void free_folder(folder *f) {
         free(f->converted[i].parts);
     }
     free(f->converted);
+    free(f->order);
     free(f->specs);
     free(f->used);
     free(f->factors);
@@ -270,7 +269,7 @@ dm_status dm_convert_to_gguf(dm_conversion *conversion, dm_convert_result *resul
     if (conversion->options.type != NULL) {
         DM_TRY(dm_mixture_from_name(conversion->options.type, &mixture));
     }
-    DM_TRY(check_target(conversion->to));
+    DM_TRY(dm_conversion_check_target(conversion->to));
     folder f = {.conversion = conversion};
     char *config_path = dm_path_join(conversion->from, "config.json");
     dm_status status = config_path != NULL ? convert(&f, config_path, result) : dm_fail(DM_ERR_MEMORY, "out of memory");

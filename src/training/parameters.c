@@ -37,6 +37,10 @@ static dm_status check_trainable(const dm_config *c) {
                        "models with scaled or partial rotary positions, a sliding window or gates that are not "
                        "renormalised can be run, but not trained");
     }
+    if ((c->extra & DM_PART_APART) != 0) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "models whose experts are tensors of their own can be run, but not trained: "
+                                           "convert with --layout standard stacks them");
+    }
     return DM_OK;
 }
 
