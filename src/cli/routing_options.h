@@ -38,6 +38,9 @@ extern cli_routing_values cli_routing;
 void cli_routing_defaults(void);
 /* Whether any of the options has another value than its default. */
 bool cli_routing_given(void);
+/* Those that have, as they would be given again: " --router nash --gamma 0.2 --resident 16"; the caller's to free(). NULL: no
+ * memory. */
+char *cli_routing_line(void);
 /* *out points into memory of this file's. False after printing what was wrong: the status is CLI_USAGE. */
 bool cli_routing_read(dm_router_options *out);
 
