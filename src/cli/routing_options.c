@@ -52,6 +52,13 @@ bool cli_routing_given(void) {
     return !usual;
 }
 
+/* Some have a star, which a shell would take for itself. */
+static void print_text(FILE *out, const char *name, const char *text) {
+    if (text != NULL) {
+        fprintf(out, strchr(text, '*') != NULL ? " --%s '%s'" : " --%s %s", name, text);
+    }
+}
+
 static void print_option(FILE *out, const cli_option *option) {
     switch (option->kind) {
     case CLI_FLAG:
@@ -64,9 +71,8 @@ static void print_option(FILE *out, const cli_option *option) {
         fprintf(out, " --%s %.10g", option->name, *(const double *)option->value);
         break;
     case CLI_STRING:
-    case CLI_LIST: /* some have a star, which a shell would take for itself */
-        fprintf(out, strchr(*(const char *const *)option->value, '*') != NULL ? " --%s '%s'" : " --%s %s", option->name,
-                *(const char *const *)option->value);
+    case CLI_LIST:
+        print_text(out, option->name, *(const char *const *)option->value);
         break;
     }
 }
