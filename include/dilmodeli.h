@@ -446,6 +446,57 @@ DM_API dm_status dm_evaluate(const dm_model *model, const dm_model *base, const 
                              size_t n, const dm_evaluate_options *options, dm_evaluate_fn on_window, void *user,
                              dm_evaluate_result *result);
 
+/* What dm_evaluate_max_loss() came to. */
+typedef enum dm_max_loss_end {
+    DM_MAX_LOSS_FOUND, /* a gamma: one greater by 5% was seen to lose more than the limit */
+    DM_MAX_LOSS_ALL,   /* even the largest gamma stays within: the smallest one, to 5%, that is the same to each token */
+    DM_MAX_LOSS_NONE   /* even the smallest exceeds, or what else the options ask for does: 0 */
+} dm_max_loss_end;
+
+/* One reading of the whole text. */
+typedef struct dm_max_loss_pass {
+    double gamma;  /* NaN: the model's own choice */
+    double change; /* its perplexity over that of the model's own choice, less 1 */
+    dm_evaluate_result result;
+} dm_max_loss_pass;
+
+enum { DM_MAX_LOSS_PASSES = 11 }; /* the most that a search takes */
+
+typedef struct dm_max_loss_result {
+    dm_max_loss_end end;
+    int32_t passes;                             /* made, the model's own choice included */
+    int32_t chosen;                             /* which of them has the gamma looked for */
+    bool interrupted;                           /* by dm_interrupt(): the gamma is within, a larger one may be too */
+    dm_max_loss_pass tried[DM_MAX_LOSS_PASSES]; /* [passes] in this order; the first is the model's own choice */
+} dm_max_loss_result;
+
+/* Where a search is: in pass number `pass` from 1, which has predicted `done` tokens of `total` at `nll` nats each. */
+typedef struct dm_max_loss_progress {
+    int32_t pass;
+    double gamma;  /* NaN: the model's own choice */
+    double change; /* of what dm_max_loss_pass says, when done is total; NaN: not known yet */
+    uint64_t done, total;
+    double nll;
+} dm_max_loss_progress;
+
+typedef void (*dm_max_loss_fn)(void *user, const dm_max_loss_progress *progress);
+
+/*
+ * The largest gamma (dm_router_options) with which the perplexity of `ids` is at most 1 + limit times that of the model's own
+ * choice on the same windows; limit is 0 to below 1. Looks at 8, then from 1/8 on up or down by 4 to 1/512, then by bisection of
+ * its logarithm until the bounds are within 5%: DM_MAX_LOSS_PASSES passes at most. Perplexity need not rise everywhere with
+ * gamma: the one returned was measured, others beyond it may be within the limit as well. Its digits are four, so that printed
+ * by "%.4g" it is the same.
+ *
+ * options->router is for DM_ROUTER_NASH with a gamma of 0, and has something that gamma prices: resident experts, sequences side
+ * by side, a chunk with an overlap that it reads, or theta. The model's own choice is taken with what counts for it beside the
+ * policy, so the hit rate of its pass is that of its own choice. Without a trace. Interrupted before any gamma was found, it
+ * fails with DM_ERR_INTERRUPTED. `tokenizer` and `n` as for dm_evaluate(); `on_window` may be NULL.
+ */
+DM_API dm_status dm_evaluate_max_loss(const dm_model *model, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n,
+                                      const dm_evaluate_options *options, double limit, dm_max_loss_fn on_window, void *user,
+                                      dm_max_loss_result *result);
+
 /* Writes the logits of `ids`, fed as one sequence, to `path` as float32 [n, vocab] in NumPy's format, atomically. */
 DM_API dm_status dm_evaluate_logits(const dm_model *model, const int32_t *ids, size_t n, dm_cache_type cache, const char *path);
 

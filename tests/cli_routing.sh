@@ -49,6 +49,38 @@ holds "$(number experts_per_step out) < $apart"
 perplexity --overlap 16 --joint 8 --router nash --gamma 0.5 >/dev/null
 holds "$(number changed out) > 0"
 
+# the largest gamma within a loss
+max_loss() {
+    code 0 dilmodeli eval model.gguf --data text.txt --ctx 32 --max-loss "$@"
+}
+max_loss 0.05% --router nash --resident 4 --keep-top 0 --evict lfu:32 --disable-experts '*:3' --json
+[ "$(wc -l <out)" = 1 ] || fail "--json prints one line"
+mv out found
+for field in limit gamma perplexity_model change hit_rate_model passes end options tried; do
+    expect "\"$field\":" found
+done
+holds "$(number limit found) == 0.0005 && $(number passes found) == $(wc -l <err)"
+expect 'pass 1 of at most 11' err
+options=$(sed 's/.*"options":"//; s/".*//' found)
+expect "--router nash --gamma" found
+eval "perplexity $options" >/dev/null
+[ "$(number perplexity out)" = "$(number perplexity found)" ] || fail "the options given are those of the gamma found"
+[ "$(number ram out)" = "$(number ram found)" ] || fail "the options given are those of the gamma found"
+perplexity --resident 4 --evict lfu:32 --disable-experts '*:3' >/dev/null
+[ "$(number perplexity out)" = "$(number perplexity_model found)" ] || fail "the model's own choice is what --router model does"
+[ "$(number ram out)" = "$(number hit_rate_model found)" ] || fail "its hit rate too"
+max_loss 0.0005 --router nash --resident 4 --keep-top 0 --evict lfu:32 --disable-experts '*:3' --json
+cmp out found || fail "0.0005 is 0.05%"
+max_loss 99% --router nash --resident 4
+expect 'largest gamma  any' out
+expect 'options        --router nash --gamma' out
+expect "model's own" out
+max_loss 1% --router nash --sequences 4
+max_loss 1% --router nash --joint 8 --overlap 16
+code 1 dilmodeli eval model.gguf --data text.txt --ctx 32 --max-loss 1% --router nash
+one_line
+expect 'nothing here has a price' err
+
 # traces
 perplexity --router nash --resident 4 --gamma 0.5 --evict lfu:shared --trace experts.trace >/dev/null
 [ "$(head -c 8 experts.trace)" = DMTRACE1 ] || fail "a trace begins with its name"
@@ -77,10 +109,14 @@ expect 'sweeps' out
 echo "1 2 3" >ids.txt
 code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --router nash
 code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --max-experts 1
+code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --max-loss 1%
 code 0 dilmodeli eval model.gguf --ids ids.txt --logits out.npy
 for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
     "--disable-experts 1:-2" "--disable-experts :2" "--sequences 0" "--evict lru" "--resident 2 --evict fifo" "--resident 2 --evict lfu:0" \
-    "--resident 2 --evict belady" "--resident 2 --evict lru:local"; do
+    "--resident 2 --evict belady" "--resident 2 --evict lru:local" "--max-loss 1% --resident 2" \
+    "--max-loss 1% --router nash --resident 2 --gamma 0.1" "--max-loss 1 --router nash --resident 2" \
+    "--max-loss 1%% --router nash --resident 2" "--max-loss -1% --router nash --resident 2" "--max-loss % --router nash --resident 2" \
+    "--max-loss 1% --router nash --resident 2 --trace x.trace" "--max-loss 1% --router nash --resident 2 --base model.gguf"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli eval model.gguf --data text.txt $wrong
 done

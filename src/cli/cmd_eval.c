@@ -6,13 +6,15 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/max_loss_report.h"
 #include "cli/routing_options.h"
 
 enum { LONGEST_DEFAULT_CONTEXT = 1024 };
 
 static struct {
-    const char *data, *base, *ids, *logits, *trace;
+    const char *data, *base, *ids, *logits, *trace, *max_loss;
     int64_t context, overlap, limit, sequences;
+    double loss; /* of --max-loss, a share */
     dm_router_options router;
     const char *cache_name;
     dm_cache_type cache;
@@ -30,6 +32,7 @@ static const cli_option options[] = {
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to use instead of a text"},
     {"logits", 0, CLI_STRING, &option.logits, "OUT.npy", "write the logits of --ids, float32 [n, vocab], and nothing else"},
     {"trace", 0, CLI_STRING, &option.trace, "FILE", "record which experts each token asks for, for dm-bench-eviction"},
+    {"max-loss", 0, CLI_STRING, &option.max_loss, "1%", "find the largest gamma that costs at most this much of perplexity"},
     CLI_ROUTING_OPTIONS,
 };
 
@@ -38,10 +41,12 @@ static const cli_usage usage = {
     .summary = "Measures how well a model predicts a text: perplexity, and bits per byte, which compare across tokenizers.\n"
                "Every token but the first is predicted once, from those before it in its window. Tokens that are scored are\n"
                "routed causally: with --router nash each from what earlier ones left, or in a game with the tokens of other\n"
-               "--sequences; --joint concerns those that --overlap repeats.",
+               "--sequences; --joint concerns those that --overlap repeats. With --max-loss the text is read up to 11 times,\n"
+               "first as the model chooses, and the report is of the gamma found; run and bench take it as --gamma.",
     .example = "  dilmodeli eval model.gguf --data valid.txt --ctx 256\n"
                "  dilmodeli eval small.gguf --data valid.txt --base model.gguf --json\n"
                "  dilmodeli eval model.gguf --data valid.txt --router nash --resident 16 --gamma 0.2\n"
+               "  dilmodeli eval model.gguf --data valid.txt --router nash --resident 16 --max-loss 1%\n"
                "  dilmodeli eval model.gguf --ids ids.txt --logits logits.npy",
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -117,7 +122,7 @@ static void print_text(const dm_model *model, const dm_evaluate_result *r) {
     cli_print_stream(model);
 }
 
-static void print_json(const dm_model *model, const dm_evaluate_result *r) {
+static json_t *json_of(const dm_model *model, const dm_evaluate_result *r) {
     json_t *object = json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)r->tokens, "nll", r->nll, "perplexity", r->perplexity);
     if (r->bytes > 0) {
         json_object_set_new(object, "bytes", json_integer((json_int_t)r->bytes));
@@ -131,19 +136,23 @@ static void print_json(const dm_model *model, const dm_evaluate_result *r) {
     json_object_set_new(object, "routing", cli_json_routing(&r->routing));
     json_object_set_new(object, "stream", cli_json_stream(model));
     json_object_set_new(object, "interrupted", json_boolean(r->interrupted));
-    cli_print_json(object);
+    return object;
 }
 
-static int evaluate(const evaluation *e) {
+static dm_evaluate_options how_to(const evaluation *e) {
     dm_model_info info;
     dm_model_get_info(e->model, &info);
     int32_t most = info.context < LONGEST_DEFAULT_CONTEXT ? info.context : LONGEST_DEFAULT_CONTEXT;
-    dm_evaluate_options how = {.context = option.context > 0 ? (int32_t)option.context : most,
-                               .overlap = (int32_t)option.overlap,
-                               .cache = option.cache,
-                               .router = &option.router,
-                               .sequences = (int32_t)option.sequences,
-                               .trace = option.trace};
+    return (dm_evaluate_options){.context = option.context > 0 ? (int32_t)option.context : most,
+                                 .overlap = (int32_t)option.overlap,
+                                 .cache = option.cache,
+                                 .router = &option.router,
+                                 .sequences = (int32_t)option.sequences,
+                                 .trace = option.trace};
+}
+
+static int evaluate(const evaluation *e) {
+    const dm_evaluate_options how = how_to(e);
     bool terminal = isatty(STDERR_FILENO) != 0;
     dm_evaluate_result result;
     dm_status status =
@@ -155,7 +164,7 @@ static int evaluate(const evaluation *e) {
         return cli_fail_status();
     }
     if (cli_json()) {
-        print_json(e->model, &result);
+        cli_print_json(json_of(e->model, &result));
     } else {
         print_text(e->model, &result);
     }
@@ -163,6 +172,39 @@ static int evaluate(const evaluation *e) {
         return cli_fail("interrupted: the figures cover %" PRIu64 " of %zu tokens", result.tokens, e->n - 1);
     }
     return CLI_DONE;
+}
+
+/* The report is of the gamma found, whose options go into the line to give again. */
+static int report_max_loss(const dm_model *model, const dm_max_loss_result *r) {
+    const dm_evaluate_result *result = &r->tried[r->chosen].result;
+    cli_routing.gamma = r->tried[r->chosen].gamma;
+    char *line = cli_routing_line();
+    if (cli_json()) {
+        json_t *object = json_of(model, result);
+        json_object_set_new(object, "max_loss", max_loss_json(r, option.loss, line));
+        json_object_set_new(object, "interrupted", json_boolean(r->interrupted));
+        cli_print_json(object);
+    } else {
+        print_text(model, result);
+        max_loss_print(r, option.loss, line);
+    }
+    free(line);
+    if (r->interrupted) {
+        return cli_fail("interrupted after %d passes: a larger gamma may be within the limit too", r->passes);
+    }
+    return CLI_DONE;
+}
+
+static int evaluate_max_loss(const evaluation *e) {
+    const dm_evaluate_options how = how_to(e);
+    bool terminal = isatty(STDERR_FILENO) != 0;
+    dm_max_loss_result result;
+    dm_status status =
+        dm_evaluate_max_loss(e->model, e->tokenizer, e->ids, e->n, &how, option.loss, max_loss_progress, &terminal, &result);
+    if (terminal) {
+        fprintf(stderr, "\r\033[K");
+    }
+    return status == DM_OK ? report_max_loss(e->model, &result) : cli_fail_status();
 }
 
 static int write_logits(const evaluation *e) {
@@ -177,6 +219,23 @@ static int write_logits(const evaluation *e) {
     return CLI_DONE;
 }
 
+/* Something needs a price here: what, the library says. */
+static int check_max_loss(void) {
+    if (option.max_loss == NULL) {
+        return CLI_DONE;
+    }
+    if (!max_loss_parse(option.max_loss, &option.loss)) {
+        return cli_usage_error("--max-loss expects a share of perplexity such as 1%% or 0.01, not '%s'", option.max_loss);
+    }
+    if (option.router.policy != DM_ROUTER_NASH || option.router.gamma != 0.0) {
+        return cli_usage_error("--max-loss looks for the gamma of --router nash: leave --gamma out");
+    }
+    if (option.base != NULL || option.trace != NULL) {
+        return cli_usage_error("--max-loss reads the text many times; --base and --trace go with the --gamma that it finds");
+    }
+    return CLI_DONE;
+}
+
 static int check_options(void) {
     if (dm_cache_type_from_name(option.cache_name, &option.cache) != DM_OK) {
         return cli_usage_error("%s", dm_error_message());
@@ -187,9 +246,10 @@ static int check_options(void) {
     if (option.logits != NULL && (option.ids == NULL || option.base != NULL)) {
         return cli_usage_error("--logits goes with --ids, and without --base");
     }
-    if (option.logits != NULL && (option.trace != NULL || option.sequences != 0 || cli_routing_given())) {
-        return cli_usage_error("--logits writes those of the model's own choice, of one sequence; --trace, --sequences and the "
-                               "options of routing belong to an evaluation");
+    if (option.logits != NULL &&
+        (option.trace != NULL || option.sequences != 0 || option.max_loss != NULL || cli_routing_given())) {
+        return cli_usage_error("--logits writes those of the model's own choice, of one sequence; --trace, --sequences, "
+                               "--max-loss and the options of routing belong to an evaluation");
     }
     if (option.sequences < 0 || option.sequences > INT32_MAX) {
         return cli_usage_error("--sequences expects 0 or more");
@@ -201,7 +261,7 @@ static int check_options(void) {
         option.limit < 0) {
         return cli_usage_error("--ctx, --overlap and --limit expect 0 or more");
     }
-    return CLI_DONE;
+    return check_max_loss();
 }
 
 int cmd_eval(int argc, char **argv) {
@@ -218,7 +278,7 @@ int cmd_eval(int argc, char **argv) {
     if (!open_all(&e, argv[0])) {
         status = CLI_FAILED;
     } else {
-        status = option.logits != NULL ? write_logits(&e) : evaluate(&e);
+        status = option.logits != NULL ? write_logits(&e) : option.max_loss != NULL ? evaluate_max_loss(&e) : evaluate(&e);
     }
     close_all(&e);
     return status;

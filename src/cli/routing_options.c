@@ -1,6 +1,8 @@
 #include "cli/routing_options.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,22 +12,87 @@
 
 cli_routing_values cli_routing;
 
-void cli_routing_defaults(void) {
+static const cli_option table[] = {CLI_ROUTING_OPTIONS};
+enum { N_OPTIONS = sizeof table / sizeof *table };
+
+static cli_routing_values usual_values(void) {
     const dm_router_options usual = dm_router_default();
-    cli_routing = (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
+    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
+}
+
+void cli_routing_defaults(void) {
+    cli_routing = usual_values();
+}
+
+static bool is_same_text(const char *a, const char *b) {
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* Whether an option of the table has its default. */
+static bool is_usual(const cli_option *option) {
+    const cli_routing_values usual = usual_values();
+    const void *other = (const char *)&usual + ((const char *)option->value - (const char *)&cli_routing);
+    switch (option->kind) {
+    case CLI_FLAG:
+        return *(const bool *)option->value == *(const bool *)other;
+    case CLI_INT:
+        return *(const int64_t *)option->value == *(const int64_t *)other;
+    case CLI_FLOAT:
+        return *(const double *)option->value == *(const double *)other;
+    case CLI_STRING:
+    case CLI_LIST:
+        break;
+    }
+    return is_same_text(*(const char *const *)option->value, *(const char *const *)other);
 }
 
 bool cli_routing_given(void) {
-    const cli_routing_values given = cli_routing;
-    cli_routing_defaults();
-    const cli_routing_values *usual = &cli_routing;
-    bool other = strcmp(given.policy, usual->policy) != 0 || given.disabled != NULL || given.evict != NULL || given.no_bias ||
-                 given.flock != usual->flock || given.keep_top != usual->keep_top || given.max_experts != usual->max_experts ||
-                 given.min_experts != usual->min_experts || given.sweeps != usual->sweeps || given.resident != usual->resident ||
-                 given.chunk != usual->chunk || given.gamma != usual->gamma || given.beta != usual->beta ||
-                 given.theta != usual->theta || given.sleep != usual->sleep;
-    cli_routing = given;
-    return other;
+    bool usual = true;
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        usual = usual && is_usual(&table[i]);
+    }
+    return !usual;
+}
+
+/* Some have a star, which a shell would take for itself. */
+static void print_text(FILE *out, const char *name, const char *text) {
+    if (text != NULL) {
+        fprintf(out, strchr(text, '*') != NULL ? " --%s '%s'" : " --%s %s", name, text);
+    }
+}
+
+static void print_option(FILE *out, const cli_option *option) {
+    switch (option->kind) {
+    case CLI_FLAG:
+        fprintf(out, " --%s", option->name);
+        break;
+    case CLI_INT:
+        fprintf(out, " --%s %" PRId64, option->name, *(const int64_t *)option->value);
+        break;
+    case CLI_FLOAT:
+        fprintf(out, " --%s %.10g", option->name, *(const double *)option->value);
+        break;
+    case CLI_STRING:
+    case CLI_LIST:
+        print_text(out, option->name, *(const char *const *)option->value);
+        break;
+    }
+}
+
+char *cli_routing_line(void) {
+    char *line = NULL;
+    size_t length;
+    FILE *out = open_memstream(&line, &length);
+    for (size_t i = 0; out != NULL && i < N_OPTIONS; i++) {
+        if (!is_usual(&table[i])) {
+            print_option(out, &table[i]);
+        }
+    }
+    if (out == NULL || fclose(out) != 0) {
+        free(line);
+        return NULL;
+    }
+    return line;
 }
 
 /* A whole number from `text` on; *end is what follows. */

@@ -44,6 +44,9 @@ void cli_routing_defaults(void);
 bool cli_routing_given(void);
 /* Streams the model's experts as --ram, --memory and --evict say; before the first session. */
 dm_status cli_routing_stream(dm_model *model);
+/* Those that have, as they would be given again: " --router nash --gamma 0.2 --resident 16"; the caller's to free(). NULL: no
+ * memory. */
+char *cli_routing_line(void);
 /* *out points into memory of this file's. False after printing what was wrong: the status is CLI_USAGE. */
 bool cli_routing_read(dm_router_options *out);
 
