@@ -173,7 +173,7 @@ def start(command, group, **files):
 
 def run(command, limit):
     """One program with so many bytes of memory and a cold page cache: what it printed as JSON, and of the system {"seconds",
-    "peak", "own", "reads"}; {"killed": True, ..} where memory was not enough, {"failed": its last line, ..} where it gave up."""
+    "peak", "own", "reads"}; {"killed": True, ..} where memory was not enough, {"failed": its last lines, ..} where it gave up."""
     print(f"+ [{limit / 1e6:.0f} MB] " + " ".join(command), file=sys.stderr)
     forget_files()
     with make_group(limit) as group, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -188,7 +188,7 @@ def run(command, limit):
         if group.killed():
             return {**found, "killed": True}
         if process.returncode != 0:
-            return {**found, "failed": last_line(contents(err), process.returncode)}
+            return {**found, "failed": last_lines(contents(err), process.returncode)}
         return {**json.loads(contents(out)), **found, "reads": reads}
 
 
@@ -197,6 +197,7 @@ def contents(file):
     return file.read()
 
 
-def last_line(errors, status):
-    lines = errors.strip().splitlines()
-    return lines[-1] if lines else f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+def last_lines(errors, status):
+    """Two, for the last one may only tell where to read on."""
+    lines = errors.strip().splitlines()[-2:]
+    return "; ".join(lines) or (f"exit status {status}" if status >= 0 else signal.Signals(-status).name)

@@ -21,6 +21,7 @@ import argparse
 import glob
 import os
 import random
+import shlex
 import statistics
 import subprocess
 import sys
@@ -245,10 +246,18 @@ def read_columns(way):
             f"{cell('peak', '.0f', 1 / MB)} ({cell('own', '.0f', 1 / MB)})", shown(allowed[0], ".1f"), shown(allowed[1], ".0%")]
 
 
-def tell(args, section, title, head, rows):
-    given = f" --ik {kept.as_typed(args.ik)}" if args.ik else ""
-    files = " ".join(map(kept.as_typed, (args.program, args.text)))
-    kept.table(title, f"bench/streaming.py {files}{given} --only {section}", head, rows)
+def tell(section, title, head, rows):
+    """With the command that gives this section alone."""
+    command = ["bench/streaming.py", *map(kept.as_typed, without_only(sys.argv[1:])), "--only", section]
+    kept.table(title, " ".join(word if word.startswith("~/") else shlex.quote(word) for word in command), head, rows)
+
+
+def without_only(words):
+    if "--only" not in words:
+        return words
+    at = words.index("--only")
+    rest = next((i for i in range(at + 1, len(words)) if words[i] not in SECTIONS), len(words))
+    return words[:at] + words[rest:]
 
 
 def tell_disk(rounds):
@@ -283,7 +292,7 @@ def beside_peers(args, store, section, model, limits):
         rounds += turns
         rows += [[f"{limit / MB:.0f}", way.name, *read_columns(way)] for way in by_limit[limit]]
     size = os.path.getsize(model)
-    tell(args, section, f"{os.path.basename(model)}, {size / MB:.0f} MB, {args.tokens} tokens one by one",
+    tell(section, f"{os.path.basename(model)}, {size / MB:.0f} MB, {args.tokens} tokens one by one",
          ["MB", "program", *READ_HEAD], rows)
     tell_disk(rounds)
     for limit, found in by_limit.items():
@@ -364,7 +373,7 @@ def under_budget(args, store, share):
     rows = [[setting.name, shown(setting.gamma, "g"), f"{setting.misses:.1%}", shown(setting.ratio, ".3f"),
              f"{setting.bytes / MB:.2f}", speed_cell(setting.way) if setting.way else "-", f"{setting.perplexity:.4f}",
              f"{setting.change:+.2%}"] for setting in settings]
-    tell(args, "equilibrium", f"{os.path.basename(args.trained)}, {budget / MB:.0f} MB for experts, {share:.0%} of them",
+    tell("equilibrium", f"{os.path.basename(args.trained)}, {budget / MB:.0f} MB for experts, {share:.0%} of them",
          ["choice", "gamma", "misses", "times the first", "MB read a token", "tokens/s (range)", "perplexity", "change"], rows)
     return settings
 
@@ -415,7 +424,7 @@ class Prompts:
     def next(self):
         length = self.draw.randrange(5, 60)
         at = self.draw.randrange(max(1, len(self.words) - length))
-        return " ".join(self.words[at:at + length]).lstrip("/")
+        return " ".join(self.words[at:at + length]).lstrip("/")[:400]  # a long word is no reason to overflow the context
 
 
 CHAT = 4  # messages
@@ -444,7 +453,8 @@ def talk(process, prompts, end, trouble):
 
 def soak(args, model, limit):
     limited.forget_files()
-    command = [args.program, "run", model, "--chat", "-n", "48", "--memory", str(round(limit)), "--threads", str(args.threads)]
+    command = [args.program, "run", model, "--chat", "--chat-template", "plain", "-n", "48", "--memory", str(round(limit)),
+               "--threads", str(args.threads)]
     print(f"+ [{limit / MB:.0f} MB] " + " ".join(command), file=sys.stderr)
     memory, trouble, answers = Memory(), [], []
     with limited.make_group(limit) as group:
@@ -479,7 +489,7 @@ def section_soak(args, store):
     found = store.get("soak", facts, lambda: soak(args, model, limit))
     resident, own = found["resident"], found["own"]
     title = f"{os.path.basename(model)} with {limit / MB:.0f} MB, chats of {CHAT} messages without an error"
-    tell(args, f"soak --minutes {args.minutes:g}", title,
+    tell("soak", title,
          ["seconds", "answers", "resident MB, first third", "last third", "growth", "of what is no file's", "peak MB"],
          [[f"{len(resident)}", f"{found['answers']}", *(f"{mean / MB:.1f}" for mean in thirds(resident)),
            f"{growth(resident):+.2%}", f"{growth(own):+.2%}", f"{found['peak'] / MB:.0f}"]])
