@@ -21,6 +21,22 @@ def digest(value):
     return hashlib.sha256(data).hexdigest()[:12]
 
 
+def mixed(folder, limit):
+    """A file of `limit` bytes together, the same share of every file of a folder, up to the end of a line."""
+    files = sorted(os.listdir(folder))
+    share = min(1.0, limit / sum(os.path.getsize(os.path.join(folder, name)) for name in files)) if limit else 1.0
+    parts = []
+    for name in files:
+        with open(os.path.join(folder, name), "rb") as file:
+            text = file.read()
+        parts.append(text[:text.rfind(b"\n", 0, round(len(text) * share)) + 1])
+    path = os.path.join(FOLDER, f"mixed-{digest([os.path.abspath(folder), limit])}.txt")
+    os.makedirs(FOLDER, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(b"".join(parts))
+    return path
+
+
 class Store:
     """A folder of results. One that is there is not measured again, unless `again`."""
 

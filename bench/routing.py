@@ -33,22 +33,6 @@ def numbers(text):
     return [float(part) for part in text.split(",")]
 
 
-def mixed(folder, limit):
-    """A file of `limit` bytes together, the same share of every file of a folder, up to the end of a line."""
-    files = sorted(os.listdir(folder))
-    share = min(1.0, limit / sum(os.path.getsize(os.path.join(folder, name)) for name in files)) if limit else 1.0
-    parts = []
-    for name in files:
-        with open(os.path.join(folder, name), "rb") as file:
-            text = file.read()
-        parts.append(text[:text.rfind(b"\n", 0, round(len(text) * share)) + 1])
-    path = os.path.join(kept.FOLDER, f"mixed-{kept.digest([os.path.abspath(folder), limit])}.txt")
-    os.makedirs(kept.FOLDER, exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(b"".join(parts))
-    return path
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("program")
@@ -83,7 +67,7 @@ class Measure:
         self.experts, self.top_k = shape["experts"], shape["top_k"]
         if self.experts < 2:
             sys.exit(f"{args.model} is no mixture of experts")
-        self.text = mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
+        self.text = kept.mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
         with open(self.text, "rb") as file:
             self.files = [kept.file_facts(args.model), kept.digest(file.read(args.limit or -1))]
 
