@@ -300,6 +300,26 @@ static void stale_survives_a_circle(void **state) {
 
 /* ---- Names ---- */
 
+/* Of a step that takes all slots, what is not needed any more goes first, the last of it before all. */
+static void released_ones_go_first(void **state) {
+    (void)state;
+    dm_eviction *cache;
+    const dm_eviction_rule rule = rule_of("lru");
+    assert_int_equal(dm_eviction_create(8, 4, &rule, NULL, &cache), DM_OK);
+    for (int32_t thing = 0; thing < 4; thing++) {
+        assert_int_equal(dm_eviction_use(cache, thing), -1);
+    }
+    dm_eviction_release(cache, 1);
+    dm_eviction_release(cache, 2);
+    dm_eviction_release(cache, 7); /* is not there */
+    assert_int_equal(dm_eviction_use(cache, 4), 2);
+    assert_int_equal(dm_eviction_use(cache, 5), 1);
+    assert_int_equal(dm_eviction_use(cache, 6), 0);
+    dm_eviction_end_pass(cache);
+    assert_int_equal(dm_eviction_use(cache, 0), 3);
+    dm_eviction_free(cache);
+}
+
 static void names_are_read(void **state) {
     (void)state;
     dm_residency_rule rule;
@@ -375,6 +395,7 @@ int main(void) {
         cmocka_unit_test(belady_is_the_optimum),
         cmocka_unit_test(stale_survives_a_circle),
         cmocka_unit_test(names_are_read),
+        cmocka_unit_test(released_ones_go_first),
         cmocka_unit_test(rankings_are_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 
 #define FILE_NAME "model.gguf"
 
-enum { TOKENS = 40, SESSIONS = 3, MOST_VOCAB = 512 };
+enum { TOKENS = 64 /* of which a piece is long enough for tiles */, SESSIONS = 3, MOST_VOCAB = 512 };
 
 static dm_model *open_streamed(const char *path, const dm_stream_options *options) {
     dm_model *model = NULL;
@@ -30,7 +30,7 @@ static int32_t vocab_of(const dm_model *model) {
 /* Logits [TOKENS, vocab] of a sequence: its first tokens at once, the rest one by one. */
 static dm_status feed(const dm_model *model, const dm_router_options *router, size_t sequence, float *logits) {
     const int32_t vocab = vocab_of(model);
-    int32_t ids[TOKENS], at = 23 - (int32_t)sequence;
+    int32_t ids[TOKENS], at = 47 - (int32_t)sequence;
     for (int32_t i = 0; i < TOKENS; i++) {
         ids[i] = (int32_t)(((size_t)i * 31 + sequence * 17 + (size_t)(i * i)) % (size_t)vocab);
     }
@@ -133,6 +133,31 @@ static void test_quantized(void **state) {
     check_quantized(true, quantized_mixture);
 }
 
+/* A long piece wants all experts, more than there are slots; those that are there serve it all the same. */
+static void test_pieces(void **state) {
+    static float logits[TOKENS * MOST_VOCAB];
+    (void)state;
+    const dm_config config = quantized_shape(true, false);
+    quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 5);
+    const dm_stream_options most = {.ram_share = 0.8, .evict = "lru"};
+    dm_model *model = open_streamed(test_path(FILE_NAME), &most);
+    dm_session *session;
+    dm_routing_stats routing;
+    int32_t ids[TOKENS];
+    for (int32_t i = 0; i < TOKENS; i++) {
+        ids[i] = i % config.vocab;
+    }
+    assert_int_equal(dm_session_create(model, TOKENS, &session), DM_OK);
+    for (int round = 0; round < 3; round++) {
+        dm_session_truncate(session, 0);
+        assert_int_equal(dm_session_feed(session, ids, TOKENS, false, logits), DM_OK);
+        dm_session_routing(session, &routing);
+        assert_true(round == 0 ? routing.hit_rate == 0.0 : routing.hit_rate > 0.1);
+    }
+    dm_session_free(session);
+    dm_model_close(model);
+}
+
 /* The game with real slots plays as with as many simulated ones, where experts go by the same policy. */
 static void test_routing(void **state) {
     static float simulated[TOKENS * MOST_VOCAB], streamed[TOKENS * MOST_VOCAB], own[TOKENS * MOST_VOCAB];
@@ -225,8 +250,8 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),  cmocka_unit_test(test_quantized), cmocka_unit_test(test_routing),
-        cmocka_unit_test(test_faults), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_plain),   cmocka_unit_test(test_quantized), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_routing), cmocka_unit_test(test_faults),    cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

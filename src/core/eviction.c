@@ -102,6 +102,12 @@ int32_t dm_eviction_use(dm_eviction *it, int32_t thing) {
     return gone;
 }
 
+void dm_eviction_release(dm_eviction *it, int32_t thing) {
+    if (dm_lru_has(&it->step, thing)) {
+        dm_lru_demote(&it->step, thing);
+    }
+}
+
 void dm_eviction_end_step(dm_eviction *it) {
     for (int32_t thing; (thing = dm_lru_oldest(&it->step)) >= 0;) {
         dm_lru_remove(&it->step, thing);

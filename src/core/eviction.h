@@ -57,6 +57,8 @@ void dm_eviction_free(dm_eviction *it);
 bool dm_eviction_has(const dm_eviction *it, int32_t thing);
 /* Thing is used in this step; from now on it is kept. Returns which went for it, -1: none. */
 int32_t dm_eviction_use(dm_eviction *it, int32_t thing);
+/* Thing, of this step, is not needed any more: where the step takes all slots, it goes before the others. */
+void dm_eviction_release(dm_eviction *it, int32_t thing);
 /* A step ends, and a pass with its last step. */
 void dm_eviction_end_step(dm_eviction *it);
 void dm_eviction_end_pass(dm_eviction *it);

@@ -38,6 +38,16 @@ void dm_lru_remove(dm_lru *lru, int32_t thing) {
     lru->kept--;
 }
 
+void dm_lru_demote(dm_lru *lru, int32_t thing) {
+    const int32_t ends = lru->things;
+    dm_lru_remove(lru, thing);
+    lru->newer[thing] = lru->newer[ends];
+    lru->older[thing] = ends;
+    lru->older[lru->newer[ends]] = thing;
+    lru->newer[ends] = thing;
+    lru->kept++;
+}
+
 int32_t dm_lru_use(dm_lru *lru, int32_t thing) {
     const int32_t ends = lru->things;
     int32_t gone = -1;

@@ -30,6 +30,8 @@ static inline int32_t dm_lru_newest(const dm_lru *lru) {
 /* Thing becomes the one most recently used, in the place of the least recently used one where all slots are taken. Returns
  * which went, -1: none. */
 int32_t dm_lru_use(dm_lru *lru, int32_t thing);
+/* Thing, which it has, becomes the least recently used one. */
+void dm_lru_demote(dm_lru *lru, int32_t thing);
 /* Keeps thing, which it has, no more. */
 void dm_lru_remove(dm_lru *lru, int32_t thing);
 

@@ -21,6 +21,7 @@ typedef struct layer_slots {
 /* The step under way. */
 typedef struct step {
     int32_t layer;
+    bool in_order;
     int32_t *experts; /* [n] in the order in which they are used */
     size_t n;
     size_t issued, given, used; /* so many are there or being read; were returned; were returned before the last call */
@@ -220,7 +221,7 @@ static uint8_t *state_of(const dm_expert_store *it, int32_t expert) {
 void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order) {
     step *s = &it->step;
     int32_t *const list = s->experts;
-    *s = (step){.layer = layer, .experts = list, .n = n, .waits_for = -1};
+    *s = (step){.layer = layer, .in_order = in_order, .experts = list, .n = n, .waits_for = -1};
     size_t listed = 0;
     for (int32_t e = 0; e < it->files->experts; e++) {
         *state_of(it, e) &= VALID;
@@ -231,6 +232,11 @@ void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *ex
             if (there == (turn == 0)) {
                 list[listed++] = experts[i];
             }
+        }
+    }
+    for (size_t i = n; in_order && i-- > 0;) { /* of those that are there, the last one waits longest, so it goes first */
+        if ((*state_of(it, experts[i]) & VALID) != 0) {
+            dm_eviction_use(it->layers[layer].kept, experts[i]);
         }
     }
 }
@@ -259,6 +265,9 @@ static void find_slot(dm_expert_store *it, int32_t expert) {
     step *s = &it->step;
     layer_slots *of = &it->layers[s->layer];
     int32_t *slot = &it->slot_of[at(it, s->layer, expert)];
+    if (s->in_order && (*state_of(it, expert) & VALID) != 0) {
+        return; /* it was used when the step began */
+    }
     const int32_t gone = dm_eviction_use(of->kept, expert);
     for (size_t i = s->used; i < s->issued; i++) {
         s->waits_for = s->experts[i] == gone ? gone : s->waits_for;
@@ -319,6 +328,9 @@ static dm_status collect(dm_expert_store *it, bool wait) {
 static void release(dm_expert_store *it) {
     step *s = &it->step;
     for (; s->used < s->given; s->used++) {
+        if (s->in_order) {
+            dm_eviction_release(it->layers[s->layer].kept, s->experts[s->used]);
+        }
         if (s->experts[s->used] == s->waits_for) {
             hand_over(it, s->waits_for, s->experts[s->issued]);
             s->waits_for = -1;
