@@ -74,14 +74,14 @@ static int by_expert(const void *a, const void *b) {
 }
 
 dm_status dm_streaming_order(const dm_tensor_spec *specs, size_t count, const dm_tensor_spec ***order) {
-    *order = malloc((count + 1) * sizeof **order);
+    *order = malloc((count + 1) * sizeof(const dm_tensor_spec *));
     if (*order == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory ordering %zu tensors", count);
     }
     for (size_t i = 0; i < count; i++) {
         (*order)[i] = &specs[i];
     }
-    qsort(*order, count, sizeof **order, by_expert);
+    qsort(*order, count, sizeof(const dm_tensor_spec *), by_expert);
     return DM_OK;
 }
 
