@@ -37,7 +37,7 @@ SECTIONS = ("peers", "large", "equilibrium", "soak")
 HERE = os.path.dirname(os.path.abspath(__file__))
 NASH = ("--router", "nash")
 MB = 1e6
-POLICIES = ("lru", "lru:shared", "lfu:64:shared", "lfru:shared", "slru:shared", "stale:shared")
+POLICIES = ("lru", "lfu:64", "lfru:0.25", "slru:0.5", "stale")
 # Misses under LRU and with their router, and what that cost of perplexity: arXiv 2412.00099
 PUBLISHED = {"Qwen1.5-MoE": (0.35, 0.16, 0.005), "DeepSeek-V2-Lite": (0.28, 0.07, 0.001), "Mixtral": (0.40, 0.21, 0.029)}
 
@@ -340,11 +340,12 @@ class Setting:
 def settings_of(args):
     """[(name, gamma, options)], LRU with exact routing first."""
     exact = [(f"exact, {policy}", None, ("--evict", policy)) for policy in args.policies]
-    return exact + [("game", gamma, (*NASH, "--gamma", f"{gamma:g}", "--evict", args.policies[0])) for gamma in args.gammas]
+    return exact + [("game", gamma, (*NASH, "--gamma", f"{gamma:g}")) for gamma in args.gammas]
 
 
 def scored(args, store, text, budget, options):
-    command = ["--limit", str(args.limit), "--ctx", str(args.ctx), "--threads", str(args.threads), "--ram", str(budget), *options]
+    command = ["--limit", str(args.limit), "--ctx", str(args.ctx), "--sequences", "1", "--threads", str(args.threads),
+               "--ram", str(budget), *options]
     with open(text, "rb") as file:
         facts = [kept.file_facts(args.trained), kept.digest(file.read(args.limit or -1)), command]
     return store.get("eval", facts, lambda: kept.object_of(
