@@ -185,11 +185,6 @@ def in_turns(store, name, facts, args, model, commands):
     return [store.get(name, [facts, commands, turn], measure) for turn in range(args.rounds)]
 
 
-def bytes_read(run):
-    """A token, by the program's own count where it has one."""
-    return run["system_bytes"] if run.get("own_bytes") is None else run["own_bytes"]
-
-
 class Way:
     """A program's runs over the rounds."""
 
@@ -211,8 +206,8 @@ class Way:
 
     def allowed(self):
         """Tokens a second that the disk alone would allow, and the share reached, medians; None where nothing is read."""
-        reading = [(speed / bytes_read(run), run["tps"] * bytes_read(run) / speed) for speed, run in self.fine
-                   if bytes_read(run) > 0]
+        reading = [(speed / run["system_bytes"], run["tps"] * run["system_bytes"] / speed) for speed, run in self.fine
+                   if run["system_bytes"] > 0]
         return tuple(map(statistics.median, zip(*reading))) if reading else None
 
     def trouble(self):

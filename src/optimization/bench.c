@@ -115,7 +115,7 @@ static dm_status measure(bench *b, dm_status (*prepare)(bench *), dm_status (*wo
         }
         if (i <= 0) { /* what is counted begins */
             first->times = (dm_times){.on = true};
-            first->experts_read = first->passes = first->pass_tokens = 0;
+            first->experts_read = first->passes = first->pass_tokens = first->asked = first->hit = 0;
         }
         double start = dm_seconds();
         DM_TRY(work(b));
