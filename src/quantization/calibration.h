@@ -7,6 +7,7 @@
 #define DM_QUANTIZATION_CALIBRATION_H
 
 #include "model/model.h"
+#include "quantization/imatrix.h"
 
 /*
  * Of one matrix W [rows, columns] of a layer, or of one expert. With E [rows, columns] the change of W,
@@ -39,6 +40,10 @@ dm_status dm_calibration_get(dm_calibration *calibration, int32_t layer, dm_role
 
 /* The same as measured, nothing lent. */
 dm_status dm_calibration_get_raw(dm_calibration *calibration, int32_t layer, dm_role role, int32_t expert, dm_moments *out);
+
+/* Mean squares of every input as measured, for others' programs; experts' are weighted by the squares of their gates. On success
+ * free *out with dm_imatrix_free(). */
+dm_status dm_calibration_diagonals(const dm_calibration *calibration, dm_imatrix *out);
 
 /* Tokens of the calibration text. */
 uint64_t dm_calibration_tokens(const dm_calibration *calibration);
