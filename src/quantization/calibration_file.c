@@ -108,9 +108,10 @@ static dm_status check_origin(const dm_gguf *file, const dm_calibration_origin *
 /* How many windows a part has read. */
 static dm_status read_done(const dm_gguf *file, const dm_calibration_origin *origin, uint64_t *done) {
     DM_TRY(dm_gguf_get_u64(file, DM_CALIBRATION_KEY "done", done));
-    return *done <= origin->windows
-               ? DM_OK
-               : dm_fail(DM_ERR_FORMAT, "%s: %" PRIu64 " windows done of %" PRIu64, dm_gguf_path(file), *done, origin->windows);
+    if (*done > origin->windows) {
+        return dm_fail(DM_ERR_FORMAT, "%s: %" PRIu64 " windows done of %" PRIu64, dm_gguf_path(file), *done, origin->windows);
+    }
+    return DM_OK;
 }
 
 /* product's lower triangle from its rows one after another */
@@ -204,7 +205,7 @@ static dm_status read_slopes(const dm_gguf *file, const dm_calibration_origin *o
     reading it = {file, slopes};
     DM_TRY(check_origin(file, origin));
     DM_TRY(check_method(file, method));
-    DM_TRY(read_done(file, origin, done));
+    DM_TRY(dm_gguf_get_u64(file, DM_CALIBRATION_KEY "done", done));
     DM_TRY(dm_calibration_numbers(file, DM_CALIBRATION_KEY "slope_visits", DM_GGUF_U64, slots, slopes->visits));
     DM_TRY(dm_calibration_numbers(file, DM_CALIBRATION_KEY "slope_squares", DM_GGUF_F64, slots, slopes->squares));
     return for_slopes(slopes->config, read_slope, &it);

@@ -24,7 +24,7 @@ dm_status dm_calibration_write_sums(const char *path, const dm_calibration_origi
 dm_status dm_calibration_read_sums(const char *path, const dm_calibration_origin *origin, const dm_calibration_sums *sums,
                                    uint64_t *done);
 
-/* The same for slopes over the first `done` windows, found by `method`. */
+/* The same for slopes found by `method`, which counts in `done` how far it is. */
 dm_status dm_calibration_write_slopes(const char *path, const dm_calibration_origin *origin, const dm_calibration_slopes *slopes,
                                       const char *method, uint64_t done);
 dm_status dm_calibration_read_slopes(const char *path, const dm_calibration_origin *origin, const dm_calibration_slopes *slopes,

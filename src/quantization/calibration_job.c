@@ -152,7 +152,7 @@ static int32_t layers_for(const dm_config *config, size_t end) {
 
 static dm_status read_text(dm_calibration_job *job, const char *path, dm_calibration_sums *sums, uint64_t done) {
     const dm_observer observer = {dm_calibration_sums_see, sums, layers_for(&job->model->config, sums->end)};
-    const dm_session_options options = {.context = (int32_t)job->windows->length};
+    const dm_session_options options = {.context = (int32_t)job->windows->length, .cache = DM_CACHE_F32};
     dm_session *session = NULL;
     int32_t *ids = dm_alloc(job->windows->length, sizeof *ids);
     dm_status status = ids != NULL ? dm_session_create_observed(job->model, &options, &observer, &session) : DM_ERR_MEMORY;

@@ -31,6 +31,12 @@ dm_status dm_calibration_windows_create(const int32_t *ids, size_t n, int32_t bo
     return DM_OK;
 }
 
+size_t dm_calibration_context(const dm_model *model, int32_t asked) {
+    enum { USUAL = 512 };
+    const int32_t most = model->config.context, wanted = asked > 0 ? asked : USUAL;
+    return (size_t)(wanted < most ? wanted : most);
+}
+
 void dm_calibration_windows_free(dm_calibration_windows *windows) {
     dm_free(windows->starts);
     *windows = (dm_calibration_windows){0};

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/status.h"
+#include "model/model.h"
 
 typedef struct dm_calibration_windows {
     const int32_t *ids; /* [n] the text; borrowed */
@@ -21,6 +21,9 @@ typedef struct dm_calibration_windows {
 dm_status dm_calibration_windows_create(const int32_t *ids, size_t n, int32_t bos, size_t length, uint64_t tokens, uint64_t seed,
                                         dm_calibration_windows *out);
 void dm_calibration_windows_free(dm_calibration_windows *windows);
+
+/* The length of windows asked for, 0: 512; at most the model's context. */
+size_t dm_calibration_context(const dm_model *model, int32_t asked);
 
 /* Tokens of window number `index`, which go to ids [windows->length] unless that is NULL. */
 size_t dm_calibration_window(const dm_calibration_windows *windows, size_t index, int32_t *ids);
