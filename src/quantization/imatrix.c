@@ -130,7 +130,7 @@ static dm_status read_gguf(const char *path, const dm_config *config, const dm_g
         snprintf(name, sizeof name, "%.*s.counts", (int)(length - tail), sums->name);
         const dm_gguf_tensor *counts = dm_gguf_find_tensor(file, name);
         if (sums->type != DM_TYPE_F32 || counts == NULL || counts->type != DM_TYPE_F32) {
-            return dm_fail(DM_ERR_FORMAT, "%s: expected float32 tensors %s and %s", path, sums->name, name);
+            return dm_fail(DM_ERR_FORMAT, "%s: entry %zu: expected sums and counts of float32", path, i);
         }
         const entry e = {sums->name, length - tail, sums->data, sums->elements, counts->data, counts->elements, 0.0};
         DM_TRY(take_entry(path, config, &e, out));
