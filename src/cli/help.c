@@ -90,7 +90,7 @@ static void roff(const char *text) {
 static void roff_clause(const char *text) {
     char line[160];
     size_t n = 0;
-    for (; n + 1 < sizeof line && text[n] != '\0' && strchr(":;,(", text[n]) == NULL; n++) {
+    for (; n + 1 < sizeof line && text[n] != '\0' && strchr(":;(", text[n]) == NULL; n++) {
         if (text[n] == '.' && (text[n + 1] == ' ' || text[n + 1] == '\n' || text[n + 1] == '\0')) {
             break;
         }
