@@ -177,8 +177,8 @@ static void test_lending(void **state) {
     assert_true(dm_calibration_lent(far, mean, 3, 0.0) == 1.0);
     assert_true(dm_calibration_lent(mean, mean, 3, 1e9) == 1.0); /* there is no difference to keep */
     double lent = 1.1;
-    for (double tokens = 1.0; tokens < 1e6; tokens *= 100.0) {
-        const double now = dm_calibration_lent(far, mean, 3, tokens);
+    for (int power = 0; power < 6; power += 2) {
+        const double now = dm_calibration_lent(far, mean, 3, pow(10.0, power));
         assert_true(now >= 0.0 && now <= 1.0 && (now < lent || now == 1.0));
         lent = now;
     }
