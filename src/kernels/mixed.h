@@ -1,0 +1,125 @@
+/*
+ * Matrices of mixed-width panels: quantized weights whose width in bits changes from tile to tile, computed with as they lie
+ * in a file. docs/format.md describes the bytes; in short:
+ *
+ * A panel is 16 rows, the last one filled up with zeros. Columns come in units of 32; a TILE is one unit of a panel, 16 x 32
+ * weights of one width: 0 (pruned: no bytes, no work), 2, 3, 4, 5, 6 or 8 bits. Tiles of a panel are grouped by width, the
+ * narrowest first, and ascend in column inside a group, so that each width is one loop without branches.
+ *
+ *   x = row scale (half) * tile scale (int8) * level      the product of the first two is exact in float32
+ *
+ * Levels are whole numbers, -128 .. 127: those of 2, 3 and 4 bits are tables that the matrix carries, those of 5, 6 and 8 bits
+ * are code - 16, code - 32 and the code itself as a signed byte.
+ *
+ * A matrix, aligned to DM_MIXED_ALIGNMENT:
+ *   dm_mixed_header
+ *   dm_mixed_entry  [panels]        where each panel lies and how many tiles of each width it has
+ *   uint16          [tiles]         the units of those tiles, panel after panel, in their order
+ *   zeros up to the next multiple of 64
+ *   panels, each beginning at a multiple of 64:
+ *     half          [16]            scales of the rows
+ *     int8          [tiles][16]     scales of the tiles' rows
+ *     zeros up to the next multiple of 64
+ *     codes         [tiles][lines of the width][16 rows][4 columns], the bit planes of panels.h
+ *
+ * All numbers are little-endian. A tensor of a file is such a matrix, or one for each expert one after another.
+ */
+#ifndef DM_KERNELS_MIXED_H
+#define DM_KERNELS_MIXED_H
+
+#include "kernels/panels.h"
+
+enum {
+    DM_MIXED_ALIGNMENT = 64,
+    DM_MIXED_VERSION = 1,
+    DM_MIXED_WIDTHS = 6, /* that have bytes */
+    DM_MIXED_MOST_BITS = 8,
+    DM_MIXED_TABLES = 3, /* widths whose levels are tables: the first ones */
+    DM_MIXED_MOST_UNITS = 1 << 16,
+};
+
+#define DM_MIXED_MAGIC "DMXW"
+
+/* The levels of codes 0, 1, ... of 4, 3 and 2 bits, in any order. */
+typedef struct dm_mixed_levels {
+    int8_t of_4[16], of_3[8], of_2[4];
+} dm_mixed_levels;
+
+typedef struct dm_mixed_header {
+    char magic[4];
+    uint32_t version;
+    uint32_t rows, columns; /* columns: a multiple of 32 */
+    uint64_t bytes;         /* of the whole matrix, a multiple of 64 */
+    dm_mixed_levels levels;
+    uint32_t tiles; /* of all panels, but for pruned ones */
+    uint32_t zero[2];
+} dm_mixed_header;
+
+typedef struct dm_mixed_entry {
+    uint32_t line;                   /* the panel begins at the matrix's byte 64 * line */
+    uint32_t first;                  /* tiles of the panels before it */
+    uint16_t tiles[DM_MIXED_WIDTHS]; /* of 2, 3, 4, 5, 6 and 8 bits */
+} dm_mixed_entry;
+
+_Static_assert(sizeof(dm_mixed_header) == 64 && sizeof(dm_mixed_entry) == 20, "they lie in files without padding");
+
+/* ---- Widths ---- */
+
+/* Bits of width number i < DM_MIXED_WIDTHS, and how its codes lie. */
+static inline int dm_mixed_bits(int i) {
+    static const uint8_t bits[DM_MIXED_WIDTHS] = {2, 3, 4, 5, 6, 8};
+    return bits[i];
+}
+static inline dm_panel_codes dm_mixed_codes(int i) {
+    static const uint8_t codes[DM_MIXED_WIDTHS] = {DM_CODES_2, DM_CODES_3, DM_CODES_4, DM_CODES_5, DM_CODES_6, DM_CODES_8};
+    return (dm_panel_codes)codes[i];
+}
+/* The number of a width, -1 for one that has no bytes: 0 bits, and what is no width. */
+int dm_mixed_number(unsigned bits);
+
+/* The level that `code` stands for. */
+int dm_mixed_level(const dm_mixed_levels *levels, int number, unsigned code);
+/* The table of one of the first DM_MIXED_TABLES widths, of a header: 16 bytes may be read there. */
+static inline const int8_t *dm_mixed_table(const dm_mixed_header *matrix, int number) {
+    const dm_mixed_levels *levels = &matrix->levels;
+    return number == 0 ? levels->of_2 : number == 1 ? levels->of_3 : levels->of_4;
+}
+
+/* ---- Parts of a matrix ---- */
+
+static inline const dm_mixed_entry *dm_mixed_entries(const dm_mixed_header *matrix) {
+    return (const dm_mixed_entry *)(const void *)(matrix + 1);
+}
+static inline const uint16_t *dm_mixed_units(const dm_mixed_header *matrix) {
+    return (const uint16_t *)(const void *)(dm_mixed_entries(matrix) + dm_panel_count(matrix->rows));
+}
+static inline const uint8_t *dm_mixed_panel(const dm_mixed_header *matrix, size_t panel) {
+    return (const uint8_t *)matrix + (size_t)dm_mixed_entries(matrix)[panel].line * DM_PANEL_LINE;
+}
+/* Tiles of a panel that have bytes; bytes of its scales with the zeros behind them; of the panel. */
+size_t dm_mixed_tiles(const dm_mixed_entry *entry);
+static inline size_t dm_mixed_scale_bytes(size_t tiles) {
+    return ((2 + tiles) * DM_PANEL_ROWS + DM_PANEL_LINE - 1) / DM_PANEL_LINE * DM_PANEL_LINE;
+}
+size_t dm_mixed_panel_bytes(const dm_mixed_entry *entry);
+
+/* Tiles of each width of a matrix: of 2, 3, 4, 5, 6, 8 bits, and last those that were pruned; adds to them. */
+void dm_mixed_histogram(const dm_mixed_header *matrix, uint64_t tiles[DM_MIXED_WIDTHS + 1]);
+
+/* ---- From files ---- */
+
+/* Whether bytes claim to be such a matrix. */
+bool dm_mixed_claims(const void *data, size_t bytes);
+/* Checks one matrix at the front of `bytes` bytes: its magic, version, shape, sizes, and every count, offset and unit. What
+ * passes can be read and multiplied with whatever its codes and scales are. DM_ERR_FORMAT or DM_ERR_UNSUPPORTED say what was
+ * found and what was expected; the caller puts the file's and the tensor's name before it. */
+dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t columns);
+
+/* ---- As floats; a matrix that was checked ---- */
+
+/* y [rows, columns] */
+void dm_mixed_widen(float *y, const dm_mixed_header *matrix);
+/* y [columns] = one row */
+void dm_mixed_row(float *y, const dm_mixed_header *matrix, size_t row);
+
+#endif
