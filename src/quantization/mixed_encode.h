@@ -1,5 +1,5 @@
 /*
- * Writing matrices of mixed-width panels (kernels/mixed.h), for whoever decides on widths and codes.
+ * Writing matrices of mixed-width panels (kernels/mixed_panels.h), for whoever decides on widths and codes.
  *
  * In order: choose a width for each tile; dm_mixed_bytes() of them is the size of the matrix, exactly; dm_mixed_lay_out()
  * writes its header, directory and tables; then each panel's numbers are chosen, by the caller or by dm_mixed_fit_panel(),
@@ -9,7 +9,7 @@
 #define DM_QUANTIZATION_MIXED_ENCODE_H
 
 #include "base/status.h"
-#include "kernels/mixed.h"
+#include "kernels/mixed_panels.h"
 
 /* What a matrix becomes. */
 typedef struct dm_mixed_plan {
@@ -38,7 +38,7 @@ void dm_mixed_put_panel(void *matrix, size_t panel, const dm_mixed_numbers *numb
 
 /* What the file will say: row scale * tile scale, exact in float32, and times a level, rounded once. */
 float dm_mixed_scale(uint16_t row_scale, int8_t scale);
-float dm_mixed_value(uint16_t row_scale, int8_t scale, int level);
+float dm_mixed_weight(uint16_t row_scale, int8_t scale, int level);
 /* The code whose level is nearest to t, a weight over its scale; of two as near the first. NaN gives some code. */
 unsigned dm_mixed_nearest(const dm_mixed_levels *levels, unsigned bits, float t);
 
@@ -47,10 +47,10 @@ unsigned dm_mixed_nearest(const dm_mixed_levels *levels, unsigned bits, float t)
 uint16_t dm_mixed_row_scale(const float *wanted, size_t n);
 int8_t dm_mixed_tile_scale(uint16_t row_scale, float wanted);
 
-/* Rounds to nearest with scales of least squares: numbers of one panel from its weights x [16, columns], of which the last rows
- * may be missing, and the widths [units] of its tiles. `importance` [columns] or NULL: how much the squared error of each
- * column counts. NaN and infinities count as 0. `numbers` has room for scales and codes. */
-void dm_mixed_fit_panel(dm_mixed_numbers *numbers, const dm_mixed_levels *levels, const float *x, size_t rows, size_t columns,
-                        const uint8_t *widths, const float *importance);
+/* Rounds to nearest with scales of least squares: all numbers of one panel from its weights x [rows, columns], up to 16 rows,
+ * and the widths [units] of its tiles. `importance` [columns] or NULL: how much the squared error of each column counts. NaN
+ * becomes 0, what is too large the largest that fits. `numbers` has room for scales and codes. DM_ERR_MEMORY. */
+dm_status dm_mixed_fit_panel(dm_mixed_numbers *numbers, const dm_mixed_levels *levels, const float *x, size_t rows,
+                             size_t columns, const uint8_t *widths, const float *importance);
 
 #endif

@@ -24,8 +24,8 @@
  *
  * All numbers are little-endian. A tensor of a file is such a matrix, or one for each expert one after another.
  */
-#ifndef DM_KERNELS_MIXED_H
-#define DM_KERNELS_MIXED_H
+#ifndef DM_KERNELS_MIXED_PANELS_H
+#define DM_KERNELS_MIXED_PANELS_H
 
 #include "kernels/panels.h"
 
@@ -77,7 +77,11 @@ static inline dm_panel_codes dm_mixed_codes(int i) {
 /* The number of a width, -1 for one that has no bytes: 0 bits, and what is no width. */
 int dm_mixed_number(unsigned bits);
 
-/* The level that `code` stands for. */
+/* What is subtracted from the codes of 5 and 6 bits; 0 for other widths. */
+static inline int dm_mixed_offset(int i) {
+    return dm_mixed_bits(i) == 5 ? 16 : dm_mixed_bits(i) == 6 ? 32 : 0;
+}
+/* The level that `code` stands for; that of 8 bits may be given as the byte or the signed number. */
 int dm_mixed_level(const dm_mixed_levels *levels, int number, unsigned code);
 /* The table of one of the first DM_MIXED_TABLES widths, of a header: 16 bytes may be read there. */
 static inline const int8_t *dm_mixed_table(const dm_mixed_header *matrix, int number) {
@@ -102,6 +106,8 @@ static inline size_t dm_mixed_scale_bytes(size_t tiles) {
     return ((2 + tiles) * DM_PANEL_ROWS + DM_PANEL_LINE - 1) / DM_PANEL_LINE * DM_PANEL_LINE;
 }
 size_t dm_mixed_panel_bytes(const dm_mixed_entry *entry);
+/* Bytes before the first panel of a matrix with `tiles` tiles. */
+size_t dm_mixed_front_bytes(size_t rows, size_t tiles);
 
 /* Tiles of each width of a matrix: of 2, 3, 4, 5, 6, 8 bits, and last those that were pruned; adds to them. */
 void dm_mixed_histogram(const dm_mixed_header *matrix, uint64_t tiles[DM_MIXED_WIDTHS + 1]);
