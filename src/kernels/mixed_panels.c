@@ -70,6 +70,10 @@ static dm_status check_header(const dm_mixed_header *h, size_t bytes, uint64_t r
         return dm_fail(DM_ERR_UNSUPPORTED, "mixed-width panels of version %" PRIu32 ", expected %d", h->version,
                        DM_MIXED_VERSION);
     }
+    if (h->zero[0] != 0 || h->zero[1] != 0) {
+        return dm_fail(DM_ERR_FORMAT, "mixed-width panels end their header with %" PRIu32 " and %" PRIu32 ", expected zeros",
+                       h->zero[0], h->zero[1]);
+    }
     if (h->rows != rows || h->columns != columns) {
         return dm_fail(DM_ERR_FORMAT, "mixed-width panels of %" PRIu32 " x %" PRIu32 ", expected %" PRIu64 " x %" PRIu64,
                        h->columns, h->rows, columns, rows);
