@@ -111,13 +111,13 @@ static void test_round_trip(void **state) {
         for (size_t k = 0; k < it.rows * it.columns; k++) {
             assert_true(w[k] == it.w[k]);
         }
-        uint64_t seen[DM_MIXED_WIDTHS + 1] = {0}, want[DM_MIXED_WIDTHS + 1] = {0};
-        dm_mixed_histogram(it.data, seen);
+        dm_mixed_totals seen = {0}, want = {.matrices = 1, .weights = it.rows * it.columns, .bytes = it.bytes};
+        assert_int_equal(dm_mixed_measure(it.data, it.bytes, &seen), DM_OK);
         for (size_t t = 0; t < dm_panel_count(it.rows) * (it.columns / UNIT); t++) {
             int number = dm_mixed_number(it.widths[t]);
-            want[number < 0 ? DM_MIXED_WIDTHS : number]++;
+            *(number < 0 ? &want.pruned : &want.tiles[number]) += 1;
         }
-        assert_memory_equal(seen, want, sizeof want);
+        assert_memory_equal(&seen, &want, sizeof want);
         dm_free(w);
         drop(&it);
     }
@@ -297,7 +297,7 @@ static void test_hostile_weights(void **state) {
         assert_int_equal(dm_mixed_fit_panel(&numbers, &plan.levels, x, 1, COLUMNS, widths, NULL), DM_OK);
         dm_mixed_put_panel(data, 0, &numbers);
         float y[COLUMNS];
-        dm_mixed_row(y, data, 0);
+        dm_mixed_part(y, data, 0, 0, COLUMNS);
         for (int c = 0; c < COLUMNS; c++) {
             assert_true(isfinite(y[c]) && (c / UNIT != 1 || y[c] == 0.0f));
         }
@@ -334,6 +334,27 @@ static void test_plans(void **state) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         assert_int_equal(dm_mixed_bytes(&wrong[i], &bytes), DM_ERR_ARGUMENT);
     }
+}
+
+/* Matrices one after another fill their bytes. */
+static void test_stack(void **state) {
+    (void)state;
+    dm_random random;
+    dm_random_seed(&random, 6);
+    matrix a = make(&random, 20, 64, 4), b = make(&random, 20, 64, 1);
+    uint8_t *both = dm_alloc(a.bytes + b.bytes + 64, 1);
+    memcpy(both, a.data, a.bytes);
+    memcpy(both + a.bytes, b.data, b.bytes);
+    assert_int_equal(dm_mixed_check_stack(both, a.bytes + b.bytes, 2, 20, 64), DM_OK);
+    assert_int_equal(dm_mixed_check_stack(both, a.bytes + b.bytes, 1, 20, 64), DM_ERR_FORMAT);
+    assert_int_equal(dm_mixed_check_stack(both, a.bytes + b.bytes, 3, 20, 64), DM_ERR_FORMAT);
+    assert_int_equal(dm_mixed_check_stack(both, a.bytes + b.bytes + 64, 2, 20, 64), DM_ERR_FORMAT);
+    dm_mixed_totals totals = {0};
+    assert_int_equal(dm_mixed_measure(both, a.bytes + b.bytes + 64, &totals), DM_ERR_FORMAT);
+    assert_int_equal(totals.matrices, 2);
+    dm_free(both);
+    drop(&a);
+    drop(&b);
 }
 
 /* One field at a time. */
@@ -416,6 +437,7 @@ int main(void) {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_products),        cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_fit),        cmocka_unit_test(test_hostile_weights), cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_plans),      cmocka_unit_test(test_damage),          cmocka_unit_test(test_order),
+        cmocka_unit_test(test_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,14 +49,17 @@ size_t dm_mixed_front_bytes(size_t rows, size_t tiles) {
     return (bytes + DM_MIXED_ALIGNMENT - 1) / DM_MIXED_ALIGNMENT * DM_MIXED_ALIGNMENT;
 }
 
-void dm_mixed_histogram(const dm_mixed_header *matrix, uint64_t tiles[DM_MIXED_WIDTHS + 1]) {
+void dm_mixed_count(const dm_mixed_header *matrix, dm_mixed_totals *totals) {
     const size_t panels = dm_panel_count(matrix->rows);
     for (size_t p = 0; p < panels; p++) {
         for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
-            tiles[i] += dm_mixed_entries(matrix)[p].tiles[i];
+            totals->tiles[i] += dm_mixed_entries(matrix)[p].tiles[i];
         }
     }
-    tiles[DM_MIXED_WIDTHS] += panels * (matrix->columns / DM_PANEL_UNIT) - matrix->tiles;
+    totals->pruned += panels * (matrix->columns / DM_PANEL_UNIT) - matrix->tiles;
+    totals->matrices++;
+    totals->weights += (uint64_t)matrix->rows * matrix->columns;
+    totals->bytes += matrix->bytes;
 }
 
 /* ---- Checks ---- */
@@ -153,6 +156,31 @@ dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t
         return dm_fail(DM_ERR_FORMAT,
                        "mixed-width panels of %" PRIu64 " tiles in %" PRIu64 " bytes, expected %" PRIu32 " in %" PRIu64, tiles,
                        line * DM_PANEL_LINE, h->tiles, h->bytes);
+    }
+    return DM_OK;
+}
+
+dm_status dm_mixed_check_stack(const void *data, size_t bytes, uint64_t matrices, uint64_t rows, uint64_t columns) {
+    size_t at = 0;
+    for (uint64_t i = 0; i < matrices; i++) {
+        const dm_mixed_header *matrix = (const dm_mixed_header *)(const void *)((const uint8_t *)data + at);
+        DM_TRY(dm_mixed_check(matrix, bytes - at, rows, columns));
+        at += matrix->bytes;
+    }
+    if (at != bytes) {
+        return dm_fail(DM_ERR_FORMAT, "%" PRIu64 " matrices of mixed-width panels take %zu bytes, but there are %zu", matrices,
+                       at, bytes);
+    }
+    return DM_OK;
+}
+
+dm_status dm_mixed_measure(const void *data, size_t bytes, dm_mixed_totals *totals) {
+    for (size_t at = 0; at < bytes;) {
+        const dm_mixed_header *matrix = (const dm_mixed_header *)(const void *)((const uint8_t *)data + at);
+        const bool claims = dm_mixed_claims(matrix, bytes - at);
+        DM_TRY(dm_mixed_check(matrix, bytes - at, claims ? matrix->rows : 0, claims ? matrix->columns : 0));
+        dm_mixed_count(matrix, totals);
+        at += matrix->bytes;
     }
     return DM_OK;
 }

@@ -109,8 +109,14 @@ size_t dm_mixed_panel_bytes(const dm_mixed_entry *entry);
 /* Bytes before the first panel of a matrix with `tiles` tiles. */
 size_t dm_mixed_front_bytes(size_t rows, size_t tiles);
 
-/* Tiles of each width of a matrix: of 2, 3, 4, 5, 6, 8 bits, and last those that were pruned; adds to them. */
-void dm_mixed_histogram(const dm_mixed_header *matrix, uint64_t tiles[DM_MIXED_WIDTHS + 1]);
+/* What some matrices are made of. */
+typedef struct dm_mixed_totals {
+    uint64_t matrices, weights, bytes;
+    uint64_t tiles[DM_MIXED_WIDTHS], pruned;
+} dm_mixed_totals;
+
+/* Adds a matrix. */
+void dm_mixed_count(const dm_mixed_header *matrix, dm_mixed_totals *totals);
 
 /* ---- From files ---- */
 
@@ -120,12 +126,22 @@ bool dm_mixed_claims(const void *data, size_t bytes);
  * passes can be read and multiplied with whatever its codes and scales are. DM_ERR_FORMAT or DM_ERR_UNSUPPORTED say what was
  * found and what was expected; the caller puts the file's and the tensor's name before it. */
 dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t columns);
+/* The same for `matrices` of them, one after another, that fill the bytes. */
+dm_status dm_mixed_check_stack(const void *data, size_t bytes, uint64_t matrices, uint64_t rows, uint64_t columns);
+/* Adds all matrices that fill the bytes, of one shape, whatever it is; checks them on the way. */
+dm_status dm_mixed_measure(const void *data, size_t bytes, dm_mixed_totals *totals);
+/* The matrix after this one. */
+static inline const dm_mixed_header *dm_mixed_next(const dm_mixed_header *matrix) {
+    return (const dm_mixed_header *)(const void *)((const uint8_t *)matrix + matrix->bytes);
+}
 
 /* ---- As floats; a matrix that was checked ---- */
 
 /* y [rows, columns] */
 void dm_mixed_widen(float *y, const dm_mixed_header *matrix);
-/* y [columns] = one row */
-void dm_mixed_row(float *y, const dm_mixed_header *matrix, size_t row);
+/* y [n] = columns `column` .. of one row; both are multiples of 32 */
+void dm_mixed_part(float *y, const dm_mixed_header *matrix, size_t row, size_t column, size_t n);
+/* sums[t] = sum over i of W[row, i] x[i] for each of m rows of x, ldx floats apart */
+void dm_mixed_dots(const dm_mixed_header *matrix, size_t row, const float *x, size_t ldx, size_t m, float *sums);
 
 #endif

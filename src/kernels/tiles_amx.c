@@ -31,7 +31,8 @@ bool dm_tiles(void) {
 }
 
 bool dm_tiles_take(const dm_weight *weight) {
-    return weight->panels != NULL || weight->type == DM_TYPE_F16 || weight->type == DM_TYPE_BF16;
+    return (weight->panels != NULL && weight->type != DM_TYPE_MIXED) || weight->type == DM_TYPE_F16 ||
+           weight->type == DM_TYPE_BF16;
 }
 
 size_t dm_tiles_units(size_t columns) {

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "kernels/weight.h"
+#include "model/mixed_tensor.h"
 #include "model/repack.h"
 #include "model/streaming.h"
 
@@ -39,19 +41,31 @@ static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, 
     return DM_OK;
 }
 
-/* A layer's three kinds of expert matrices, where each expert is a tensor, share one table. */
+static const dm_role expert_roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
+
+/* A layer's three kinds of expert matrices, where each expert has a place of its own, share one table. */
 static bool allocate_experts(dm_model *model) {
-    static const dm_role roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
     const dm_config *c = &model->config;
-    if ((dm_config_parts(c) & DM_PART_APART) == 0) {
+    model->experts = calloc((size_t)c->n_layers * 3 * (size_t)c->n_experts, sizeof *model->experts);
+    return model->experts != NULL;
+}
+
+/* Those of number `role` of expert_roles. */
+static dm_expert_tensor *experts_of(const dm_model *model, int32_t layer, int role) {
+    return model->experts + ((size_t)layer * 3 + (size_t)role) * (size_t)model->config.n_experts;
+}
+
+static bool prepare_experts(dm_model *model) {
+    if ((dm_config_parts(&model->config) & DM_PART_APART) == 0) {
         return true;
     }
-    size_t per_role = (size_t)c->n_experts;
-    model->experts = calloc((size_t)c->n_layers * 3 * per_role, sizeof *model->experts);
-    for (size_t i = 0; i < (size_t)c->n_layers * 3 && model->experts != NULL; i++) {
-        model->layers[i / 3].tensors[roles[i % 3]].experts = model->experts + i * per_role;
+    if (!allocate_experts(model)) {
+        return false;
     }
-    return model->experts != NULL;
+    for (int32_t i = 0; i < model->config.n_layers * 3; i++) {
+        model->layers[i / 3].tensors[expert_roles[i % 3]].experts = experts_of(model, i / 3, i % 3);
+    }
+    return true;
 }
 
 static dm_status allocate(const dm_config *config, dm_model **out) {
@@ -60,7 +74,7 @@ static dm_status allocate(const dm_config *config, dm_model **out) {
         model->config = *config;
         model->layers = calloc((size_t)config->n_layers, sizeof *model->layers);
     }
-    if (model == NULL || model->layers == NULL || !allocate_experts(model)) {
+    if (model == NULL || model->layers == NULL || !prepare_experts(model)) {
         dm_model_close(model);
         return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", config->n_layers);
     }
@@ -83,6 +97,26 @@ static void place(dm_model *model, const dm_tensor_spec *spec, dm_type type, con
         tensor->type = type;
         memcpy(tensor->dims, spec->dims, sizeof tensor->dims);
     }
+}
+
+/* An expert of a stack has a size of its own, so it gets a place of its own. */
+static dm_status place_mixed(dm_model *model, const dm_tensor_spec *spec, const void *data) {
+    if (dm_role_is_expert(spec->role) && spec->expert < 0) {
+        if (model->experts == NULL && !allocate_experts(model)) {
+            return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", model->config.n_layers);
+        }
+        const int role = spec->role == DM_FFN_GATE_EXPS ? 0 : spec->role == DM_FFN_UP_EXPS ? 1 : 2;
+        dm_expert_tensor *experts = experts_of(model, spec->layer, role);
+        const dm_mixed_header *matrix = data;
+        for (int32_t e = 0; e < model->config.n_experts; e++, matrix = dm_mixed_next(matrix)) {
+            experts[e] = (dm_expert_tensor){matrix, DM_TYPE_MIXED};
+        }
+        place(model, spec, DM_TYPE_MIXED, data);
+        model->layers[spec->layer].tensors[spec->role].experts = experts;
+        return DM_OK;
+    }
+    place(model, spec, DM_TYPE_MIXED, data);
+    return DM_OK;
 }
 
 static void tie_output(dm_model *model) {
@@ -120,6 +154,11 @@ static dm_status find_tensors(dm_model *model, const dm_gguf *file) {
     dm_status status = DM_OK;
     for (size_t i = 0; i < count && status == DM_OK; i++) {
         const dm_gguf_tensor *found = dm_gguf_find_tensor(file, specs[i].name);
+        if (found != NULL && dm_tensor_is_mixed(found)) {
+            status = dm_tensor_check_mixed(file, found, &specs[i]);
+            status = status == DM_OK ? place_mixed(model, &specs[i], found->data) : status;
+            continue;
+        }
         status = check_tensor(file, found, &specs[i]);
         if (status == DM_OK) {
             place(model, &specs[i], found->type, found->data);
@@ -229,6 +268,15 @@ dm_status dm_model_from_memory(const dm_config *config, const float *const *weig
     }
     *out = model;
     return DM_OK;
+}
+
+const void *dm_tensor_matrix(const dm_tensor *tensor, size_t number, dm_type *type, size_t *bytes) {
+    const bool apart = tensor->experts != NULL;
+    const size_t rows = (size_t)tensor->dims[1], columns = (size_t)tensor->dims[0];
+    *type = apart ? tensor->experts[number].type : tensor->type;
+    const uint8_t *data = apart ? tensor->experts[number].data : tensor->data;
+    *bytes = dm_matrix_bytes(*type, data, rows, columns);
+    return apart ? data : data + number * *bytes;
 }
 
 void dm_model_close(dm_model *model) {

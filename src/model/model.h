@@ -13,10 +13,14 @@ typedef struct dm_expert_tensor {
 
 typedef struct dm_tensor {
     const void *data; /* NULL: the model has none of this role */
-    dm_type type;     /* one that has a decoder; F32 for vectors */
+    dm_type type;     /* one that has a decoder, or DM_TYPE_MIXED; F32 for vectors */
     uint64_t dims[DM_MAX_DIMS];
-    dm_expert_tensor *experts; /* [n_experts] where they lie apart: data, type and dims above are then the first one's */
+    dm_expert_tensor *experts; /* [n_experts] where they lie apart, or are of DM_TYPE_MIXED: data and type above are then the
+                                * first one's */
 } dm_tensor;
+
+/* An expert's matrix, or number 0 of a tensor that has one alone: its bytes as they lie in the file. */
+const void *dm_tensor_matrix(const dm_tensor *tensor, size_t number, dm_type *type, size_t *bytes);
 
 typedef struct dm_layer {
     dm_tensor tensors[DM_ROLES]; /* those of the roles with a layer */
@@ -26,7 +30,7 @@ struct dm_model {
     dm_config config;
     dm_tensor tensors[DM_ROLES];    /* those outside the layers; DM_OUTPUT is token_embd when tied */
     dm_layer *layers;               /* [n_layers] */
-    dm_expert_tensor *experts;      /* [n_layers, 3, n_experts] what the layers' tensors point to, or NULL */
+    dm_expert_tensor *experts;      /* [n_layers, 3, n_experts] what some of the layers' tensors point to, or NULL */
     float *expert_bias;             /* [n_layers, n_experts] added to router logits for the choice only, or NULL */
     dm_gguf *file;                  /* NULL for a model made from memory */
     struct dm_repacked *repacked;   /* panels of the matrices, once a session asks */

@@ -10,8 +10,13 @@ double dm_session_expert_bytes(const dm_session *session) {
     for (int32_t l = 0; l < c->n_layers; l++) {
         for (int i = 0; i < 3; i++) {
             const dm_weight *all = &session->layers[l].matrices[roles[i]];
-            size_t rows = (size_t)(roles[i] == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
-            bytes += (double)rows * (double)dm_type_bytes(all->type, all->columns);
+            const size_t rows = (size_t)(roles[i] == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
+            const dm_weight *apart = session->layers[l].apart[roles[i]];
+            for (int32_t e = 0; e < c->n_experts; e++) {
+                bytes += (apart != NULL ? (double)dm_matrix_bytes(apart[e].type, apart[e].data, apart[e].rows, apart[e].columns)
+                                        : (double)dm_matrix_bytes(all->type, all->data, rows, all->columns)) /
+                         c->n_experts;
+            }
         }
     }
     return bytes / c->n_layers;

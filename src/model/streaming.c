@@ -32,13 +32,6 @@ static const dm_tensor *tensor_of(const dm_model *model, int32_t layer, int matr
     return &model->layers[layer].tensors[roles[matrix]];
 }
 
-/* Bytes of an expert's matrix, and where its first one is. */
-static const uint8_t *matrix_of(const dm_tensor *tensor, int32_t expert, size_t *bytes) {
-    const dm_type type = tensor->experts != NULL ? tensor->experts[expert].type : tensor->type;
-    *bytes = (size_t)tensor->dims[1] * dm_type_bytes(type, (size_t)tensor->dims[0]);
-    return tensor->experts != NULL ? tensor->experts[expert].data : (const uint8_t *)tensor->data + (size_t)expert * *bytes;
-}
-
 /* The tensor was checked when the file was opened: it lies in one of them. */
 static dm_expert_piece locate(const dm_streaming *it, const dm_gguf *file, const uint8_t *data, size_t bytes) {
     dm_expert_piece piece = {0, 0, bytes};
@@ -61,8 +54,9 @@ static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t
         it->matrices[l * DM_EXPERT_MATRICES + m] = (dm_expert_matrix){(size_t)tensor->dims[1], (size_t)tensor->dims[0],
                                                                       panels ? dm_panel_format_of(tensor->type) : NULL};
         for (int32_t e = 0; e < model->config.n_experts; e++) {
+            dm_type type;
             size_t bytes;
-            const uint8_t *data = matrix_of(tensor, e, &bytes);
+            const uint8_t *data = dm_tensor_matrix(tensor, (size_t)e, &type, &bytes);
             dm_expert_piece *pieces = it->pieces + ((size_t)l * (size_t)model->config.n_experts + (size_t)e) * DM_EXPERT_MATRICES;
             pieces[m] = locate(it, model->file, data, bytes);
         }
@@ -181,7 +175,8 @@ static bool is_table(const dm_model *model, int role) {
 }
 
 static uint64_t tensor_bytes(const dm_tensor *t) {
-    return t->data != NULL ? t->dims[1] * t->dims[2] * t->dims[3] * dm_type_bytes(t->type, (size_t)t->dims[0]) : 0;
+    return t->data != NULL ? dm_matrix_bytes(t->type, t->data, (size_t)(t->dims[1] * t->dims[2] * t->dims[3]), (size_t)t->dims[0])
+                           : 0;
 }
 
 /* Gives back what the system holds of the tables, and reads of them what is asked for alone. */

@@ -39,4 +39,8 @@ dm_status dm_convert_to_gguf(dm_conversion *conversion, dm_convert_result *resul
 dm_status dm_convert_to_folder(dm_conversion *conversion, dm_convert_result *result);
 dm_status dm_convert_layout(dm_conversion *conversion, dm_convert_result *result);
 
+/* Whether a type asks for mixed-width panels: "mixed:4". */
+bool dm_convert_is_mixed(const char *type);
+dm_status dm_convert_mixed(dm_conversion *conversion, dm_convert_result *result);
+
 #endif
