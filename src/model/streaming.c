@@ -34,7 +34,7 @@ static const dm_tensor *tensor_of(const dm_model *model, int32_t layer, int matr
 
 /* The tensor was checked when the file was opened: it lies in one of them. */
 static dm_expert_piece locate(const dm_streaming *it, const dm_gguf *file, const uint8_t *data, size_t bytes) {
-    dm_expert_piece piece = {0, 0, bytes};
+    dm_expert_piece piece = {.bytes = bytes};
     for (size_t i = 0; i < it->files.n_files; i++) {
         const dm_gguf_file part = dm_gguf_file_at(file, i);
         if ((uintptr_t)data >= (uintptr_t)part.data && (uintptr_t)data < (uintptr_t)part.data + part.size) {
@@ -59,6 +59,7 @@ static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t
             const uint8_t *data = dm_tensor_matrix(tensor, (size_t)e, &type, &bytes);
             dm_expert_piece *pieces = it->pieces + ((size_t)l * (size_t)model->config.n_experts + (size_t)e) * DM_EXPERT_MATRICES;
             pieces[m] = locate(it, model->file, data, bytes);
+            pieces[m].mixed = type == DM_TYPE_MIXED;
         }
     }
     return packed == 0 || (packed == DM_EXPERT_MATRICES && model->config.expert_dim % DM_PANEL_UNIT == 0)
