@@ -37,7 +37,7 @@ static void multiply(const dm_quantized_table *table, const matrix *w, size_t m)
     for (size_t p = 0; p < w->n_panels && w->format == MIXED; p++) {
         panel = dm_mixed_panel(at, p % NEAR_PANELS);
         table->mixed(y, DM_PANEL_ROWS, activations, ROW, m, at, p % NEAR_PANELS, panel + AHEAD * w->panel_bytes);
-        at = p % NEAR_PANELS + 1 == NEAR_PANELS ? dm_mixed_next(at) : at;
+        at = p % NEAR_PANELS + 1 == NEAR_PANELS ? (const dm_mixed_header *)(const void *)((const uint8_t *)at + at->bytes) : at;
     }
 }
 

@@ -116,9 +116,7 @@ static float *widened_logits(const dm_model *model) {
         const dm_tensor *tensor = s->layer < 0 ? &model->tensors[s->role] : &model->layers[s->layer].tensors[s->role];
         weights[i] = malloc(s->elements * sizeof(float));
         for (size_t m = 0; m < s->dims[2]; m++) {
-            dm_weight w = {.rows = s->dims[1], .columns = s->dims[0]};
-            size_t bytes;
-            w.data = dm_tensor_matrix(tensor, m, &w.type, &bytes);
+            const dm_weight w = dm_tensor_matrix(tensor, m);
             dm_weight_widen(weights[i] + m * w.rows * w.columns, &w);
         }
     }

@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 int dm_mixed_number(unsigned bits) {
     for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
         if ((unsigned)dm_mixed_bits(i) == bits) {
@@ -73,10 +75,6 @@ static dm_status check_header(const dm_mixed_header *h, size_t bytes, uint64_t r
         return dm_fail(DM_ERR_UNSUPPORTED, "mixed-width panels of version %" PRIu32 ", expected %d", h->version,
                        DM_MIXED_VERSION);
     }
-    if (h->zero[0] != 0 || h->zero[1] != 0) {
-        return dm_fail(DM_ERR_FORMAT, "mixed-width panels end their header with %" PRIu32 " and %" PRIu32 ", expected zeros",
-                       h->zero[0], h->zero[1]);
-    }
     if (h->rows != rows || h->columns != columns) {
         return dm_fail(DM_ERR_FORMAT, "mixed-width panels of %" PRIu32 " x %" PRIu32 ", expected %" PRIu64 " x %" PRIu64,
                        h->columns, h->rows, columns, rows);
@@ -138,16 +136,7 @@ static dm_status check_panel(const dm_mixed_header *h, size_t panel, uint64_t *l
     return check_units(dm_mixed_units(h) + entry->first, entry, panel, h->columns / DM_PANEL_UNIT);
 }
 
-dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t columns) {
-    if (!dm_mixed_claims(data, bytes)) {
-        return dm_fail(DM_ERR_FORMAT, "%zu bytes are no mixed-width panels: expected the letters %s and a header", bytes,
-                       DM_MIXED_MAGIC);
-    }
-    if ((uintptr_t)data % DM_MIXED_ALIGNMENT != 0) {
-        return dm_fail(DM_ERR_FORMAT, "mixed-width panels begin at no multiple of %d bytes", DM_MIXED_ALIGNMENT);
-    }
-    const dm_mixed_header *h = data;
-    DM_TRY(check_header(h, bytes, rows, columns));
+static dm_status check_tables(const dm_mixed_header *h) {
     uint64_t line = dm_mixed_front_bytes(h->rows, h->tiles) / DM_PANEL_LINE, tiles = 0;
     for (size_t p = 0; p < dm_panel_count(h->rows); p++) {
         DM_TRY(check_panel(h, p, &line, &tiles));
@@ -160,27 +149,64 @@ dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t
     return DM_OK;
 }
 
-dm_status dm_mixed_check_stack(const void *data, size_t bytes, uint64_t matrices, uint64_t rows, uint64_t columns) {
-    size_t at = 0;
-    for (uint64_t i = 0; i < matrices; i++) {
-        const dm_mixed_header *matrix = (const dm_mixed_header *)(const void *)((const uint8_t *)data + at);
-        DM_TRY(dm_mixed_check(matrix, bytes - at, rows, columns));
-        at += matrix->bytes;
+static dm_status check_place(const void *data, size_t bytes) {
+    if (!dm_mixed_claims(data, bytes)) {
+        return dm_fail(DM_ERR_FORMAT, "%zu bytes are no mixed-width panels: expected the letters %s and a header", bytes,
+                       DM_MIXED_MAGIC);
     }
-    if (at != bytes) {
-        return dm_fail(DM_ERR_FORMAT, "%" PRIu64 " matrices of mixed-width panels take %zu bytes, but there are %zu", matrices,
-                       at, bytes);
+    if ((uintptr_t)data % DM_MIXED_ALIGNMENT != 0) {
+        return dm_fail(DM_ERR_FORMAT, "mixed-width panels begin at no multiple of %d bytes", DM_MIXED_ALIGNMENT);
     }
+    return DM_OK;
+}
+
+static dm_status check_zero(const dm_mixed_header *h) {
+    return h->elsewhere == 0
+               ? DM_OK
+               : dm_fail(DM_ERR_FORMAT, "the header of mixed-width panels ends with %" PRId64 ", expected 0", h->elsewhere);
+}
+
+dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t columns) {
+    DM_TRY(check_place(data, bytes));
+    DM_TRY(check_zero(data));
+    DM_TRY(check_header(data, bytes, rows, columns));
+    return check_tables(data);
+}
+
+dm_status dm_mixed_copy(const void *data, size_t bytes, uint64_t rows, uint64_t columns, dm_mixed_header **out) {
+    *out = NULL;
+    DM_TRY(check_place(data, bytes));
+    dm_mixed_header first;
+    memcpy(&first, data, sizeof first);
+    DM_TRY(check_zero(&first));
+    DM_TRY(check_header(&first, bytes, rows, columns));
+    const size_t front = dm_mixed_front_bytes(first.rows, first.tiles);
+    dm_mixed_header *copy = dm_alloc(front, 1);
+    if (copy == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    memcpy(copy, &first, sizeof first);
+    memcpy(copy + 1, (const uint8_t *)data + sizeof first, front - sizeof first);
+    copy->elsewhere = (int64_t)((uintptr_t)data - (uintptr_t)copy);
+    dm_status status = check_tables(copy);
+    if (status != DM_OK) {
+        dm_free(copy);
+        return status;
+    }
+    *out = copy;
     return DM_OK;
 }
 
 dm_status dm_mixed_measure(const void *data, size_t bytes, dm_mixed_totals *totals) {
     for (size_t at = 0; at < bytes;) {
-        const dm_mixed_header *matrix = (const dm_mixed_header *)(const void *)((const uint8_t *)data + at);
-        const bool claims = dm_mixed_claims(matrix, bytes - at);
-        DM_TRY(dm_mixed_check(matrix, bytes - at, claims ? matrix->rows : 0, claims ? matrix->columns : 0));
+        dm_mixed_header claimed = {.rows = 0}, *matrix;
+        if (bytes - at >= sizeof claimed) {
+            memcpy(&claimed, (const uint8_t *)data + at, sizeof claimed);
+        }
+        DM_TRY(dm_mixed_copy((const uint8_t *)data + at, bytes - at, claimed.rows, claimed.columns, &matrix));
         dm_mixed_count(matrix, totals);
         at += matrix->bytes;
+        dm_free(matrix);
     }
     return DM_OK;
 }

@@ -51,8 +51,8 @@ typedef struct dm_mixed_header {
     uint32_t rows, columns; /* columns: a multiple of 32 */
     uint64_t bytes;         /* of the whole matrix, a multiple of 64 */
     dm_mixed_levels levels;
-    uint32_t tiles; /* of all panels, but for pruned ones */
-    uint32_t zero[2];
+    uint32_t tiles;    /* of all panels, but for pruned ones */
+    int64_t elsewhere; /* 0 in files; of a copy of the tables: bytes from it to the matrix, which has the panels */
 } dm_mixed_header;
 
 typedef struct dm_mixed_entry {
@@ -97,8 +97,12 @@ static inline const dm_mixed_entry *dm_mixed_entries(const dm_mixed_header *matr
 static inline const uint16_t *dm_mixed_units(const dm_mixed_header *matrix) {
     return (const uint16_t *)(const void *)(dm_mixed_entries(matrix) + dm_panel_count(matrix->rows));
 }
+/* The matrix as it lies in its file. */
+static inline const uint8_t *dm_mixed_origin(const dm_mixed_header *matrix) {
+    return (const uint8_t *)((uintptr_t)matrix + (uintptr_t)matrix->elsewhere);
+}
 static inline const uint8_t *dm_mixed_panel(const dm_mixed_header *matrix, size_t panel) {
-    return (const uint8_t *)matrix + (size_t)dm_mixed_entries(matrix)[panel].line * DM_PANEL_LINE;
+    return dm_mixed_origin(matrix) + (size_t)dm_mixed_entries(matrix)[panel].line * DM_PANEL_LINE;
 }
 /* Tiles of a panel that have bytes; bytes of its scales with the zeros behind them; of the panel. */
 size_t dm_mixed_tiles(const dm_mixed_entry *entry);
@@ -126,14 +130,11 @@ bool dm_mixed_claims(const void *data, size_t bytes);
  * passes can be read and multiplied with whatever its codes and scales are. DM_ERR_FORMAT or DM_ERR_UNSUPPORTED say what was
  * found and what was expected; the caller puts the file's and the tensor's name before it. */
 dm_status dm_mixed_check(const void *data, size_t bytes, uint64_t rows, uint64_t columns);
-/* The same for `matrices` of them, one after another, that fill the bytes. */
-dm_status dm_mixed_check_stack(const void *data, size_t bytes, uint64_t matrices, uint64_t rows, uint64_t columns);
-/* Adds all matrices that fill the bytes, of one shape, whatever it is; checks them on the way. */
+/* A copy of the tables of the matrix at the front of `bytes` bytes, which other processes cannot change any more, checked as
+ * above; its panels stay where they are. *out ends with dm_free(). */
+dm_status dm_mixed_copy(const void *data, size_t bytes, uint64_t rows, uint64_t columns, dm_mixed_header **out);
+/* Adds all matrices that fill the bytes, whatever their shapes; checks them on the way. */
 dm_status dm_mixed_measure(const void *data, size_t bytes, dm_mixed_totals *totals);
-/* The matrix after this one. */
-static inline const dm_mixed_header *dm_mixed_next(const dm_mixed_header *matrix) {
-    return (const dm_mixed_header *)(const void *)((const uint8_t *)matrix + matrix->bytes);
-}
 
 /* ---- As floats; a matrix that was checked ---- */
 

@@ -17,8 +17,14 @@ dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
     return part;
 }
 
-size_t dm_matrix_bytes(dm_type type, const void *data, size_t rows, size_t columns) {
-    return type == DM_TYPE_MIXED ? ((const dm_mixed_header *)data)->bytes : rows * dm_type_bytes(type, columns);
+const void *dm_weight_stored(const dm_weight *weight, size_t *bytes) {
+    if (weight->type == DM_TYPE_MIXED) {
+        const dm_mixed_header *matrix = weight->data;
+        *bytes = (size_t)matrix->bytes;
+        return dm_mixed_origin(matrix);
+    }
+    *bytes = weight->rows * dm_type_bytes(weight->type, weight->columns);
+    return weight->data;
 }
 
 size_t dm_weight_panel_bytes(const dm_weight *weight) {

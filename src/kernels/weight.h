@@ -34,8 +34,8 @@ void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, c
 /* Where a panel of a matrix lies. */
 const void *dm_weight_panel(const dm_weight *weight, size_t panel);
 
-/* Bytes of a matrix as a file has it. */
-size_t dm_matrix_bytes(dm_type type, const void *data, size_t rows, size_t columns);
+/* A matrix as its file has it: its bytes, and how many. */
+const void *dm_weight_stored(const dm_weight *weight, size_t *bytes);
 
 /* Bytes of all panels of a matrix whose type has them. */
 size_t dm_weight_panel_bytes(const dm_weight *weight);

@@ -27,9 +27,9 @@ static bool in_one_stretch(const dm_layer *layer, int32_t expert) {
     uintptr_t end = 0;
     for (int i = 0; i < MATRICES; i++) {
         const dm_tensor *tensor = &layer->tensors[roles[i]];
-        dm_type type;
+        const dm_weight own = dm_tensor_matrix(tensor, (size_t)expert);
         size_t bytes;
-        uintptr_t start = (uintptr_t)dm_tensor_matrix(tensor, (size_t)expert, &type, &bytes);
+        uintptr_t start = (uintptr_t)dm_weight_stored(&own, &bytes);
         bool fits = i == 0 ? start % DM_EXPERT_BOUNDARY == 0 : start >= end && start - end < DM_EXPERT_BOUNDARY;
         if (!fits) {
             return false;

@@ -40,7 +40,9 @@ static uint64_t add_config(uint64_t hash, const dm_config *c) {
 }
 
 static uint64_t add_weights(uint64_t hash, const void *data, dm_type type, const uint64_t *dims) {
-    size_t bytes = dm_matrix_bytes(type, data, (size_t)(dims[1] * dims[2] * dims[3]), (size_t)dims[0]);
+    const dm_weight matrix = {.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0]};
+    size_t bytes;
+    data = dm_weight_stored(&matrix, &bytes);
     size_t sample = bytes < SAMPLE ? bytes : SAMPLE;
     hash = dm_hash_mix(hash, (uint64_t)type + 1);
     return add(add(hash, data, sample), (const char *)data + bytes - sample, sample);

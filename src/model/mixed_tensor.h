@@ -13,7 +13,16 @@
 
 /* Whether a tensor claims to be such matrices. */
 bool dm_tensor_is_mixed(const dm_gguf_tensor *tensor);
-/* Checks all of one that claims it against the shape that it should have. */
-dm_status dm_tensor_check_mixed(const dm_gguf *file, const dm_gguf_tensor *tensor, const dm_tensor_spec *spec);
+
+/* The tables of all matrices that a model has, held in memory. */
+typedef struct dm_mixed_tables {
+    dm_mixed_header **of;
+    size_t n, room;
+} dm_mixed_tables;
+
+/* Adds those of a tensor that claims it, checked against the shape that it should have: *first is the number of the first. */
+dm_status dm_tensor_read_mixed(const dm_gguf *file, const dm_gguf_tensor *tensor, const dm_tensor_spec *spec,
+                               dm_mixed_tables *tables, size_t *first);
+void dm_mixed_tables_free(dm_mixed_tables *tables);
 
 #endif

@@ -7,8 +7,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "kernels/weight.h"
-#include "model/mixed_tensor.h"
 #include "model/repack.h"
 #include "model/streaming.h"
 
@@ -100,16 +98,16 @@ static void place(dm_model *model, const dm_tensor_spec *spec, dm_type type, con
 }
 
 /* An expert of a stack has a size of its own, so it gets a place of its own. */
-static dm_status place_mixed(dm_model *model, const dm_tensor_spec *spec, const void *data) {
+static dm_status place_mixed(dm_model *model, const dm_tensor_spec *spec, size_t first) {
+    const void *data = model->mixed.of[first];
     if (dm_role_is_expert(spec->role) && spec->expert < 0) {
         if (model->experts == NULL && !allocate_experts(model)) {
             return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", model->config.n_layers);
         }
         const int role = spec->role == DM_FFN_GATE_EXPS ? 0 : spec->role == DM_FFN_UP_EXPS ? 1 : 2;
         dm_expert_tensor *experts = experts_of(model, spec->layer, role);
-        const dm_mixed_header *matrix = data;
-        for (int32_t e = 0; e < model->config.n_experts; e++, matrix = dm_mixed_next(matrix)) {
-            experts[e] = (dm_expert_tensor){matrix, DM_TYPE_MIXED};
+        for (int32_t e = 0; e < model->config.n_experts; e++) {
+            experts[e] = (dm_expert_tensor){model->mixed.of[first + (size_t)e], DM_TYPE_MIXED};
         }
         place(model, spec, DM_TYPE_MIXED, data);
         model->layers[spec->layer].tensors[spec->role].experts = experts;
@@ -155,8 +153,9 @@ static dm_status find_tensors(dm_model *model, const dm_gguf *file) {
     for (size_t i = 0; i < count && status == DM_OK; i++) {
         const dm_gguf_tensor *found = dm_gguf_find_tensor(file, specs[i].name);
         if (found != NULL && dm_tensor_is_mixed(found)) {
-            status = dm_tensor_check_mixed(file, found, &specs[i]);
-            status = status == DM_OK ? place_mixed(model, &specs[i], found->data) : status;
+            size_t first;
+            status = dm_tensor_read_mixed(file, found, &specs[i], &model->mixed, &first);
+            status = status == DM_OK ? place_mixed(model, &specs[i], first) : status;
             continue;
         }
         status = check_tensor(file, found, &specs[i]);
@@ -270,13 +269,15 @@ dm_status dm_model_from_memory(const dm_config *config, const float *const *weig
     return DM_OK;
 }
 
-const void *dm_tensor_matrix(const dm_tensor *tensor, size_t number, dm_type *type, size_t *bytes) {
-    const bool apart = tensor->experts != NULL;
-    const size_t rows = (size_t)tensor->dims[1], columns = (size_t)tensor->dims[0];
-    *type = apart ? tensor->experts[number].type : tensor->type;
-    const uint8_t *data = apart ? tensor->experts[number].data : tensor->data;
-    *bytes = dm_matrix_bytes(*type, data, rows, columns);
-    return apart ? data : data + number * *bytes;
+dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number) {
+    dm_weight out = {.data = tensor->data, .type = tensor->type, .rows = tensor->dims[1], .columns = tensor->dims[0]};
+    if (tensor->experts != NULL) {
+        out.data = tensor->experts[number].data;
+        out.type = tensor->experts[number].type;
+    } else if (number > 0) {
+        out.data = (const uint8_t *)tensor->data + number * out.rows * dm_type_bytes(out.type, out.columns);
+    }
+    return out;
 }
 
 void dm_model_close(dm_model *model) {
@@ -286,6 +287,7 @@ void dm_model_close(dm_model *model) {
     dm_streaming_free(model->streaming);
     dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
+    dm_mixed_tables_free(&model->mixed);
     dm_free(model->expert_bias);
     free(model->experts);
     free(model->layers);

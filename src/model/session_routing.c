@@ -13,9 +13,10 @@ double dm_session_expert_bytes(const dm_session *session) {
             const size_t rows = (size_t)(roles[i] == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
             const dm_weight *apart = session->layers[l].apart[roles[i]];
             for (int32_t e = 0; e < c->n_experts; e++) {
-                bytes += (apart != NULL ? (double)dm_matrix_bytes(apart[e].type, apart[e].data, apart[e].rows, apart[e].columns)
-                                        : (double)dm_matrix_bytes(all->type, all->data, rows, all->columns)) /
-                         c->n_experts;
+                const dm_weight one = apart != NULL ? apart[e] : dm_weight_rows(all, (size_t)e * rows, rows);
+                size_t own;
+                dm_weight_stored(&one, &own);
+                bytes += (double)own / c->n_experts;
             }
         }
     }

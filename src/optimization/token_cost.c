@@ -4,9 +4,9 @@
 static double mean_bytes(const dm_tensor *tensor, size_t matrices) {
     double sum = 0.0;
     for (size_t i = 0; i < matrices; i++) {
-        dm_type type;
+        const dm_weight one = dm_tensor_matrix(tensor, i);
         size_t bytes;
-        dm_tensor_matrix(tensor, i, &type, &bytes);
+        dm_weight_stored(&one, &bytes);
         sum += (double)bytes;
     }
     return sum / (double)matrices;

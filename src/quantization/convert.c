@@ -41,15 +41,22 @@ static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out)
     }
 }
 
+/* A part that is such panels, as its file has it. */
+static const uint8_t *mixed_bytes(const dm_weights *part, size_t *bytes) {
+    const dm_weight matrix = {.data = part->data, .type = part->type};
+    return dm_weight_stored(&matrix, bytes);
+}
+
 /* The same of mixed-width panels, whose sizes differ and whose elements are bytes. */
 static void copy_mixed(const dm_converted *it, uint64_t first, size_t n, uint8_t *out) {
     uint64_t start = 0;
     for (int32_t i = 0; i < it->n_parts; i++) {
-        const uint64_t bytes = dm_matrix_bytes(it->type, it->parts[i].data, 1, 0);
+        size_t bytes;
+        const uint8_t *data = mixed_bytes(&it->parts[i], &bytes);
         const uint64_t from = first > start ? first - start : 0, to = first + n < start + bytes ? first + n - start : bytes;
         if (first < start + bytes && first + n > start) {
-            memcpy(out + (start + from - first), it->parts[i].data + from, (size_t)(to - from));
-            dm_pages_release(it->parts[i].data + from, (size_t)(to - from));
+            memcpy(out + (start + from - first), data + from, (size_t)(to - from));
+            dm_pages_release(data + from, (size_t)(to - from));
         }
         start += bytes;
     }
@@ -59,7 +66,9 @@ static void copy_mixed(const dm_converted *it, uint64_t first, size_t n, uint8_t
 static void release(const dm_converted *it) {
     for (int32_t i = 0; i < it->n_parts; i++) {
         const dm_weights *w = &it->parts[i];
-        dm_pages_release(w->data, dm_matrix_bytes(w->type, w->data, 1, (size_t)it->part_elements));
+        size_t bytes = 0;
+        const uint8_t *data = w->type == DM_TYPE_MIXED ? mixed_bytes(w, &bytes) : w->data;
+        dm_pages_release(data, w->type == DM_TYPE_MIXED ? bytes : dm_type_bytes(w->type, (size_t)it->part_elements));
     }
 }
 

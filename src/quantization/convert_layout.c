@@ -30,17 +30,18 @@ static const dm_tensor *tensor_of(const dm_model *model, const dm_tensor_spec *s
 
 /* A tensor, or one expert's part of it; expert -1 for what is none's. */
 static dm_weights find(const dm_tensor *tensor, int32_t expert) {
-    dm_weights out = {.rows = tensor->dims[1], .columns = tensor->dims[0]};
-    size_t bytes;
-    out.data = dm_tensor_matrix(tensor, expert >= 0 ? (size_t)expert : 0, &out.type, &bytes);
-    return out;
+    const dm_weight own = dm_tensor_matrix(tensor, expert >= 0 ? (size_t)expert : 0);
+    return (dm_weights){.data = own.data, .type = own.type, .rows = own.rows, .columns = own.columns};
 }
 
 /* Bytes of all parts. */
 static uint64_t bytes_of(const dm_converted *it) {
     uint64_t bytes = 0;
     for (int32_t i = 0; i < it->n_parts; i++) {
-        bytes += dm_matrix_bytes(it->parts[i].type, it->parts[i].data, 1, (size_t)it->part_elements);
+        const dm_weight whole = {.data = it->parts[i].data, .type = it->parts[i].type, .rows = 1, .columns = it->part_elements};
+        size_t own;
+        dm_weight_stored(&whole, &own);
+        bytes += own;
     }
     return bytes;
 }

@@ -96,12 +96,10 @@ static dm_status fill(void *user, size_t matrix, void *out) {
     const target *t = user;
     dm_conversion *conversion = t->mixing->conversion;
     filling f = {.plan = &t->plans[matrix], .out = out};
-    size_t bytes;
     if (dm_interrupted()) {
         return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
     }
-    f.from = (dm_weight){.rows = f.plan->rows, .columns = f.plan->columns};
-    f.from.data = dm_tensor_matrix(t->tensor, t->first + matrix, &f.from.type, &bytes);
+    f.from = dm_tensor_matrix(t->tensor, t->first + matrix);
     dm_parallel(dm_threads(), dm_panel_count(f.plan->rows), 1, fill_body, &f);
     conversion->done += ((const dm_mixed_header *)out)->bytes;
     if (conversion->on_piece != NULL) {
@@ -124,9 +122,8 @@ static dm_status plan_copy(mixing *it, const dm_tensor_spec *spec, target *t) {
         return DM_ERR_MEMORY;
     }
     for (size_t i = 0; i < t->matrices; i++) {
-        size_t bytes;
-        t->parts[i] = (dm_weights){.rows = spec->dims[1], .columns = spec->dims[0]};
-        t->parts[i].data = dm_tensor_matrix(t->tensor, t->first + i, &t->parts[i].type, &bytes);
+        const dm_weight own = dm_tensor_matrix(t->tensor, t->first + i);
+        t->parts[i] = (dm_weights){.data = own.data, .type = own.type, .rows = own.rows, .columns = own.columns};
     }
     t->copied = (dm_converted){.conversion = it->conversion,
                                .parts = t->parts,

@@ -5,7 +5,6 @@
 #include "base/file.h"
 #include "model/hf_config.h"
 #include "model/hf_tokenizer.h"
-#include "model/mixed_tensor.h"
 #include "model/model.h"
 #include "model/safetensors.h"
 #include "quantization/convert.h"
@@ -79,17 +78,9 @@ static dm_type choose_type(const source *s, const dm_tensor_spec *spec, const dm
 
 /* The part's own bytes in the GGUF tensor that it lies in, and how they are read. */
 static void place(const source *s, const dm_tensor_spec *spec, const dm_hf_tensor *as, int32_t part, dm_weights *out) {
-    const dm_gguf_tensor *tensor = dm_gguf_find_tensor(s->model->file, spec->name);
-    const size_t skipped = (size_t)((uint64_t)part * as->elements);
-    if (dm_tensor_is_mixed(tensor)) {
-        const dm_mixed_header *matrix = tensor->data;
-        for (int32_t i = 0; i < part; i++) {
-            matrix = dm_mixed_next(matrix);
-        }
-        *out = (dm_weights){.data = (const uint8_t *)matrix, .type = DM_TYPE_MIXED};
-    } else {
-        *out = (dm_weights){.data = (const uint8_t *)tensor->data + dm_type_bytes(tensor->type, skipped), .type = tensor->type};
-    }
+    const dm_tensor *tensors = spec->layer < 0 ? s->model->tensors : s->model->layers[spec->layer].tensors;
+    const dm_weight own = dm_tensor_matrix(&tensors[spec->role], spec->expert > 0 ? (size_t)spec->expert : (size_t)part);
+    *out = (dm_weights){.data = own.data, .type = own.type};
     out->columns = spec->dims[0];
     out->rows = as->elements / spec->dims[0];
     out->turned = as->form == DM_HF_TURNED;
