@@ -41,10 +41,10 @@ static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out)
     }
 }
 
-/* A part that is such panels, as its file has it. */
-static const uint8_t *mixed_bytes(const dm_weights *part, size_t *bytes) {
-    const dm_weight matrix = {.data = part->data, .type = part->type};
-    return dm_weight_stored(&matrix, bytes);
+const uint8_t *dm_converted_part(const dm_converted *it, int32_t part, size_t *bytes) {
+    const dm_weights *w = &it->parts[part];
+    const dm_weight whole = {.data = w->data, .type = w->type, .rows = 1, .columns = (size_t)it->part_elements};
+    return dm_weight_stored(&whole, bytes);
 }
 
 /* The same of mixed-width panels, whose sizes differ and whose elements are bytes. */
@@ -52,7 +52,7 @@ static void copy_mixed(const dm_converted *it, uint64_t first, size_t n, uint8_t
     uint64_t start = 0;
     for (int32_t i = 0; i < it->n_parts; i++) {
         size_t bytes;
-        const uint8_t *data = mixed_bytes(&it->parts[i], &bytes);
+        const uint8_t *data = dm_converted_part(it, i, &bytes);
         const uint64_t from = first > start ? first - start : 0, to = first + n < start + bytes ? first + n - start : bytes;
         if (first < start + bytes && first + n > start) {
             memcpy(out + (start + from - first), data + from, (size_t)(to - from));
@@ -65,10 +65,9 @@ static void copy_mixed(const dm_converted *it, uint64_t first, size_t n, uint8_t
 /* What was read is not needed again: a file larger than memory passes by. */
 static void release(const dm_converted *it) {
     for (int32_t i = 0; i < it->n_parts; i++) {
-        const dm_weights *w = &it->parts[i];
-        size_t bytes = 0;
-        const uint8_t *data = w->type == DM_TYPE_MIXED ? mixed_bytes(w, &bytes) : w->data;
-        dm_pages_release(data, w->type == DM_TYPE_MIXED ? bytes : dm_type_bytes(w->type, (size_t)it->part_elements));
+        size_t bytes;
+        const uint8_t *data = dm_converted_part(it, i, &bytes);
+        dm_pages_release(data, bytes);
     }
 }
 

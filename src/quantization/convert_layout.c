@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/weight.h"
 #include "model/model.h"
 #include "quantization/convert.h"
 
@@ -38,9 +37,8 @@ static dm_weights find(const dm_tensor *tensor, int32_t expert) {
 static uint64_t bytes_of(const dm_converted *it) {
     uint64_t bytes = 0;
     for (int32_t i = 0; i < it->n_parts; i++) {
-        const dm_weight whole = {.data = it->parts[i].data, .type = it->parts[i].type, .rows = 1, .columns = it->part_elements};
         size_t own;
-        dm_weight_stored(&whole, &own);
+        dm_converted_part(it, i, &own);
         bytes += own;
     }
     return bytes;
