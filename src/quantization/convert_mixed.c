@@ -128,7 +128,7 @@ static dm_status plan_copy(mixing *it, const dm_tensor_spec *spec, target *t) {
     t->copied = (dm_converted){.conversion = it->conversion,
                                .parts = t->parts,
                                .n_parts = (int32_t)t->matrices,
-                               .part_elements = spec->elements / t->matrices,
+                               .part_elements = spec->dims[0] * spec->dims[1],
                                .columns = (size_t)spec->dims[0],
                                .type = t->parts[0].type};
     return DM_OK;
@@ -139,7 +139,7 @@ static dm_status plan(mixing *it, size_t i) {
     const dm_tensor *tensors = spec->layer < 0 ? it->model->tensors : it->model->layers[spec->layer].tensors;
     target *t = &it->targets[i];
     const bool stack = dm_role_is_expert(spec->role) && spec->expert < 0;
-    *t = (target){.mixing = it, .tensor = &tensors[spec->role], .matrices = stack ? (size_t)spec->dims[2] : 1};
+    *t = (target){.mixing = it, .tensor = &tensors[spec->role], .matrices = stack ? (size_t)it->model->config.n_experts : 1};
     t->first = spec->expert > 0 ? (size_t)spec->expert : 0;
     if (becomes_mixed(spec)) {
         DM_TRY(plan_mixed(it, spec, t));
