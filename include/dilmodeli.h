@@ -150,7 +150,7 @@ DM_API bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out);
 /* All zero: the defaults. */
 typedef struct dm_convert_options {
     const char *type;     /* of the matrices, to GGUF any of dm_model_create(), to a folder "f32", "f16" or "bf16"; NULL: as they
-                           * are, but f16 where a folder is to hold what was quantized */
+                           * are, but f16 where a folder is to hold what was quantized; "mixed:4" (2, 3, 4, 5, 6, 8): see below */
     const char *name;     /* the model's in the GGUF file; NULL: the folder's */
     uint64_t shard_bytes; /* of a folder's files of weights; 0: 5 GB */
     const char *layout;   /* of a mixture's experts in a GGUF file: "streaming": each is one aligned read, "standard": stacked;
@@ -175,7 +175,9 @@ typedef void (*dm_convert_fn)(void *user, uint64_t done, uint64_t total);
  * replaced, a folder must not exist or be empty. Models of the architectures that run are converted, others refused by name, as
  * is whatever the other format cannot express. Weights pass through in pieces. Where `from` is a GGUF file and options->layout is
  * set, `to` becomes a GGUF file too, of the same tensors and metadata in that layout, and the other options must not be set; a
- * dense model and one that has the layout already are refused. `options`, `on_piece` and `result` may be NULL.
+ * dense model and one that has the layout already are refused. Where it is one and options->type is "mixed:BITS", `to` becomes
+ * a GGUF file whose matrices are mixed-width panels of so many bits (docs/format.md), which runs here alone; name, shard_bytes
+ * and layout must not be set then. `options`, `on_piece` and `result` may be NULL.
  */
 DM_API dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece,
                             void *user, dm_convert_result *result);

@@ -69,7 +69,9 @@ dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *
     if (session->store != NULL) {
         const int number = role == DM_FFN_GATE_EXPS ? 0 : role == DM_FFN_UP_EXPS ? 1 : 2;
         const uint8_t *data = dm_expert_store_matrix(session->store, (int32_t)(weights - session->layers), e, number);
-        *(matrix.panels != NULL ? &matrix.panels : &matrix.data) = data;
+        const bool both = matrix.type == DM_TYPE_MIXED;
+        matrix.data = both || matrix.panels == NULL ? data : matrix.data;
+        matrix.panels = both || matrix.panels != NULL ? data : NULL;
     }
     return matrix;
 }

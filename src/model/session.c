@@ -53,6 +53,15 @@ static dm_weight read_weight(const void *data, dm_type type, const uint64_t *dim
     return (dm_weight){.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0], .panels = panels};
 }
 
+/* Whether all matrices of a tensor are panels as they lie in the file. */
+static bool all_mixed(const dm_tensor *tensor, size_t n_experts) {
+    bool all = tensor->type == DM_TYPE_MIXED;
+    for (size_t e = 0; all && tensor->experts != NULL && e < n_experts; e++) {
+        all = tensor->experts[e].type == DM_TYPE_MIXED;
+    }
+    return all;
+}
+
 /* `apart` has room for the matrices of experts that lie apart; the rest of it is returned. */
 static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *apart, dm_weights *out) {
     const dm_tensor *tensors = layer < 0 ? model->tensors : model->layers[layer].tensors;
@@ -61,17 +70,21 @@ static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *
         if (tensor->data == NULL) {
             continue;
         }
-        const char *panels = dm_repacked_panels(model, layer, (dm_role)role);
+        const bool mixed = all_mixed(tensor, (size_t)model->config.n_experts);
+        const char *panels = mixed ? tensor->data : dm_repacked_panels(model, layer, (dm_role)role);
         out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims, panels);
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
         if (tensor->experts == NULL || apart == NULL) {
             continue;
         }
         out->apart[role] = apart;
-        size_t stride = panels != NULL ? dm_weight_panel_bytes(&out->matrices[role]) : 0; /* of one expert's panels */
+        /* of one expert's panels */
+        size_t stride = panels != NULL && !mixed ? dm_weight_panel_bytes(&out->matrices[role]) : 0;
         for (size_t e = 0; e < (size_t)model->config.n_experts; e++) {
-            const void *own = panels != NULL ? panels + e * stride : NULL;
-            *apart++ = read_weight(tensor->experts[e].data, tensor->experts[e].type, tensor->dims, own);
+            const dm_expert_tensor *expert = &tensor->experts[e];
+            const void *own = expert->type == DM_TYPE_MIXED ? expert->data : stride > 0 ? panels + e * stride : NULL;
+            *apart = read_weight(expert->data, expert->type, tensor->dims, own);
+            apart++->rows = (size_t)tensor->dims[1];
         }
     }
     return apart;
