@@ -1,0 +1,9 @@
+# What pages need is embedded, so that the program is one file: DM_WEB is the C source made from it.
+set(DM_WEB ${PROJECT_BINARY_DIR}/web.c)
+set(DM_WEB_FILES ${PROJECT_SOURCE_DIR}/web/chart.css ${PROJECT_SOURCE_DIR}/web/page.css ${PROJECT_SOURCE_DIR}/web/page.js)
+string(REPLACE ";" "," DM_WEB_LIST "${DM_WEB_FILES}")
+add_custom_command(
+    OUTPUT ${DM_WEB}
+    COMMAND ${CMAKE_COMMAND} -D OUT=${DM_WEB} -D FILES=${DM_WEB_LIST} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${DM_WEB_FILES} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    VERBATIM)
