@@ -48,31 +48,32 @@ static plot plot_of(const dm_bar_chart *c, double top) {
     p.left = DM_SVG_MARGIN + fmin(widest, MOST_LABEL) + 8;
     p.x = dm_scale_make(0.0, greatest(c), false, false);
     p.x.start = p.left;
-    p.x.stop = p.right - (c->stacked ? 0 : 40); /* for the numbers behind the bars */
+    p.x.stop = p.right - 40; /* for the numbers behind the bars */
     return p;
 }
 
-/* Beside one another: the number stands behind each. Stacked: the whole row's is in the hover text. */
+/* Beside one another: the number stands behind each. Stacked: the row's sum does. */
 static void draw_row(const plot *p, size_t row, FILE *out) {
     const dm_bar_chart *c = p->chart;
+    char text[DM_NUMBER_TEXT];
     double y = p->top + (double)row * p->row + 3, x = p->left;
-    double middle = y + (p->row - 6) / 2 + 4.5;
-    dm_svg_text_within(out, p->left - 6, middle, "tick end", c->labels[row], MOST_LABEL);
+    dm_svg_text_within(out, p->left - 6, y + (p->row - 6) / 2 + 4.5, "tick end", c->labels[row], MOST_LABEL);
     for (size_t s = 0; s < c->n_series; s++) {
-        double width = dm_scale_place(&p->x, value_at(c, row, s)) - p->left;
-        if (isnan(c->values[row * c->n_series + s])) {
-            y += c->stacked ? 0 : p->bar + 1;
-            continue;
+        const double width = dm_scale_place(&p->x, value_at(c, row, s)) - p->left;
+        if (!isnan(c->values[row * c->n_series + s])) {
+            dm_svg_bar(out, x, y, width, p->bar, s, c->head.name);
         }
-        dm_svg_bar(out, x, y, width, p->bar, s, c->head.name);
         if (c->stacked) {
             x += width;
         } else {
-            char text[DM_NUMBER_TEXT];
-            dm_number_text(value_at(c, row, s), text);
+            dm_number_short(c->values[row * c->n_series + s], text);
             dm_svg_text(out, x + width + 4, y + p->bar - (p->bar > 12 ? 3 : 1), "tick", text);
             y += p->bar + 1;
         }
+    }
+    if (c->stacked) {
+        dm_number_short(sum_of(c, row), text);
+        dm_svg_text(out, x + 4, y + p->bar - 3, "tick", text);
     }
 }
 
@@ -93,12 +94,13 @@ static void draw_hit(const plot *p, size_t row, FILE *out) {
 static void draw(const dm_chart *chart, const char *style, FILE *out) {
     const dm_bar_chart *c = (const dm_bar_chart *)(const void *)chart;
     int lines = dm_svg_legend_lines(c->series, c->n_series);
-    plot p = plot_of(c, DM_SVG_TITLE + DM_SVG_LINE * lines + 8);
+    plot p = plot_of(c, DM_SVG_TITLE + DM_SVG_LINE * lines + 20);
     double bottom = p.top + (double)c->rows * p.row;
     dm_svg_begin(out, chart, bottom + 44, style);
     dm_svg_hatchings(out, c->n_series, chart->name);
     dm_svg_legend(out, DM_SVG_TITLE + 11, c->series, c->n_series, true, chart->name);
     dm_svg_axis_below(out, &p.x, p.top, bottom, c->value_name, true);
+    dm_svg_text(out, DM_SVG_MARGIN, p.top - 6, "name", c->row_name);
     for (size_t row = 0; row < c->rows; row++) {
         draw_row(&p, row, out);
     }

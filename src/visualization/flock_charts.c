@@ -119,7 +119,7 @@ static dm_status draw_layer(dm_page *page, const dm_model *model, size_t layer, 
          "Experts that are near have keys (rows of the router) that point the same way. Each is tied to its 7 "
          "nearest; ties that go both ways are stronger."},
         .node_name = "expert",
-        .size_name = "area: share of the choices, %",
+        .size_name = "share of the choices, %",
         .n = f->experts,
         .links = NEIGHBOURS,
         .places = f->places,

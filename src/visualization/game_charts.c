@@ -104,8 +104,8 @@ static void draw_convergence(dm_page *page, const games *all, const char *how, c
                                      .series = {{"potential below its value at rest", all->missing}}};
     dm_page_chart(page, &potential.head);
     const dm_line_chart regret = {
-        {&dm_line_chart_kind, "regret", "Regret: what a token would gain by changing alone",
-         "At 0 nobody gains by changing alone: a Nash equilibrium."},
+        {&dm_line_chart_kind, "regret", "Regret",
+         "What a token would gain by changing alone. At 0 nobody does: a Nash equilibrium."},
         .x_name = "sweeps done",
         .y_name = "affinity, in logits",
         .from_zero = true,
@@ -157,7 +157,7 @@ static void draw(dm_page *page, const dm_run_over *run, games *all) {
         all->regret[s] /= (double)all->count;
         all->moved[s] *= 100.0 / (double)all->count;
     }
-    snprintf(how, sizeof how, "Each of %d tokens of a layer; crowding %g, fetching %g%s.", TOGETHER, run->beta, run->gamma,
+    snprintf(how, sizeof how, "Each of up to %d tokens in a layer; crowding %g, fetching %g%s.", TOGETHER, run->beta, run->gamma,
              run->gamma > 0.0 ? ", room for half of the experts" : "");
     dm_page_section(
         page, "games", "Games come to rest",

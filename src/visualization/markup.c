@@ -69,7 +69,7 @@ void dm_markup_json(FILE *out, const char *bytes, size_t length) {
     fputc('"', out);
 }
 
-void dm_number_text(double value, char text[DM_NUMBER_TEXT]) {
+static void write_number(double value, int digits, char text[DM_NUMBER_TEXT]) {
     static const struct {
         double least;
         const char *unit;
@@ -82,11 +82,19 @@ void dm_number_text(double value, char text[DM_NUMBER_TEXT]) {
     for (size_t i = 0; i < sizeof units / sizeof *units && size < 1e15; i++) {
         if (size >= units[i].least) {
             double unit = units[i].least == 1e4 ? 1e3 : units[i].least;
-            snprintf(text, DM_NUMBER_TEXT, "%.4g%s", value / unit, units[i].unit);
+            snprintf(text, DM_NUMBER_TEXT, "%.*g%s", digits, value / unit, units[i].unit);
             return;
         }
     }
-    snprintf(text, DM_NUMBER_TEXT, "%.4g", value);
+    snprintf(text, DM_NUMBER_TEXT, "%.*g", digits, value);
+}
+
+void dm_number_text(double value, char text[DM_NUMBER_TEXT]) {
+    write_number(value, 4, text);
+}
+
+void dm_number_short(double value, char text[DM_NUMBER_TEXT]) {
+    write_number(value, 3, text);
 }
 
 void dm_number_exact(double value, char text[DM_NUMBER_TEXT]) {

@@ -17,6 +17,8 @@ enum { DM_NUMBER_TEXT = 32 };
 
 /* A number for people: up to four digits that matter, 12.3k, 4.56M; "-" for NaN. */
 void dm_number_text(double value, char text[DM_NUMBER_TEXT]);
+/* Rounded to three digits, for labels on charts. */
+void dm_number_short(double value, char text[DM_NUMBER_TEXT]);
 /* As it is, for tables: up to nine digits. */
 void dm_number_exact(double value, char text[DM_NUMBER_TEXT]);
 

@@ -56,7 +56,8 @@ static void draw_node(const dm_network *w, size_t i, FILE *out) {
     snprintf(text, sizeof text, "%zu", i);
     fprintf(out, "<g class=\"node\" data-node=\"%zu\"><circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>", i, x, y, radius);
     if (w->n <= LABELS) {
-        dm_svg_text(out, x, y + 4, radius > 0.5 * dm_svg_width(text) + 1 ? "number middle" : "number outside middle", text);
+        bool inside = radius > 0.5 * dm_svg_width(text) + 1;
+        dm_svg_text(out, x, inside ? y + 4 : y - radius - 3, inside ? "number middle" : "number outside middle", text);
     }
     fputs("<title>", out);
     dm_markup_text(out, w->node_name);
@@ -73,13 +74,15 @@ static void draw_node(const dm_network *w, size_t i, FILE *out) {
 
 static void draw(const dm_chart *chart, const char *style, FILE *out) {
     const dm_network *w = (const dm_network *)(const void *)chart;
+    char footer[128];
+    snprintf(footer, sizeof footer, "area of a circle: %s", w->sizes != NULL ? w->size_name : "");
     dm_svg_begin(out, chart, DM_SVG_TITLE + 26 + SIDE + 48, style);
     draw_links(w, out);
     for (size_t i = 0; i < w->n; i++) {
         draw_node(w, i, out);
     }
     dm_svg_text(out, DM_CHART_WIDTH / 2.0, DM_SVG_TITLE + 26 + SIDE + 40, "name middle",
-                w->sizes != NULL ? w->size_name : "circles of one size: no loads are known");
+                w->sizes != NULL ? footer : "circles of one size, as no loads are known");
     dm_svg_end(out);
 }
 

@@ -48,7 +48,7 @@ static void draw_memory(dm_page *page, const dm_bench_memory *m) {
     const dm_bar_chart chart = {{&dm_bar_chart_kind, "memory", "Memory that the run holds",
                                  "Resident at the end of that run; the report's own memory is part of the last."},
                                 .row_name = "what",
-                                .value_name = "10^6 bytes",
+                                .value_name = "MB",
                                 .rows = 5,
                                 .n_series = 1,
                                 .labels = labels,

@@ -45,7 +45,7 @@ static void draw_served(dm_page *page, const dm_served *served, const dm_served_
         "By LRU stack distance over units of %d bytes, every byte of which a token reads once: no hits by neighbourhood. A token "
         "reads %s of weights; all of them are in memory.",
         UNIT, size);
-    const dm_bar_chart chart = {{&dm_bar_chart_kind, "served", "Where the weights of a decode are served from", note},
+    const dm_bar_chart chart = {{&dm_bar_chart_kind, "served", "Where a decode's weights come from", note},
                                 .row_name = "tier",
                                 .value_name = "% of the bytes read",
                                 .rows = rows,
@@ -102,7 +102,7 @@ static dm_status draw_hits(dm_page *page, const dm_trace *trace) {
         n++;
     }
     dm_line_chart chart = {
-        {&dm_line_chart_kind, "hits", "Hits of experts, by how many of them memory holds",
+        {&dm_line_chart_kind, "hits", "Hits, by how many experts memory holds",
          "The text's tokens one by one, the model's own choice, as many places in each layer. An expert's first use "
          "is no hit."},
         .x_name = "% of the experts that fit",
@@ -139,17 +139,17 @@ static void draw_bandwidths(dm_page *page, const dm_topology *machine) {
                           "keeps its figures");
         return;
     }
-    const dm_bar_chart bandwidth = {{&dm_bar_chart_kind, "bandwidth", "How fast each tier of memory is read",
-                                     "Measured by dilmodeli topology on this machine."},
-                                    .row_name = "tier",
-                                    .value_name = "10^9 bytes per second",
-                                    .rows = rows,
-                                    .n_series = 2,
-                                    .labels = labels,
-                                    .series = {"one thread", "all threads"},
-                                    .values = &bandwidths[0][0]};
+    const dm_bar_chart bandwidth = {
+        {&dm_bar_chart_kind, "bandwidth", "Speed of each tier of memory", "Measured by dilmodeli topology on this machine."},
+        .row_name = "tier",
+        .value_name = "GB/s",
+        .rows = rows,
+        .n_series = 2,
+        .labels = labels,
+        .series = {"one thread", "all threads"},
+        .values = &bandwidths[0][0]};
     dm_page_chart(page, &bandwidth.head);
-    const dm_bar_chart latency = {{&dm_bar_chart_kind, "latency", "How long one read of each tier takes",
+    const dm_bar_chart latency = {{&dm_bar_chart_kind, "latency", "Time of one read of each tier",
                                    "A read whose address the one before it told, on one thread; measured likewise."},
                                   .row_name = "tier",
                                   .value_name = "nanoseconds",

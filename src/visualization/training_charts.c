@@ -78,7 +78,7 @@ static const curve curves[] = {
      true,
      {{DM_METRIC_MAXVIO, "a step's batch"}, {DM_METRIC_VAL_MAXVIO, "held-out text"}}},
     {"training-sweeps",
-     "Sweeps of the routing games in training",
+     "Sweeps of the games in training",
      "In the mean over the layers' games of a step.",
      "sweeps",
      "training's tokens did not play (train --router nash)",

@@ -170,6 +170,7 @@ static void draw_bits(dm_page *page, weights *w, size_t lost) {
 
 static void draw_bytes(dm_page *page, weights *w) {
     double *values = w->bytes; /* [layers + 1, types], packed in place */
+    char note[128];
     memmove(w->bytes + w->layers * MOST_TYPES, w->bytes + (size_t)MOST_LAYERS * MOST_TYPES, MOST_TYPES * sizeof *w->bytes);
     for (size_t l = 0; l <= w->layers; l++) {
         for (size_t t = 0; t < w->types; t++) {
@@ -177,15 +178,16 @@ static void draw_bytes(dm_page *page, weights *w) {
         }
     }
     w->label[w->layers] = "outside";
-    dm_bar_chart chart = {
-        {&dm_bar_chart_kind, "bytes", "Size of each layer, by type", "Outside: embeddings, output and what else is in no layer."},
-        .row_name = "layer",
-        .value_name = "10^6 bytes",
-        .rows = w->layers + 1,
-        .n_series = w->types,
-        .labels = w->label,
-        .values = values,
-        .stacked = true};
+    snprintf(note, sizeof note, "%s %s. Outside: embeddings, output and what else is in no layer.",
+             w->types > 1 ? "Most is" : "All is", dm_type_name((uint32_t)w->type[0]));
+    dm_bar_chart chart = {{&dm_bar_chart_kind, "bytes", "Size of each layer, by type", note},
+                          .row_name = "layer",
+                          .value_name = "MB",
+                          .rows = w->layers + 1,
+                          .n_series = w->types,
+                          .labels = w->label,
+                          .values = values,
+                          .stacked = true};
     for (size_t t = 0; t < w->types; t++) {
         chart.series[t] = dm_type_name((uint32_t)w->type[t]);
     }
