@@ -13,7 +13,7 @@ static double radius_of(const dm_network *w, size_t i) {
         sum += w->sizes[j];
     }
     size = sum > 0.0 ? w->sizes[i] * (double)w->n / sum : 1.0;
-    return fmin(fmax(sqrt(mean * size), 2.0), 34.0);
+    return fmin(fmax(sqrt(mean * size), 2.0), 24.0);
 }
 
 static double place_x(const dm_network *w, size_t i) {

@@ -21,7 +21,7 @@ static double round_step(double range) {
 }
 
 static void add_tick(dm_scale *s, double value) {
-    double slack = 1e-9 * (s->high - s->low);
+    double slack = s->logarithmic ? 0.0 : 1e-9 * (s->high - s->low);
     if (s->n_ticks < DM_SCALE_TICKS && value >= s->low - slack && value <= s->high + slack) {
         s->ticks[s->n_ticks++] = fabs(value) < slack ? 0.0 : value;
     }
@@ -30,8 +30,8 @@ static void add_tick(dm_scale *s, double value) {
 static void make_linear(dm_scale *s, bool tight) {
     double step = round_step(s->high - s->low);
     if (!tight) {
-        s->low = step * floor(s->low / step + 1e-9);
-        s->high = step * ceil(s->high / step - 1e-9);
+        s->low = fmin(s->low, step * floor(s->low / step + 1e-9)); /* what is a round number but for rounding is one */
+        s->high = fmax(s->high, step * ceil(s->high / step - 1e-9));
     }
     for (double first = ceil(s->low / step - 1e-9), i = 0; i < DM_SCALE_TICKS; i++) {
         add_tick(s, step * (first + i));
@@ -43,8 +43,8 @@ static void make_logarithmic(dm_scale *s, bool tight) {
     double first = floor(log10(s->low) + 1e-9), last = ceil(log10(s->high) - 1e-9);
     double every = ceil((last - first) / (DM_SCALE_TICKS - 2));
     if (!tight) {
-        s->low = pow(10.0, first);
-        s->high = pow(10.0, last);
+        s->low = fmin(s->low, pow(10.0, first));
+        s->high = fmax(s->high, pow(10.0, last));
     }
     for (double p = first; p <= last; p += every > 1.0 ? every : 1.0) {
         add_tick(s, pow(10.0, p));
@@ -61,6 +61,8 @@ dm_scale dm_scale_make(double low, double high, bool logarithmic, bool tight) {
         low = s.logarithmic ? 1.0 : 0.0;
         high = 1.0;
     }
+    low = s.logarithmic ? fmax(low, 1.0 / MOST) : low;
+    high = s.logarithmic ? fmax(high, low) : high;
     s.low = fmax(fmin(low, MOST), -MOST);
     s.high = fmax(fmin(high, MOST), -MOST);
     double least = fmax(1e-9 * fmax(fabs(s.low), fabs(s.high)), 1e-290);

@@ -72,6 +72,18 @@ static void add_to_cell(cell *c, const dm_gguf_tensor *tensor) {
     c->bytes += tensor->bytes;
 }
 
+/* Vectors, which stay as they are whatever becomes of matrices, would set the scale. False where there is no place. */
+static bool add_matrix(weights *w, size_t layer, const char *kind, const dm_gguf_tensor *tensor) {
+    if (tensor->dims[1] < 2) {
+        return true;
+    }
+    size_t k = kind_index(w, kind);
+    if (k < MOST_KINDS) {
+        add_to_cell(&w->cells[layer * MOST_KINDS + k], tensor);
+    }
+    return k < MOST_KINDS;
+}
+
 /* The place of a type among those that have a colour. */
 static size_t type_index(const weights *w, dm_type type) {
     size_t t = 0;
@@ -119,13 +131,9 @@ static size_t collect(const dm_gguf *file, weights *w) {
         size_t layer, row = MOST_LAYERS;
         char kind[NAME];
         if (split_name(tensor->name, &layer, kind)) {
-            size_t k = kind_index(w, kind);
             w->layers = layer + 1 > w->layers ? layer + 1 : w->layers;
             row = layer;
-            lost += k == MOST_KINDS;
-            if (k < MOST_KINDS) {
-                add_to_cell(&w->cells[layer * MOST_KINDS + k], tensor);
-            }
+            lost += !add_matrix(w, layer, kind, tensor);
         }
         w->bytes[row * MOST_TYPES + type_index(w, tensor->type)] += (double)tensor->bytes;
     }
@@ -152,12 +160,12 @@ static void draw_bits(dm_page *page, weights *w, size_t lost) {
         layers[l] = w->label[l];
     }
     snprintf(note, sizeof note,
-             lost > 0 ? "Of each kind of tensor in each layer; %zu tensors of further kinds are not shown."
-                      : "Of each kind of tensor in each layer, scales included.",
+             lost > 0 ? "Of each kind of matrix in each layer; %zu matrices of further kinds are not shown."
+                      : "Of each kind of matrix in each layer, scales included.",
              lost);
     const dm_heat_map map = {{&dm_heat_map_kind, "bits", "Bits per weight", note},
                              .x_name = "layer",
-                             .y_name = "tensor",
+                             .y_name = "matrix",
                              .value_name = "bits per weight",
                              .columns = w->layers,
                              .rows = w->kinds,
