@@ -70,7 +70,7 @@ dm_scale dm_scale_make(double low, double high, bool logarithmic, bool tight) {
         s.low /= 2.0;
         s.high *= 2.0;
     } else if (!s.logarithmic && !(s.high - s.low > least)) {
-        double around = s.low != 0.0 ? 0.5 * fabs(s.low) : 0.5;
+        double around = s.low != 0.0 ? fmax(0.5 * fabs(s.low), least) : 0.5;
         s.low -= around;
         s.high += around;
     }
