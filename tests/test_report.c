@@ -4,8 +4,8 @@
 #include <math.h>
 
 #include "test_files.h"
-#include "visualization/metrics.h"
 #include "visualization/report.h"
+#include "visualization/run_metrics.h"
 #include "xml_check.h"
 
 static const char *const files[] = {"metrics.jsonl", "model.gguf", "page.html", "again.html", "report.json", NULL};
@@ -31,21 +31,21 @@ static size_t count_figures(const char *page) {
 
 /* ---- Metrics ---- */
 
-static void parse(const char *text, dm_metrics *out) {
-    assert_int_equal(dm_metrics_parse(text, strlen(text), out), DM_OK);
+static void parse(const char *text, dm_run_metrics *out) {
+    assert_int_equal(dm_run_metrics_parse(text, strlen(text), out), DM_OK);
 }
 
 static void metrics_are_read(void **state) {
     (void)state;
-    dm_metrics m;
+    dm_run_metrics m;
     parse("{\"step\":1,\"loss\":3.5,\"lr\":0.1}\n\n{\"step\":2,\"loss\":3.25,\"extra\":[1]}\n"
           "{\"step\":2,\"val_loss\":3,\"val_loads\":[[1,2],[3,0]]}\n{\"step\":3,\"sample\":\"x\"}\n",
           &m);
     assert_true(m.n == 3 && m.skipped == 0 && !m.cut_short && m.n_loads == 1 && m.layers == 2 && m.experts == 2);
-    assert_true(m.values[DM_METRIC_LOSS][0] == 3.5 && m.values[DM_METRIC_LOSS][1] == 3.25 && isnan(m.values[DM_METRIC_LOSS][2]));
-    assert_true(m.values[DM_METRIC_VAL_LOSS][1] == 3.0 && isnan(m.values[DM_METRIC_LR][1]) && m.loads[0].step == 2.0);
-    assert_true(m.loads[0].tokens[2] == 3.0f && dm_metrics_count(&m, DM_METRIC_LOSS) == 2);
-    dm_metrics_free(&m);
+    assert_true(m.values[DM_RUN_LOSS][0] == 3.5 && m.values[DM_RUN_LOSS][1] == 3.25 && isnan(m.values[DM_RUN_LOSS][2]));
+    assert_true(m.values[DM_RUN_VAL_LOSS][1] == 3.0 && isnan(m.values[DM_RUN_LR][1]) && m.loads[0].step == 2.0);
+    assert_true(m.loads[0].tokens[2] == 3.0f && dm_run_metrics_count(&m, DM_RUN_LOSS) == 2);
+    dm_run_metrics_free(&m);
 }
 
 static void lines_that_cannot_be_used_are_counted(void **state) {
@@ -71,7 +71,7 @@ static void lines_that_cannot_be_used_are_counted(void **state) {
                                       "{\"step\":5,\"loss\":\"\xff\"}"};
     enum { BAD = sizeof bad / sizeof *bad };
     char text[4096] = "{\"step\":3,\"loss\":2,\"val_loads\":[[1,2],[3,4]]}\n";
-    dm_metrics m;
+    dm_run_metrics m;
     for (size_t i = 0; i < BAD; i++) {
         strcat(strcat(text, bad[i]), "\n");
     }
@@ -79,14 +79,14 @@ static void lines_that_cannot_be_used_are_counted(void **state) {
     parse(text, &m);
     assert_int_equal(m.skipped, BAD);
     assert_true(m.n == 2 && m.n_loads == 1 && m.cut_short);
-    assert_true(m.values[DM_METRIC_STEP][1] == 1e20);
-    dm_metrics_free(&m);
+    assert_true(m.values[DM_RUN_STEP][1] == 1e20);
+    dm_run_metrics_free(&m);
     parse("", &m);
     assert_true(m.n == 0 && m.skipped == 0 && !m.cut_short);
-    dm_metrics_free(&m);
+    dm_run_metrics_free(&m);
     parse("{\"step\":1}", &m); /* the last line without its end is whole all the same */
     assert_true(m.n == 1 && !m.cut_short);
-    dm_metrics_free(&m);
+    dm_run_metrics_free(&m);
 }
 
 /* ---- Runs ---- */

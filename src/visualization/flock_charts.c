@@ -78,7 +78,7 @@ static void find_ties(flock *f) {
 }
 
 /* False where nobody knows. Shares of what the layer's experts were chosen for. */
-static bool find_shares(const dm_trace *trace, const dm_metrics *metrics, size_t layer, flock *f) {
+static bool find_shares(const dm_trace *trace, const dm_run_metrics *metrics, size_t layer, flock *f) {
     double sum = 0.0;
     for (size_t e = 0; e < f->experts; e++) {
         f->shares[e] = 0.0;
@@ -105,8 +105,8 @@ static bool find_shares(const dm_trace *trace, const dm_metrics *metrics, size_t
     return sum > 0.0;
 }
 
-static dm_status draw_layer(dm_page *page, const dm_model *model, size_t layer, const dm_trace *trace, const dm_metrics *metrics,
-                            flock *f) {
+static dm_status draw_layer(dm_page *page, const dm_model *model, size_t layer, const dm_trace *trace,
+                            const dm_run_metrics *metrics, flock *f) {
     char name[64], title[64];
     read_keys(&model->layers[layer].tensors[DM_FFN_ROUTER], f);
     find_ties(f);
@@ -181,7 +181,7 @@ static size_t pick_layers(const dm_model *model, size_t layers[MOST_LAYERS]) {
 }
 
 static dm_status draw_all(dm_page *page, const dm_model *model, const dm_run_over *run, const dm_trace *trace,
-                          const dm_metrics *metrics) {
+                          const dm_run_metrics *metrics) {
     size_t layers[MOST_LAYERS], shown = pick_layers(model, layers);
     flock f;
     DM_TRY(make_flock(model, &f));
@@ -204,7 +204,7 @@ static dm_status draw_all(dm_page *page, const dm_model *model, const dm_run_ove
 }
 
 dm_status dm_part_flock(dm_page *page, const dm_model *model, const dm_run_over *run, const dm_trace *trace,
-                        const dm_metrics *metrics) {
+                        const dm_run_metrics *metrics) {
     if (model->config.n_experts < 2) {
         dm_page_leave_out(page, "The flock", "because the model has no experts");
         return page->status;

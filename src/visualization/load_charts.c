@@ -9,7 +9,7 @@
 enum { MOST_LAYERS = 12 /* pictures */, MOST_TIMES = 60 /* columns */, MOST_EXPERTS = 512, LABEL = 16 };
 
 /* Tokens of an expert over what each would have if loads were even. */
-static double share_of(const dm_metrics *m, size_t time, size_t layer, size_t expert) {
+static double share_of(const dm_run_metrics *m, size_t time, size_t layer, size_t expert) {
     const size_t experts = (size_t)m->experts;
     const float *tokens = m->loads[time].tokens + layer * experts;
     double sum = 0.0;
@@ -25,7 +25,8 @@ static size_t pick(size_t i, size_t n, size_t all) {
 }
 
 /* One layer over time: values [experts, times], labels [times]. */
-static void draw_layer(dm_page *page, const dm_metrics *m, size_t layer, size_t times, double *values, char (*labels)[LABEL]) {
+static void draw_layer(dm_page *page, const dm_run_metrics *m, size_t layer, size_t times, double *values,
+                       char (*labels)[LABEL]) {
     char name[64], title[64];
     const char *columns[MOST_TIMES];
     for (size_t t = 0; t < times; t++) {
@@ -52,7 +53,7 @@ static void draw_layer(dm_page *page, const dm_metrics *m, size_t layer, size_t 
 }
 
 /* values [layers, experts] */
-static void draw_last(dm_page *page, const dm_metrics *m, double *values) {
+static void draw_last(dm_page *page, const dm_run_metrics *m, double *values) {
     const size_t experts = (size_t)m->experts;
     for (size_t i = 0; i < (size_t)m->layers * experts; i++) {
         values[i] = share_of(m, m->n_loads - 1, i / experts, i % experts);
@@ -69,7 +70,7 @@ static void draw_last(dm_page *page, const dm_metrics *m, double *values) {
     dm_page_chart(page, &map.head);
 }
 
-dm_status dm_part_loads(dm_page *page, const dm_metrics *metrics) {
+dm_status dm_part_loads(dm_page *page, const dm_run_metrics *metrics) {
     const size_t layers = (size_t)metrics->layers, experts = (size_t)metrics->experts;
     if (metrics->n_loads == 0) {
         dm_page_leave_out(page, "Loads of experts over time",

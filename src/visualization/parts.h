@@ -6,8 +6,8 @@
 #include "base/json.h"
 #include "model/model.h"
 #include "moe/trace.h"
-#include "visualization/metrics.h"
 #include "visualization/page.h"
+#include "visualization/run_metrics.h"
 
 /* A model's run over a text. */
 typedef struct dm_run_over {
@@ -24,15 +24,15 @@ void dm_bytes_text(double bytes, char text[DM_NUMBER_TEXT]);
 /* Where a chart's name is made from a number: "NAME-3". */
 void dm_name_with(char *out, size_t size, const char *name, size_t number);
 
-dm_status dm_part_training(dm_page *page, const dm_metrics *metrics);
+dm_status dm_part_training(dm_page *page, const dm_run_metrics *metrics);
 /* Experts' loads at validations. */
-dm_status dm_part_loads(dm_page *page, const dm_metrics *metrics);
+dm_status dm_part_loads(dm_page *page, const dm_run_metrics *metrics);
 /* Types and sizes of a model's tensors. */
 dm_status dm_part_weights(dm_page *page, const dm_gguf *file);
 /* Experts by their keys. Sizes and moving tokens come from the trace, of ids[0 .. passes - 1], or sizes from the last of the
  * metrics' loads; either may be NULL. */
 dm_status dm_part_flock(dm_page *page, const dm_model *model, const dm_run_over *run, const dm_trace *trace,
-                        const dm_metrics *metrics);
+                        const dm_run_metrics *metrics);
 dm_status dm_part_games(dm_page *page, const dm_run_over *run);
 /* Who would serve what the trace asks for. */
 dm_status dm_part_tiers(dm_page *page, const dm_model *model, const dm_trace *trace);

@@ -14,7 +14,7 @@ enum { USUAL_TOKENS = 512, LEAST_TOKENS = 2, MOST_JSON = 256 << 20 /* bytes */ }
 /* What a report is made from, as far as it is there. */
 typedef struct sources {
     char *metrics_path, *model_path;
-    dm_metrics metrics;
+    dm_run_metrics metrics;
     bool has_metrics;
     dm_model *model;
     dm_gguf *file;     /* of the model; its own where the model does not open, as of an architecture that does not run */
@@ -47,7 +47,7 @@ void dm_name_with(char *out, size_t size, const char *name, size_t number) {
 static void close_sources(sources *s) {
     free(s->metrics_path);
     free(s->model_path);
-    dm_metrics_free(&s->metrics);
+    dm_run_metrics_free(&s->metrics);
     if (s->model == NULL) {
         dm_gguf_close(s->file);
     }
@@ -87,7 +87,7 @@ static dm_status open_run(sources *s, const char *folder) {
                        folder);
     }
     if (metrics) {
-        DM_TRY(dm_metrics_read(s->metrics_path, &s->metrics));
+        DM_TRY(dm_run_metrics_read(s->metrics_path, &s->metrics));
         s->has_metrics = true;
     }
     return model ? open_model(s, s->model_path) : DM_OK;
@@ -206,12 +206,12 @@ static void tell_model(dm_page *page, const sources *s) {
 }
 
 static void tell_run(dm_page *page, const sources *s) {
-    const dm_metrics *m = &s->metrics;
+    const dm_run_metrics *m = &s->metrics;
     if (!s->has_metrics) {
         return;
     }
     if (m->n > 0) {
-        dm_page_fact(page, "Run", "%.0f steps", m->values[DM_METRIC_STEP][m->n - 1]);
+        dm_page_fact(page, "Run", "%.0f steps", m->values[DM_RUN_STEP][m->n - 1]);
     }
     if (m->skipped > 0 || m->cut_short) {
         dm_page_fact(page, "Left out", "%zu lines of metrics.jsonl that could not be used%s", m->skipped,

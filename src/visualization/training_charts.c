@@ -10,7 +10,7 @@ typedef struct curve {
     const char *name, *title, *note, *y_name, *without;
     bool logarithmic, from_zero;
     struct {
-        dm_metric metric;
+        dm_run_metric metric;
         const char *name;
     } lines[MOST_LINES]; /* up to one without a name */
 } curve;
@@ -23,7 +23,7 @@ static const curve curves[] = {
      "no step has a loss",
      false,
      false,
-     {{DM_METRIC_LOSS, "training"}, {DM_METRIC_VAL_LOSS, "held-out text"}}},
+     {{DM_RUN_LOSS, "training"}, {DM_RUN_VAL_LOSS, "held-out text"}}},
     {"held-out",
      "Bits per byte of held-out text",
      "The same of text that the model does not train on, in a unit that compares across "
@@ -32,7 +32,7 @@ static const curve curves[] = {
      "there was no validation yet",
      false,
      false,
-     {{DM_METRIC_VAL_BPB, "held-out text"}}},
+     {{DM_RUN_VAL_BPB, "held-out text"}}},
     {"terms",
      "Terms of the loss beside it",
      "Values in the mean over layers, without their weights. Rewards are taken from the loss.",
@@ -40,11 +40,11 @@ static const curve curves[] = {
      "the run had no terms beside the cross-entropy",
      false,
      true,
-     {{DM_METRIC_SWITCH_LOSS, "Switch loss"},
-      {DM_METRIC_BALANCE_LOSS, "balance loss"},
-      {DM_METRIC_CACHE_REWARD, "cache reward"},
-      {DM_METRIC_SWARM_REWARD, "swarm reward"},
-      {DM_METRIC_NASH_LOSS, "Nash loss"}}},
+     {{DM_RUN_SWITCH_LOSS, "Switch loss"},
+      {DM_RUN_BALANCE_LOSS, "balance loss"},
+      {DM_RUN_CACHE_REWARD, "cache reward"},
+      {DM_RUN_SWARM_REWARD, "swarm reward"},
+      {DM_RUN_NASH_LOSS, "Nash loss"}}},
     {"learning-rate",
      "Learning rate",
      "What each step's update was scaled by.",
@@ -52,7 +52,7 @@ static const curve curves[] = {
      "no step has one",
      false,
      true,
-     {{DM_METRIC_LR, "learning rate"}}},
+     {{DM_RUN_LR, "learning rate"}}},
     {"gradient",
      "Norm of the gradient",
      "Before it is cut to its greatest norm.",
@@ -60,7 +60,7 @@ static const curve curves[] = {
      "no step has one",
      true,
      false,
-     {{DM_METRIC_GRAD_NORM, "norm"}}},
+     {{DM_RUN_GRAD_NORM, "norm"}}},
     {"speed",
      "Speed of training",
      "Validations and checkpoints excluded.",
@@ -68,7 +68,7 @@ static const curve curves[] = {
      "no step has one",
      false,
      true,
-     {{DM_METRIC_TOKENS_PER_S, "speed"}}},
+     {{DM_RUN_TOKENS_PER_S, "speed"}}},
     {"maxvio",
      "Balance of the experts: MaxVio",
      "Greatest load over the mean load, less 1, mean over layers: 0 is even.",
@@ -76,7 +76,7 @@ static const curve curves[] = {
      "the model has no experts",
      false,
      true,
-     {{DM_METRIC_MAXVIO, "a step's batch"}, {DM_METRIC_VAL_MAXVIO, "held-out text"}}},
+     {{DM_RUN_MAXVIO, "a step's batch"}, {DM_RUN_VAL_MAXVIO, "held-out text"}}},
     {"training-sweeps",
      "Sweeps of the games in training",
      "In the mean over the layers' games of a step.",
@@ -84,7 +84,7 @@ static const curve curves[] = {
      "training's tokens did not play (train --router nash)",
      false,
      true,
-     {{DM_METRIC_SWEEPS, "sweeps"}}},
+     {{DM_RUN_SWEEPS, "sweeps"}}},
     {"training-regret",
      "Regret where those games ended",
      "The most that any token would gain by changing alone; and what play added to "
@@ -93,7 +93,7 @@ static const curve curves[] = {
      "training's tokens did not play (train --router nash)",
      false,
      true,
-     {{DM_METRIC_MAX_REGRET, "greatest regret"}, {DM_METRIC_POTENTIAL_GAIN, "gain of potential per token"}}},
+     {{DM_RUN_MAX_REGRET, "greatest regret"}, {DM_RUN_POTENTIAL_GAIN, "gain of potential per token"}}},
 };
 
 static size_t count_lines(const curve *c) {
@@ -104,7 +104,7 @@ static size_t count_lines(const curve *c) {
     return n;
 }
 
-static bool has_any(const dm_metrics *m, const curve *c, size_t row) {
+static bool has_any(const dm_run_metrics *m, const curve *c, size_t row) {
     for (size_t s = 0; s < count_lines(c); s++) {
         if (isfinite(m->values[c->lines[s].metric][row])) {
             return true;
@@ -115,14 +115,14 @@ static bool has_any(const dm_metrics *m, const curve *c, size_t row) {
 
 /* Steps that have any of the lines, `each` of which become a point: the last step, and the mean of what is there. Returns how
  * many; points [1 + lines, MOST_POINTS]. */
-static size_t thin(const dm_metrics *m, const curve *c, size_t each, double *points) {
+static size_t thin(const dm_run_metrics *m, const curve *c, size_t each, double *points) {
     const size_t lines = count_lines(c);
     size_t n = 0, inside = 0, counts[MOST_LINES] = {0};
     for (size_t row = 0; row < m->n; row++) {
         if (!has_any(m, c, row)) {
             continue;
         }
-        points[n] = m->values[DM_METRIC_STEP][row];
+        points[n] = m->values[DM_RUN_STEP][row];
         for (size_t s = 0; s < lines; s++) {
             double *mean = &points[(s + 1) * MOST_POINTS + n], value = m->values[c->lines[s].metric][row];
             counts[s] = inside == 0 ? 0 : counts[s];
@@ -138,7 +138,7 @@ static size_t thin(const dm_metrics *m, const curve *c, size_t each, double *poi
     return n + (inside > 0);
 }
 
-static size_t count_rows(const dm_metrics *m, const curve *c) {
+static size_t count_rows(const dm_run_metrics *m, const curve *c) {
     size_t rows = 0;
     for (size_t row = 0; row < m->n; row++) {
         rows += has_any(m, c, row);
@@ -147,7 +147,7 @@ static size_t count_rows(const dm_metrics *m, const curve *c) {
 }
 
 /* points: scratch. */
-static void draw_curve(dm_page *page, const dm_metrics *m, const curve *c, double *points) {
+static void draw_curve(dm_page *page, const dm_run_metrics *m, const curve *c, double *points) {
     const size_t rows = count_rows(m, c), each = (rows + MOST_POINTS - 1) / MOST_POINTS;
     char note[512];
     dm_line_chart chart = {{&dm_line_chart_kind, c->name, c->title, note},
@@ -162,7 +162,7 @@ static void draw_curve(dm_page *page, const dm_metrics *m, const curve *c, doubl
     }
     chart.n = thin(m, c, each, points);
     for (size_t s = 0; s < count_lines(c); s++) {
-        if (dm_metrics_count(m, c->lines[s].metric) > 0) {
+        if (dm_run_metrics_count(m, c->lines[s].metric) > 0) {
             chart.series[chart.n_series++] = (dm_series){c->lines[s].name, points + (s + 1) * MOST_POINTS};
         }
     }
@@ -170,7 +170,7 @@ static void draw_curve(dm_page *page, const dm_metrics *m, const curve *c, doubl
     dm_page_chart(page, &chart.head);
 }
 
-dm_status dm_part_training(dm_page *page, const dm_metrics *metrics) {
+dm_status dm_part_training(dm_page *page, const dm_run_metrics *metrics) {
     double *points = dm_alloc((MOST_LINES + 1) * MOST_POINTS, sizeof *points);
     if (points == NULL) {
         return DM_ERR_MEMORY;

@@ -1,4 +1,4 @@
-#include "visualization/metrics.h"
+#include "visualization/run_metrics.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ enum { MOST_LAYERS = 1 << 12, MOST_EXPERTS = 1 << 16, MOST_LOADS = 1 << 20 /* of
 
 static const double MOST = 1e300; /* of a magnitude */
 
-static const char *const names[DM_METRICS] = {
+static const char *const names[DM_RUN_METRICS] = {
     "step",        "tokens",         "loss",         "lr",           "grad_norm", "maxvio",
     "switch_loss", "balance_loss",   "cache_reward", "swarm_reward", "nash_loss", "sweeps",
     "max_regret",  "potential_gain", "tokens_per_s", "val_loss",     "val_bpb",   "val_maxvio"};
@@ -29,12 +29,12 @@ static bool read_number(const json_t *value, double *out) {
 }
 
 /* Room for one more step, in every column. */
-static dm_status grow(dm_metrics *m) {
-    if (m->n == DM_METRICS_MOST) {
-        return dm_fail(DM_ERR_UNSUPPORTED, "more than %d steps: expected fewer", DM_METRICS_MOST);
+static dm_status grow(dm_run_metrics *m) {
+    if (m->n == DM_RUN_METRICS_MOST) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "more than %d steps: expected fewer", DM_RUN_METRICS_MOST);
     }
     size_t room = 0;
-    for (int i = 0; i < DM_METRICS; i++) {
+    for (int i = 0; i < DM_RUN_METRICS; i++) {
         room = m->room;
         DM_TRY(dm_reserve(&m->values[i], &room, m->n + 1, sizeof(double)));
     }
@@ -64,7 +64,7 @@ static bool has_shape(const json_t *rows, size_t layers, size_t experts) {
 }
 
 /* *good is false where they are not tokens for each expert of each layer, as before. */
-static dm_status add_loads(dm_metrics *m, double step, const json_t *rows, bool *good) {
+static dm_status add_loads(dm_run_metrics *m, double step, const json_t *rows, bool *good) {
     size_t layers = json_array_size(rows), experts = json_array_size(json_array_get(rows, 0));
     *good = layers > 0 && experts > 0 && layers <= MOST_LAYERS && experts <= MOST_EXPERTS && layers * experts <= MOST_LOADS &&
             (m->n_loads == 0 || ((size_t)m->layers == layers && (size_t)m->experts == experts)) &&
@@ -82,19 +82,19 @@ static dm_status add_loads(dm_metrics *m, double step, const json_t *rows, bool 
     }
     m->layers = (int32_t)layers;
     m->experts = (int32_t)experts;
-    m->loads[m->n_loads++] = (dm_metric_loads){step, tokens};
+    m->loads[m->n_loads++] = (dm_run_loads){step, tokens};
     return DM_OK;
 }
 
 /* ---- Lines ---- */
 
 /* Lines of one step, a training's and a validation's, become one. */
-static dm_status add_values(dm_metrics *m, const double *values) {
-    bool same = m->n > 0 && m->values[DM_METRIC_STEP][m->n - 1] == values[DM_METRIC_STEP];
+static dm_status add_values(dm_run_metrics *m, const double *values) {
+    bool same = m->n > 0 && m->values[DM_RUN_STEP][m->n - 1] == values[DM_RUN_STEP];
     if (!same) {
         DM_TRY(grow(m));
     }
-    for (int i = 0; i < DM_METRICS; i++) {
+    for (int i = 0; i < DM_RUN_METRICS; i++) {
         if (!same) {
             m->values[i][m->n] = values[i];
         } else if (!isnan(values[i])) {
@@ -105,13 +105,13 @@ static dm_status add_values(dm_metrics *m, const double *values) {
     return DM_OK;
 }
 
-static dm_status read_object(dm_metrics *m, const json_t *object, bool *good) {
-    double values[DM_METRICS];
-    for (int i = 0; i < DM_METRICS; i++) {
+static dm_status read_object(dm_run_metrics *m, const json_t *object, bool *good) {
+    double values[DM_RUN_METRICS];
+    for (int i = 0; i < DM_RUN_METRICS; i++) {
         *good = read_number(json_object_get(object, names[i]), &values[i]) && *good;
     }
-    const double step = values[DM_METRIC_STEP];
-    *good = *good && step >= 0.0 && (m->n == 0 || step >= m->values[DM_METRIC_STEP][m->n - 1]);
+    const double step = values[DM_RUN_STEP];
+    *good = *good && step >= 0.0 && (m->n == 0 || step >= m->values[DM_RUN_STEP][m->n - 1]);
     const json_t *loads = json_object_get(object, "val_loads");
     if (*good && loads != NULL) {
         DM_TRY(add_loads(m, step, loads, good));
@@ -119,7 +119,7 @@ static dm_status read_object(dm_metrics *m, const json_t *object, bool *good) {
     return *good ? add_values(m, values) : DM_OK;
 }
 
-static dm_status read_line(dm_metrics *m, const char *line, size_t length, bool whole) {
+static dm_status read_line(dm_run_metrics *m, const char *line, size_t length, bool whole) {
     json_t *object = NULL;
     bool good = true;
     dm_status status = dm_json_parse("a line", line, length, &object);
@@ -134,8 +134,8 @@ static dm_status read_line(dm_metrics *m, const char *line, size_t length, bool 
     return status == DM_ERR_MEMORY ? status : DM_OK;
 }
 
-dm_status dm_metrics_parse(const char *bytes, size_t size, dm_metrics *out) {
-    *out = (dm_metrics){0};
+dm_status dm_run_metrics_parse(const char *bytes, size_t size, dm_run_metrics *out) {
+    *out = (dm_run_metrics){0};
     dm_status status = DM_OK;
     for (size_t at = 0; at < size && status == DM_OK;) {
         const char *end = memchr(bytes + at, '\n', size - at);
@@ -146,32 +146,32 @@ dm_status dm_metrics_parse(const char *bytes, size_t size, dm_metrics *out) {
         at += length + 1;
     }
     if (status != DM_OK) {
-        dm_metrics_free(out);
+        dm_run_metrics_free(out);
     }
     return status;
 }
 
-dm_status dm_metrics_read(const char *path, dm_metrics *out) {
+dm_status dm_run_metrics_read(const char *path, dm_run_metrics *out) {
     dm_map map;
-    *out = (dm_metrics){0};
+    *out = (dm_run_metrics){0};
     DM_TRY(dm_map_open(path, &map));
-    dm_status status = dm_metrics_parse((const char *)map.data, map.size, out);
+    dm_status status = dm_run_metrics_parse((const char *)map.data, map.size, out);
     dm_map_close(&map);
     return status == DM_OK ? status : dm_fail_in(status, path);
 }
 
-void dm_metrics_free(dm_metrics *metrics) {
-    for (int i = 0; i < DM_METRICS; i++) {
+void dm_run_metrics_free(dm_run_metrics *metrics) {
+    for (int i = 0; i < DM_RUN_METRICS; i++) {
         free(metrics->values[i]);
     }
     for (size_t i = 0; i < metrics->n_loads; i++) {
         dm_free(metrics->loads[i].tokens);
     }
     free(metrics->loads);
-    *metrics = (dm_metrics){0};
+    *metrics = (dm_run_metrics){0};
 }
 
-size_t dm_metrics_count(const dm_metrics *metrics, dm_metric metric) {
+size_t dm_run_metrics_count(const dm_run_metrics *metrics, dm_run_metric metric) {
     size_t count = 0;
     for (size_t i = 0; i < metrics->n; i++) {
         count += isfinite(metrics->values[metric][i]);
