@@ -6,13 +6,18 @@
 
 enum { SIDE = 370 /* of the square that points lie in */, LABELS = 96 /* points beyond which there is no room for numbers */ };
 
-/* Circles whose areas sum up to a share of the square, so that they rarely touch. */
-static double radius_of(const dm_network *w, size_t i) {
-    double sum = 0.0, mean = 0.14 * SIDE * SIDE / (3.14159265 * (double)w->n), size = 1.0;
-    for (size_t j = 0; w->sizes != NULL && j < w->n; j++) {
-        sum += w->sizes[j];
+static double sum_of(const dm_network *w) {
+    double sum = 0.0;
+    for (size_t i = 0; w->sizes != NULL && i < w->n; i++) {
+        sum += w->sizes[i];
     }
-    size = sum > 0.0 ? w->sizes[i] * (double)w->n / sum : 1.0;
+    return sum;
+}
+
+/* Circles whose areas sum up to a share of the square, so that they rarely touch. `sum` is that of the sizes. */
+static double radius_of(const dm_network *w, size_t i, double sum) {
+    double mean = 0.14 * SIDE * SIDE / (3.14159265 * (double)w->n);
+    double size = w->sizes != NULL && sum > 0.0 ? w->sizes[i] * (double)w->n / sum : 1.0;
     return fmin(fmax(sqrt(mean * size), 2.0), 24.0);
 }
 
@@ -50,9 +55,9 @@ static void draw_links(const dm_network *w, FILE *out) {
     }
 }
 
-static void draw_node(const dm_network *w, size_t i, FILE *out) {
+static void draw_node(const dm_network *w, size_t i, double sum, FILE *out) {
     char text[DM_NUMBER_TEXT];
-    const double x = place_x(w, i), y = place_y(w, i), radius = radius_of(w, i);
+    const double x = place_x(w, i), y = place_y(w, i), radius = radius_of(w, i, sum);
     snprintf(text, sizeof text, "%zu", i);
     fprintf(out, "<g class=\"node\" data-node=\"%zu\"><circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"/>", i, x, y, radius);
     if (w->n <= LABELS) {
@@ -79,7 +84,7 @@ static void draw(const dm_chart *chart, const char *style, FILE *out) {
     dm_svg_begin(out, chart, DM_SVG_TITLE + 26 + SIDE + 48, style);
     draw_links(w, out);
     for (size_t i = 0; i < w->n; i++) {
-        draw_node(w, i, out);
+        draw_node(w, i, sum_of(w), out);
     }
     dm_svg_text(out, DM_CHART_WIDTH / 2.0, DM_SVG_TITLE + 26 + SIDE + 40, "name middle",
                 w->sizes != NULL ? footer : "circles of one size, as no loads are known");

@@ -10,10 +10,9 @@
 
 void dm_page_begin(dm_page *page, const char *svg) {
     *page = (dm_page){.svg = svg};
-    dm_text_stream *streams[] = {&page->facts, &page->links, &page->body, &page->left};
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        dm_text_stream_begin(streams[i]);
-        if (streams[i]->stream == NULL && page->status == DM_OK) {
+    for (size_t i = 0; i < DM_PAGE_PARTS; i++) {
+        dm_text_stream_begin(&page->parts[i]);
+        if (page->parts[i].stream == NULL && page->status == DM_OK) {
             page->status = dm_fail(DM_ERR_MEMORY, "out of memory for a page");
         }
     }
@@ -23,13 +22,11 @@ void dm_page_begin(dm_page *page, const char *svg) {
 }
 
 FILE *dm_page_body(dm_page *page) {
-    return page->body.stream;
+    return page->parts[DM_PAGE_BODY].stream;
 }
 
-/* ": " between two texts that are elements of a list. */
-static void write_pair(FILE *out, const char *name, const char *format, va_list arguments) {
-    char text[1024];
-    vsnprintf(text, sizeof text, format, arguments);
+/* An entry of a list of names and what is said of them. */
+static void write_pair(FILE *out, const char *name, const char *text) {
     fputs("<dt>", out);
     dm_markup_text(out, name);
     fputs("</dt><dd>", out);
@@ -38,27 +35,31 @@ static void write_pair(FILE *out, const char *name, const char *format, va_list 
 }
 
 void dm_page_fact(dm_page *page, const char *name, const char *format, ...) {
+    char text[1024];
     va_list arguments;
     va_start(arguments, format);
-    if (page->status == DM_OK) {
-        write_pair(page->facts.stream, name, format, arguments);
-    }
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (page->status == DM_OK) {
+        write_pair(page->parts[DM_PAGE_FACTS].stream, name, text);
+    }
 }
 
 void dm_page_leave_out(dm_page *page, const char *what, const char *format, ...) {
+    char text[1024];
     va_list arguments;
     va_start(arguments, format);
-    if (page->status == DM_OK) {
-        write_pair(page->left.stream, what, format, arguments);
-    }
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (page->status == DM_OK) {
+        write_pair(page->parts[DM_PAGE_LEFT].stream, what, text);
+    }
     page->left_out++;
 }
 
 static void end_section(dm_page *page) {
     if (page->in_section) {
-        fputs("</section>\n", page->body.stream);
+        fputs("</section>\n", page->parts[DM_PAGE_BODY].stream);
     }
 }
 
@@ -68,14 +69,14 @@ void dm_page_section(dm_page *page, const char *name, const char *title, const c
     }
     end_section(page);
     page->in_section = true;
-    fprintf(page->links.stream, "<a href=\"#%s\">", name);
-    dm_markup_text(page->links.stream, title);
-    fputs("</a>\n", page->links.stream);
-    fprintf(page->body.stream, "<section id=\"%s\"><h2>", name);
-    dm_markup_text(page->body.stream, title);
-    fputs("</h2><p>", page->body.stream);
-    dm_markup_text(page->body.stream, intro);
-    fputs("</p>\n", page->body.stream);
+    fprintf(page->parts[DM_PAGE_LINKS].stream, "<a href=\"#%s\">", name);
+    dm_markup_text(page->parts[DM_PAGE_LINKS].stream, title);
+    fputs("</a>\n", page->parts[DM_PAGE_LINKS].stream);
+    fprintf(page->parts[DM_PAGE_BODY].stream, "<section id=\"%s\"><h2>", name);
+    dm_markup_text(page->parts[DM_PAGE_BODY].stream, title);
+    fputs("</h2><p>", page->parts[DM_PAGE_BODY].stream);
+    dm_markup_text(page->parts[DM_PAGE_BODY].stream, intro);
+    fputs("</p>\n", page->parts[DM_PAGE_BODY].stream);
 }
 
 /* ---- Charts ---- */
@@ -100,7 +101,7 @@ void dm_page_chart(dm_page *page, const dm_chart *chart) {
     if (page->status != DM_OK) {
         return;
     }
-    FILE *out = page->body.stream;
+    FILE *out = page->parts[DM_PAGE_BODY].stream;
     fprintf(out, "<figure id=\"chart-%s\">\n", chart->name);
     chart->kind->draw(chart, NULL, out);
     fputs("<figcaption>", out);
@@ -131,10 +132,12 @@ static void write_page(FILE *out, const dm_page *page, const char *title) {
     fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<header><h1>", dm_web_chart_css, dm_web_page_css);
     dm_markup_text(out, title);
     fprintf(out, "</h1>\n<button id=\"theme\" type=\"button\" hidden=\"hidden\">Dark</button>\n<dl>\n%s</dl>\n",
-            page->facts.text);
-    fprintf(out, "<nav aria-label=\"Sections\">\n%s</nav></header>\n<main>\n%s", page->links.text, page->body.text);
+            page->parts[DM_PAGE_FACTS].text);
+    fprintf(out, "<nav aria-label=\"Sections\">\n%s</nav></header>\n<main>\n%s", page->parts[DM_PAGE_LINKS].text,
+            page->parts[DM_PAGE_BODY].text);
     if (page->left_out > 0) {
-        fprintf(out, "<section id=\"left-out\"><h2>Not in this report</h2><dl>\n%s</dl></section>\n", page->left.text);
+        fprintf(out, "<section id=\"left-out\"><h2>Not in this report</h2><dl>\n%s</dl></section>\n",
+                page->parts[DM_PAGE_LEFT].text);
     }
     fputs("</main>\n", out);
     write_script(out, dm_web_page_js);
@@ -149,20 +152,19 @@ static dm_status save_page(const dm_page *page, const char *path, const char *ti
 }
 
 dm_status dm_page_end(dm_page *page, const char *path, const char *title) {
-    dm_text_stream *streams[] = {&page->facts, &page->links, &page->body, &page->left};
     if (page->status == DM_OK) {
         end_section(page);
     }
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        if (!dm_text_stream_end(streams[i]) && page->status == DM_OK) {
+    for (size_t i = 0; i < DM_PAGE_PARTS; i++) {
+        if (!dm_text_stream_end(&page->parts[i]) && page->status == DM_OK) {
             page->status = dm_fail(DM_ERR_MEMORY, "out of memory for a page");
         }
     }
     if (page->status == DM_OK && path != NULL) {
         page->status = save_page(page, path, title);
     }
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        free(streams[i]->text);
+    for (size_t i = 0; i < DM_PAGE_PARTS; i++) {
+        free(page->parts[i].text);
     }
     return page->status;
 }

@@ -6,9 +6,12 @@
 #include "visualization/chart.h"
 #include "visualization/markup.h"
 
+/* What grows side by side. */
+enum { DM_PAGE_FACTS, DM_PAGE_LINKS, DM_PAGE_BODY, DM_PAGE_LEFT, DM_PAGE_PARTS };
+
 typedef struct dm_page {
-    const char *svg;                         /* folder for charts, which is made; NULL: none */
-    dm_text_stream facts, links, body, left; /* the page's parts, as they grow */
+    const char *svg; /* folder for charts, which is made; NULL: none */
+    dm_text_stream parts[DM_PAGE_PARTS];
     bool in_section;
     size_t charts, left_out;
     dm_status status; /* of the first failure, which the calls below pass on in silence until dm_page_end() */

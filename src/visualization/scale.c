@@ -33,22 +33,23 @@ static void make_linear(dm_scale *s, bool tight) {
         s->low = fmin(s->low, step * floor(s->low / step + 1e-9)); /* what is a round number but for rounding is one */
         s->high = fmax(s->high, step * ceil(s->high / step - 1e-9));
     }
-    for (double first = ceil(s->low / step - 1e-9), i = 0; i < DM_SCALE_TICKS; i++) {
+    const double first = ceil(s->low / step - 1e-9);
+    for (int i = 0; i < DM_SCALE_TICKS; i++) {
         add_tick(s, step * (first + i));
     }
 }
 
 /* Powers of ten; where there are few of them, 2 and 5 times these too. */
 static void make_logarithmic(dm_scale *s, bool tight) {
-    double first = floor(log10(s->low) + 1e-9), last = ceil(log10(s->high) - 1e-9);
-    double every = ceil((last - first) / (DM_SCALE_TICKS - 2));
+    const int first = (int)floor(log10(s->low) + 1e-9), last = (int)ceil(log10(s->high) - 1e-9);
+    const int every = 1 + (last - first) / (DM_SCALE_TICKS - 1);
     if (!tight) {
         s->low = fmin(s->low, pow(10.0, first));
         s->high = fmax(s->high, pow(10.0, last));
     }
-    for (double p = first; p <= last; p += every > 1.0 ? every : 1.0) {
+    for (int p = first; p <= last; p += every) {
         add_tick(s, pow(10.0, p));
-        if (last - first <= 2.0) {
+        if (last - first <= 2) {
             add_tick(s, 2.0 * pow(10.0, p));
             add_tick(s, 5.0 * pow(10.0, p));
         }

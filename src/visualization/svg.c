@@ -58,8 +58,7 @@ void dm_svg_text_within(FILE *out, double x, double y, const char *type, const c
         dm_svg_text(out, x, y, type, text);
         return;
     }
-    memcpy(cut, text, end);
-    strcpy(cut + end, "\xe2\x80\xa6"); /* an ellipsis */
+    snprintf(cut, sizeof cut, "%.*s\xe2\x80\xa6", (int)end, text); /* an ellipsis */
     dm_svg_text(out, x, y, type, cut);
 }
 

@@ -60,7 +60,7 @@ static size_t kind_index(weights *w, const char *kind) {
         k++;
     }
     if (k == w->kinds && k < MOST_KINDS) {
-        strcpy(w->names[w->kinds++], kind);
+        memcpy(w->names[w->kinds++], kind, strlen(kind) + 1); /* both have NAME bytes */
     }
     return k;
 }
