@@ -1,6 +1,6 @@
 # What pages need is embedded, so that the program is one file: DM_WEB is the C source made from it.
 set(DM_WEB ${PROJECT_BINARY_DIR}/web.c)
-set(DM_WEB_FILES ${PROJECT_SOURCE_DIR}/web/chart.css ${PROJECT_SOURCE_DIR}/web/page.css ${PROJECT_SOURCE_DIR}/web/page.js)
+set(DM_WEB_FILES ${PROJECT_SOURCE_DIR}/web/report/chart.css ${PROJECT_SOURCE_DIR}/web/report/page.css ${PROJECT_SOURCE_DIR}/web/report/page.js)
 string(REPLACE ";" "," DM_WEB_LIST "${DM_WEB_FILES}")
 add_custom_command(
     OUTPUT ${DM_WEB}

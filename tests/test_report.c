@@ -211,6 +211,41 @@ static void a_dense_model_has_weights(void **state) {
     tiny_model_remove(&tiny);
 }
 
+/* ---- Compression ---- */
+
+static void a_compression_is_drawn_as_far_as_it_tells(void **state) {
+    (void)state;
+    static const struct {
+        const char *json;
+        size_t charts;
+    } cases[] = {
+        {"{\"bytes_in\":4e6,\"bytes_out\":1e6}", 1},
+        {"{\"bytes_in\":4e6,\"bytes_out\":1e6,\"bpw\":4.5,\"before\":{\"perplexity\":32.81,\"decode_tps\":299},"
+         "\"after\":{\"perplexity\":32.9,\"decode_tps\":500}}",
+         4},
+        {"{\"before\":{\"times\":{\"experts\":0.0018,\"x\":1}},\"after\":{\"times\":{\"experts\":0.0009}}}", 1},
+        {"{\"tensors\":[{\"name\":\"blk.0.ffn_up.weight\",\"bpw\":4.5,\"pruned\":0.25,\"type\":\"<i>&\"},"
+         "{\"name\":\"blk.1.<b>.weight\",\"bpw\":2.5},{\"name\":\"blk.1.ffn_up.3.weight\",\"pruned\":0.75}]}",
+         2},
+        /* what cannot be is left out */
+        {"{\"bytes_in\":1,\"bytes_out\":-1,\"bpw\":\"4\",\"before\":[1],\"after\":3,\"tensors\":[1,{},{\"name\":7},"
+         "{\"name\":\"blk.99999999999999999999.a\",\"bpw\":4},{\"name\":\"blk.0.a\",\"bpw\":1e300,\"pruned\":2},"
+         "{\"name\":\"other\",\"bpw\":4}]}",
+         1},
+    };
+    char report[256], page[256];
+    snprintf(report, sizeof report, "%s", test_path("report.json"));
+    snprintf(page, sizeof page, "%s", test_path("page.html"));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dm_report_result result;
+        test_write(report, cases[i].json, strlen(cases[i].json));
+        char *drawn = page_of(&(dm_report_options){.source = report, .page = page}, &result);
+        assert_int_equal(result.charts, cases[i].charts);
+        assert_int_equal(count_figures(drawn), cases[i].charts);
+        free(drawn);
+    }
+}
+
 /* ---- What is no source ---- */
 
 static void refuses(const dm_report_options *options, dm_status code, const char *word) {
@@ -259,6 +294,7 @@ int main(void) {
         cmocka_unit_test(nothing_outside_is_asked_for),
         cmocka_unit_test(a_text_flies_over_the_flock),
         cmocka_unit_test(a_dense_model_has_weights),
+        cmocka_unit_test(a_compression_is_drawn_as_far_as_it_tells),
         cmocka_unit_test(what_is_no_source_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

@@ -86,6 +86,10 @@ static void write_number(double value, int digits, char text[DM_NUMBER_TEXT]) {
             return;
         }
     }
+    if (size >= 1000.0 && size < 1e4) { /* %g would give few digits an exponent */
+        snprintf(text, DM_NUMBER_TEXT, "%.0f", value);
+        return;
+    }
     snprintf(text, DM_NUMBER_TEXT, "%.*g", digits, value);
 }
 

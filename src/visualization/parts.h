@@ -38,7 +38,7 @@ dm_status dm_part_games(dm_page *page, const dm_run_over *run);
 dm_status dm_part_tiers(dm_page *page, const dm_model *model, const dm_trace *trace);
 /* Time by kind of operation, and memory. */
 dm_status dm_part_speed(dm_page *page, const dm_run_over *run);
-/* What quantize or optimize reported, of the file `path`. */
-dm_status dm_part_compression(dm_page *page, const json_t *report, const char *path);
+/* What quantize or optimize reported. */
+dm_status dm_part_compression(dm_page *page, const json_t *report);
 
 #endif

@@ -259,20 +259,20 @@ static dm_status add_model(dm_page *page, const sources *s) {
     return dm_part_weights(page, s->file);
 }
 
-static dm_status add_compression(dm_page *page, const sources *s, const char *path) {
+static dm_status add_compression(dm_page *page, const sources *s) {
     if (s->report == NULL) {
         dm_page_leave_out(page, "Before and after compression", "because this is no report of quantize or optimize");
         return page->status;
     }
-    return dm_part_compression(page, s->report, path);
+    return dm_part_compression(page, s->report);
 }
 
-static dm_status add_all(dm_page *page, const sources *s, const dm_report_options *o) {
+static dm_status add_all(dm_page *page, const sources *s) {
     tell_model(page, s);
     tell_run(page, s);
     DM_TRY(add_training(page, s));
     DM_TRY(add_model(page, s));
-    return add_compression(page, s, o->source);
+    return add_compression(page, s);
 }
 
 static dm_status write_report(const sources *s, const dm_report_options *o, dm_report_result *result) {
@@ -282,7 +282,7 @@ static dm_status write_report(const sources *s, const dm_report_options *o, dm_r
     name = name != NULL && name[1] != '\0' ? name + 1 : o->source;
     snprintf(title, sizeof title, "DilModeli: %.400s", name);
     dm_page_begin(&page, o->svg);
-    dm_status status = add_all(&page, s, o);
+    dm_status status = add_all(&page, s);
     page.status = page.status == DM_OK ? status : page.status;
     if (page.status == DM_OK && page.charts == 0) {
         page.status = dm_fail(DM_ERR_ARGUMENT, "%s: there is nothing to draw: no step of a run, no layer of a model", o->source);

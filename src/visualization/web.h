@@ -1,4 +1,4 @@
-/* The files of web/, which the build embeds: style sheets and the script of a page. */
+/* The files of web/report/, which the build embeds: style sheets and the script of a page. */
 #ifndef DM_VISUALIZATION_WEB_H
 #define DM_VISUALIZATION_WEB_H
 
