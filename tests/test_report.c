@@ -264,6 +264,7 @@ static void what_is_no_source_is_refused(void **state) {
     snprintf(page, sizeof page, "%s", test_path("page.html"));
     snprintf(report, sizeof report, "%s", test_path("report.json"));
     unlink(page);
+    unlink(report);
     unlink(test_path("metrics.jsonl"));
     refuses(&(dm_report_options){.source = folder(), .page = page}, DM_ERR_ARGUMENT, "expected the folder of a training run");
     refuses(&(dm_report_options){.source = report, .page = page}, DM_ERR_IO, "cannot open");

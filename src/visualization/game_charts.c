@@ -127,7 +127,7 @@ static void draw_sweeps(dm_page *page, const games *all, const double *x) {
                                  .n_series = 1,
                                  .x = x + 1,
                                  .series = {{"changed", all->moved + 1}}};
-    char texts[MOST_SWEEPS + 1][8];
+    char texts[MOST_SWEEPS + 1][DM_NUMBER_TEXT];
     const char *labels[MOST_SWEEPS + 1];
     for (size_t s = 0; s < points; s++) {
         snprintf(texts[s], sizeof texts[s], "%zu", s);

@@ -16,7 +16,7 @@ typedef struct dm_grid {
     size_t layers, kinds; /* in use */
     size_t lost;          /* tensors of layers for which there was no place */
     char names[DM_GRID_KINDS][DM_GRID_NAME];
-    char labels[DM_GRID_LAYERS][8];
+    char labels[DM_GRID_LAYERS][DM_NUMBER_TEXT];
     dm_grid_cell cells[DM_GRID_KINDS][DM_GRID_LAYERS];
     double values[DM_GRID_KINDS * DM_GRID_LAYERS]; /* [kinds, layers] */
     const char *texts[DM_GRID_KINDS * DM_GRID_LAYERS];

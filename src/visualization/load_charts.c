@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "visualization/parts.h"
 
-enum { MOST_LAYERS = 12 /* pictures */, MOST_TIMES = 60 /* columns */, MOST_EXPERTS = 512, LABEL = 16 };
+enum { MOST_LAYERS = 12 /* pictures */, MOST_TIMES = 60 /* columns */, MOST_EXPERTS = 512 };
 
 /* Tokens of an expert over what each would have if loads were even. */
 static double share_of(const dm_run_metrics *m, size_t time, size_t layer, size_t expert) {
@@ -26,13 +26,13 @@ static size_t pick(size_t i, size_t n, size_t all) {
 
 /* One layer over time: values [experts, times], labels [times]. */
 static void draw_layer(dm_page *page, const dm_run_metrics *m, size_t layer, size_t times, double *values,
-                       char (*labels)[LABEL]) {
+                       char (*labels)[DM_NUMBER_TEXT]) {
     char name[64], title[64];
     const char *columns[MOST_TIMES];
     for (size_t t = 0; t < times; t++) {
         size_t at = pick(t, times, m->n_loads);
         columns[t] = labels[t];
-        snprintf(labels[t], LABEL, "%.0f", m->loads[at].step);
+        dm_number_exact(m->loads[at].step, labels[t]);
         for (size_t e = 0; e < (size_t)m->experts; e++) {
             values[e * times + t] = share_of(m, at, layer, e);
         }
@@ -85,7 +85,7 @@ dm_status dm_part_loads(dm_page *page, const dm_run_metrics *metrics) {
     const size_t times = metrics->n_loads < MOST_TIMES ? metrics->n_loads : MOST_TIMES;
     const size_t shown = layers < MOST_LAYERS ? layers : MOST_LAYERS, columns = times > layers ? times : layers;
     double *values = dm_alloc(experts * columns, sizeof *values);
-    char(*labels)[LABEL] = dm_alloc(MOST_TIMES, LABEL);
+    char(*labels)[DM_NUMBER_TEXT] = dm_alloc(MOST_TIMES, DM_NUMBER_TEXT);
     if (values != NULL && labels != NULL) {
         dm_page_section(page, "loads", "Loads of the experts",
                         shown < layers ? "From the validations in metrics.jsonl, for some of the layers."

@@ -13,7 +13,7 @@ typedef struct weights {
     dm_grid bits;
     double bytes[DM_GRID_LAYERS + 1][MOST_TYPES];
     double values[(DM_GRID_LAYERS + 1) * MOST_TYPES]; /* [layers + 1, types] MB */
-    char texts[DM_GRID_LAYERS][8];
+    char texts[DM_GRID_LAYERS][DM_NUMBER_TEXT];
     const char *labels[DM_GRID_LAYERS + 1];
 } weights;
 
