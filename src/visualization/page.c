@@ -122,24 +122,42 @@ static void write_script(FILE *out, const char *script) {
     fprintf(out, "<script>//<![CDATA[\n%s//]]></script>\n", script);
 }
 
-static void write_page(FILE *out, const dm_page *page, const char *title) {
+/* A page that is alone may ask for nothing, a live one for what is new. */
+static void write_head(FILE *out, const char *title, bool live) {
     fputs("<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-          "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src "
-          "'unsafe-inline'\"/>\n<title>",
+          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
           out);
+    fprintf(out,
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src "
+            "'unsafe-inline'%s\"/>\n<title>",
+            live ? "; connect-src 'self'" : "");
     dm_markup_text(out, title);
-    fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<header><h1>", dm_web_chart_css, dm_web_page_css);
-    dm_markup_text(out, title);
-    fprintf(out, "</h1>\n<button id=\"theme\" type=\"button\" hidden=\"hidden\">Dark</button>\n<dl>\n%s</dl>\n",
-            page->parts[DM_PAGE_FACTS].text);
-    fprintf(out, "<nav aria-label=\"Sections\">\n%s</nav></header>\n<main>\n%s", page->parts[DM_PAGE_LINKS].text,
-            page->parts[DM_PAGE_BODY].text);
+    fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n", dm_web_chart_css, dm_web_page_css);
+}
+
+static void write_content(FILE *out, const dm_page *page) {
+    fprintf(out, "<dl>\n%s</dl>\n<nav aria-label=\"Sections\">\n%s</nav>\n<main>\n%s", page->parts[DM_PAGE_FACTS].text,
+            page->parts[DM_PAGE_LINKS].text, page->parts[DM_PAGE_BODY].text);
     if (page->left_out > 0) {
         fprintf(out, "<section id=\"left-out\"><h2>Not in this report</h2><dl>\n%s</dl></section>\n",
                 page->parts[DM_PAGE_LEFT].text);
     }
     fputs("</main>\n", out);
+}
+
+/* `page` may be NULL: content is to come. */
+static void write_page(FILE *out, const dm_page *page, const char *title, bool live) {
+    write_head(out, title, live);
+    fputs("<body>\n<header><h1>", out);
+    dm_markup_text(out, title);
+    fprintf(out, "</h1>\n<button id=\"theme\" type=\"button\" hidden=\"hidden\">Dark</button></header>\n<div id=\"content\"%s>\n",
+            live ? " data-events=\"events\"" : "");
+    if (page != NULL) {
+        write_content(out, page);
+    } else {
+        fputs("<p>Nothing was drawn yet.</p>\n", out);
+    }
+    fputs("</div>\n", out);
     write_script(out, dm_web_page_js);
     fputs("</body>\n</html>\n", out);
 }
@@ -147,11 +165,12 @@ static void write_page(FILE *out, const dm_page *page, const char *title) {
 static dm_status save_page(const dm_page *page, const char *path, const char *title) {
     dm_replace file;
     DM_TRY(dm_replace_open(path, &file));
-    write_page(file.stream, page, title);
+    write_page(file.stream, page, title, false);
     return dm_replace_commit(&file);
 }
 
-dm_status dm_page_end(dm_page *page, const char *path, const char *title) {
+/* Ends the parts; they are still to be freed. */
+static void end_parts(dm_page *page) {
     if (page->status == DM_OK) {
         end_section(page);
     }
@@ -160,11 +179,46 @@ dm_status dm_page_end(dm_page *page, const char *path, const char *title) {
             page->status = dm_fail(DM_ERR_MEMORY, "out of memory for a page");
         }
     }
-    if (page->status == DM_OK && path != NULL) {
-        page->status = save_page(page, path, title);
-    }
+}
+
+static void free_parts(dm_page *page) {
     for (size_t i = 0; i < DM_PAGE_PARTS; i++) {
         free(page->parts[i].text);
     }
+}
+
+dm_status dm_page_end(dm_page *page, const char *path, const char *title) {
+    end_parts(page);
+    if (page->status == DM_OK && path != NULL) {
+        page->status = save_page(page, path, title);
+    }
+    free_parts(page);
     return page->status;
+}
+
+dm_status dm_page_end_content(dm_page *page, char **out) {
+    dm_text_stream text;
+    *out = NULL;
+    end_parts(page);
+    if (page->status == DM_OK) {
+        dm_text_stream_begin(&text);
+        if (text.stream != NULL) {
+            write_content(text.stream, page);
+        }
+        page->status = dm_text_stream_end(&text) ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory for a page");
+        *out = text.text;
+    }
+    free_parts(page);
+    return page->status;
+}
+
+dm_status dm_page_live(const char *title, char **out) {
+    dm_text_stream text;
+    dm_text_stream_begin(&text);
+    if (text.stream != NULL) {
+        write_page(text.stream, NULL, title, true);
+    }
+    dm_status status = dm_text_stream_end(&text) ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory for a page");
+    *out = text.text;
+    return status;
 }

@@ -31,5 +31,9 @@ FILE *dm_page_body(dm_page *page);
 void dm_page_leave_out(dm_page *page, const char *what, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Writes the page to `path` (NULL: nowhere), atomically, and frees what it holds. */
 dm_status dm_page_end(dm_page *page, const char *path, const char *title);
+/* The other end: what is between the page's head and its script. *out (NUL-terminated) is the caller's to free(). */
+dm_status dm_page_end_content(dm_page *page, char **out);
+/* A page that has no content yet and gets it, again and again, from the events of its own server's "events". */
+dm_status dm_page_live(const char *title, char **out);
 
 #endif

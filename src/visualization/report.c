@@ -275,12 +275,18 @@ static dm_status add_all(dm_page *page, const sources *s) {
     return add_compression(page, s);
 }
 
+enum { TITLE = 512 };
+
+static void write_title(const char *source, char title[TITLE]) {
+    const char *name = strrchr(source, '/');
+    name = name != NULL && name[1] != '\0' ? name + 1 : source;
+    snprintf(title, TITLE, "DilModeli: %.400s", name);
+}
+
 static dm_status write_report(const sources *s, const dm_report_options *o, dm_report_result *result) {
-    char title[512];
+    char title[TITLE];
     dm_page page;
-    const char *name = strrchr(o->source, '/');
-    name = name != NULL && name[1] != '\0' ? name + 1 : o->source;
-    snprintf(title, sizeof title, "DilModeli: %.400s", name);
+    write_title(o->source, title);
     dm_page_begin(&page, o->svg);
     dm_status status = add_all(&page, s);
     page.status = page.status == DM_OK ? status : page.status;
@@ -303,4 +309,31 @@ dm_status dm_report(const dm_report_options *options, dm_report_result *result) 
     }
     close_sources(&s);
     return status;
+}
+
+dm_status dm_report_content(const char *folder, char **out) {
+    dm_page page;
+    sources s = {0};
+    *out = NULL;
+    s.metrics_path = dm_path_join(folder, "metrics.jsonl");
+    dm_status status = s.metrics_path != NULL ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory for a path");
+    if (status == DM_OK && exists(s.metrics_path)) {
+        status = dm_run_metrics_read(s.metrics_path, &s.metrics);
+        s.has_metrics = status == DM_OK;
+    }
+    if (status == DM_OK) {
+        dm_page_begin(&page, NULL);
+        tell_run(&page, &s);
+        status = add_training(&page, &s);
+        page.status = page.status == DM_OK ? status : page.status;
+        status = dm_page_end_content(&page, out);
+    }
+    close_sources(&s);
+    return status;
+}
+
+dm_status dm_report_live_page(const char *folder, char **out) {
+    char title[TITLE];
+    write_title(folder, title);
+    return dm_page_live(title, out);
 }

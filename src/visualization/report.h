@@ -28,4 +28,10 @@ typedef struct dm_report_result {
  * the rest of a report takes no time, and depends on the source alone. DM_ERR_INTERRUPTED after dm_interrupt(). */
 dm_status dm_report(const dm_report_options *options, dm_report_result *result);
 
+/* The content of the page that dm_report() would write of a run's folder, as far as metrics.jsonl goes; of a run that has no step
+ * yet, what is missing. *out (NUL-terminated) is the caller's to free(). */
+dm_status dm_report_content(const char *folder, char **out);
+/* And the page to put it into, see dm_page_live(). */
+dm_status dm_report_live_page(const char *folder, char **out);
+
 #endif

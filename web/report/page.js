@@ -1,7 +1,7 @@
 "use strict";
 /* The page is whole without this: it adds a switch between light and dark, hover values, and tokens that move over the flock. */
 (function () {
-  const root = document.documentElement;
+  const root = document.documentElement, content = document.getElementById("content");
 
   function themeSwitch() {
     const button = document.getElementById("theme");
@@ -21,9 +21,13 @@
     tip.hidden = true;
     document.body.append(tip);
     const texts = new WeakMap();
-    for (const title of document.querySelectorAll(".chart title")) {
-      texts.set(title.parentNode, title.textContent.trim());
-      title.remove();
+    function adopt() {
+      for (const title of content.querySelectorAll(".chart title")) {
+        texts.set(title.parentNode, title.textContent.trim());
+        title.remove();
+      }
+      tip.hidden = true;
+      shown = null;
     }
     function show(event) {
       let at = event.target instanceof Element ? event.target : null;
@@ -44,6 +48,8 @@
     document.addEventListener("pointermove", show);
     document.addEventListener("pointerdown", show);
     document.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+    adopt();
+    return adopt;
   }
 
   /* ---- The flight of tokens ---- */
@@ -144,7 +150,19 @@
     go(0, 1);
   }
 
+  /* Of a run that is under way: the content comes anew whenever there is more. Tables that are open stay so. */
+  function watch(adopt) {
+    const source = new EventSource(content.dataset.events);
+    source.onmessage = (event) => {
+      const open = Array.from(content.querySelectorAll("figure:has(details[open])"), (figure) => figure.id);
+      content.innerHTML = event.data;
+      for (const id of open) { document.getElementById(id)?.querySelector("details").setAttribute("open", ""); }
+      adopt();
+    };
+  }
+
   themeSwitch();
-  hoverValues();
+  const adopt = hoverValues();
   document.querySelectorAll(".flight").forEach(flight);
+  if (content.dataset.events) { watch(adopt); }
 })();
