@@ -150,7 +150,8 @@ int cmd_train(int argc, char **argv) {
         .summary = "Trains a model on text, or goes on with the run in DIR. Counts may end in k, M or G. The run can be\n"
                    "interrupted at any time; the same command resumes it. DIR/config.txt records every value.",
         .example = "  dilmodeli train --data texts/ --out run --tokens 2M\n"
-                   "  dilmodeli train --data a.txt b.txt --out run --layers 8 --dim 512 --heads 8 --precision bf16",
+                   "  dilmodeli train --data a.txt b.txt --out run --layers 8 --dim 512 --heads 8 --precision bf16\n"
+                   "  dilmodeli train --data texts/ --out run --dashboard 8080",
         .options = given.rows,
         .n_options = given.n + OWN_OPTIONS,
     };
