@@ -21,10 +21,15 @@ code 0 dilmodeli report 'a<b>&"model.gguf'
 expect 'charts are in a<b>&"model.gguf.html' out
 expect 'because there was no text to run over' 'a<b>&"model.gguf.html'
 
+# a dense model whose context is shorter than the text, and than a bench
+code 0 dilmodeli new dense.gguf --arch gpt2 --layers 1 --dim 32 --heads 4 --context 48
+code 0 dilmodeli report dense.gguf --data text.txt --out dense.html
+expect 'a prompt of 48 tokens' dense.html
+
 # the pictures alone
 code 0 dilmodeli report 'a<b>&"model.gguf' --svg alone
 [ -f alone/bits.svg ] || fail "--svg writes pictures"
-[ "$(ls ./*.html | wc -l)" = 2 ] || fail "--svg alone writes no page"
+[ "$(ls ./*.html | wc -l)" = 3 ] || fail "--svg alone writes no page"
 
 # a run's folder
 mkdir run

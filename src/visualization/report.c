@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "visualization/parts.h"
 
-enum { USUAL_TOKENS = 512, LEAST_TOKENS = 2, MOST_JSON = 256 << 20 /* bytes */ };
+enum { USUAL_TOKENS = 512, LEAST_TOKENS = 2, TOKEN_BYTES = 64 /* more than most have */, MOST_JSON = 256 << 20 /* bytes */ };
 
 /* What a report is made from, as far as it is there. */
 typedef struct sources {
@@ -125,9 +125,12 @@ static dm_status open_source(sources *s, const dm_report_options *o) {
 /* ---- Running over a text ---- */
 
 static dm_status encode(sources *s, const dm_report_options *o) {
-    size_t n, most = o->tokens > 0 ? (size_t)o->tokens : USUAL_TOKENS;
+    size_t n, most = o->tokens > 0 ? (size_t)o->tokens : USUAL_TOKENS, length = o->text_length;
+    if (length / TOKEN_BYTES > most) { /* no need to encode what will not be read */
+        length = most * TOKEN_BYTES;
+    }
     DM_TRY(dm_tokenizer_open(dm_gguf_path(s->file), &s->tokenizer));
-    DM_TRY(dm_tokenizer_encode(s->tokenizer, o->text, o->text_length, DM_ENCODE_BOS, &s->ids, &n));
+    DM_TRY(dm_tokenizer_encode(s->tokenizer, o->text, length, DM_ENCODE_BOS, &s->ids, &n));
     most = most < (size_t)s->model->config.context ? most : (size_t)s->model->config.context;
     n = n < most ? n : most;
     if (n < LEAST_TOKENS) {

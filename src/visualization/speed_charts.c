@@ -5,7 +5,7 @@
 
 enum { PROMPT = 128, DECODE = 32, ROUNDS = 2 };
 
-static void draw_times(dm_page *page, const dm_bench_result *r) {
+static void draw_times(dm_page *page, const dm_bench_options *how, const dm_bench_result *r) {
     const char *labels[DM_OPERATIONS + 1];
     double values[DM_OPERATIONS + 1][2], rest[2] = {r->prefill.seconds, r->decode.seconds};
     char note[256];
@@ -24,7 +24,7 @@ static void draw_times(dm_page *page, const dm_bench_result *r) {
     values[rows++][1] = fmax(1e6 * rest[1], 0.0);
     snprintf(note, sizeof note,
              "A short run on %d threads: a prompt of %d tokens at %.0f tokens per second, then %d one by one at %.0f.",
-             dm_threads(), PROMPT, r->prefill.tps, DECODE, r->decode.tps);
+             dm_threads(), how->prompt, r->prefill.tps, how->decode, r->decode.tps);
     const dm_bar_chart chart = {{&dm_bar_chart_kind, "operations", "Time of a token, by kind of operation", note},
                                 .row_name = "operation",
                                 .value_name = "microseconds per token",
@@ -58,13 +58,18 @@ static void draw_memory(dm_page *page, const dm_bench_memory *m) {
 }
 
 dm_status dm_part_speed(dm_page *page, const dm_run_over *run) {
-    const dm_bench_options how = {
-        .ids = run->ids, .n_ids = run->n, .prompt = PROMPT, .decode = DECODE, .sequences = 1, .rounds = ROUNDS};
+    const int32_t context = run->model->config.context;
+    const dm_bench_options how = {.ids = run->ids,
+                                  .n_ids = run->n,
+                                  .prompt = context < PROMPT ? context : PROMPT,
+                                  .decode = context < DECODE ? context : DECODE,
+                                  .sequences = 1,
+                                  .rounds = ROUNDS};
     dm_bench_result result;
     DM_TRY(dm_bench(run->model, &how, &result));
     dm_page_section(page, "speed", "Time and memory",
                     "Measured on this machine while the report was made; `dilmodeli bench` measures longer.");
-    draw_times(page, &result);
+    draw_times(page, &how, &result);
     draw_memory(page, &result.memory);
     return page->status;
 }
