@@ -227,8 +227,10 @@ static void a_compression_is_drawn_as_far_as_it_tells(void **state) {
         {"{\"tensors\":[{\"name\":\"blk.0.ffn_up.weight\",\"bpw\":4.5,\"pruned\":0.25,\"type\":\"<i>&\"},"
          "{\"name\":\"blk.1.<b>.weight\",\"bpw\":2.5},{\"name\":\"blk.1.ffn_up.3.weight\",\"pruned\":0.75}]}",
          2},
+        {"{\"tiles\":{\"0\":3,\"2\":5,\"8\":0,\"x\":1},\"error_constructed\":0.02,\"error\":0.01}", 2},
         /* what cannot be is left out */
-        {"{\"bytes_in\":1,\"bytes_out\":-1,\"bpw\":\"4\",\"before\":[1],\"after\":3,\"tensors\":[1,{},{\"name\":7},"
+        {"{\"bytes_in\":1,\"bytes_out\":-1,\"tiles\":{\"0\":-1,\"2\":\"3\"},\"error\":null,\"bpw\":\"4\",\"before\":[1],"
+         "\"after\":3,\"tensors\":[1,{},{\"name\":7},"
          "{\"name\":\"blk.99999999999999999999.a\",\"bpw\":4},{\"name\":\"blk.0.a\",\"bpw\":1e300,\"pruned\":2},"
          "{\"name\":\"other\",\"bpw\":4}]}",
          1},

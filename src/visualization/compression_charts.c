@@ -110,6 +110,53 @@ static void draw_times(dm_page *page, const json_t *report) {
     }
 }
 
+/* ---- Tiles and errors ---- */
+
+/* "tiles": {"0": 10, "2": 20, ...}, by bits; 0 is pruned. */
+static void draw_tiles(dm_page *page, const json_t *report) {
+    enum { MOST_BITS = 16 };
+    const json_t *tiles = json_object_get(report, "tiles");
+    char texts[MOST_BITS + 1][DM_NUMBER_TEXT];
+    const char *labels[MOST_BITS + 1];
+    double values[MOST_BITS + 1];
+    size_t rows = 0;
+    for (int bits = 0; bits <= MOST_BITS; bits++) {
+        snprintf(texts[rows], sizeof texts[rows], "%d", bits);
+        values[rows] = number_of(tiles, texts[rows]);
+        labels[rows] = bits > 0 ? texts[rows] : "pruned";
+        rows += !isnan(values[rows]);
+    }
+    const dm_bar_chart chart = {
+        {&dm_bar_chart_kind, "tiles", "Blocks by bits per weight", "How many of them the compression gave how many bits."},
+        .row_name = "bits",
+        .value_name = "blocks",
+        .rows = rows,
+        .n_series = 1,
+        .labels = labels,
+        .series = {"blocks"},
+        .values = values};
+    if (rows > 0) {
+        dm_page_chart(page, &chart.head);
+    }
+}
+
+static void draw_errors(dm_page *page, const json_t *report) {
+    static const char *const keys[] = {"error_constructed", "error"}, *const labels[] = {"before the game", "after the game"};
+    const double values[] = {number_of(report, keys[0]), number_of(report, keys[1])};
+    const dm_bar_chart chart = {
+        {&dm_bar_chart_kind, "predicted-error", "Predicted divergence", "From the model before, by its curvature."},
+        .row_name = "when",
+        .value_name = "nats per token",
+        .rows = 2,
+        .n_series = 1,
+        .labels = labels,
+        .series = {"divergence"},
+        .values = values};
+    if (!isnan(values[0]) || !isnan(values[1])) {
+        dm_page_chart(page, &chart.head);
+    }
+}
+
 /* ---- Tensors ---- */
 
 /* "tensors": [{"name": "blk.0.ffn_up.weight", "bpw": 4.5, "pruned": 0.3, "elements": 1024}, ...] */
@@ -157,6 +204,8 @@ dm_status dm_part_compression(dm_page *page, const json_t *report) {
         }
     }
     draw_times(page, report);
+    draw_tiles(page, report);
+    draw_errors(page, report);
     draw_tensors(page, report, grids);
     dm_free(grids);
     return page->status;
