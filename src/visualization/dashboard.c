@@ -73,7 +73,7 @@ static void drop(snapshot *s) {
     }
 }
 
-/* A run that has nothing to show yet says so; whatever else stands in the way is said as well. */
+/* A run that has nothing to show yet says so. What fails leaves the picture before. */
 static void paint(dm_dashboard *it) {
     char *content = NULL;
     snapshot *fresh = dm_alloc(1, sizeof *fresh);
