@@ -175,7 +175,7 @@ static void write_flight(dm_page *page, const dm_run_over *run, const dm_trace *
 static size_t pick_layers(const dm_model *model, size_t layers[MOST_LAYERS]) {
     const size_t all = (size_t)model->config.n_layers, n = all < MOST_LAYERS ? all : MOST_LAYERS;
     for (size_t i = 0; i < n; i++) {
-        layers[i] = n > 1 ? i * (all - 1) / (n - 1) : 0;
+        layers[i] = dm_pick(i, n, all);
     }
     return n;
 }

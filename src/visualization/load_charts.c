@@ -19,18 +19,13 @@ static double share_of(const dm_run_metrics *m, size_t time, size_t layer, size_
     return sum > 0.0 ? (double)tokens[expert] * (double)experts / sum : NAN;
 }
 
-/* The first, the last and some between of `all`. */
-static size_t pick(size_t i, size_t n, size_t all) {
-    return n > 1 ? i * (all - 1) / (n - 1) : all - 1;
-}
-
 /* One layer over time: values [experts, times], labels [times]. */
 static void draw_layer(dm_page *page, const dm_run_metrics *m, size_t layer, size_t times, double *values,
                        char (*labels)[DM_NUMBER_TEXT]) {
     char name[64], title[64];
     const char *columns[MOST_TIMES];
     for (size_t t = 0; t < times; t++) {
-        size_t at = pick(t, times, m->n_loads);
+        size_t at = dm_pick(t, times, m->n_loads);
         columns[t] = labels[t];
         dm_number_exact(m->loads[at].step, labels[t]);
         for (size_t e = 0; e < (size_t)m->experts; e++) {
@@ -92,7 +87,7 @@ dm_status dm_part_loads(dm_page *page, const dm_run_metrics *metrics) {
                                        : "From the validations in metrics.jsonl.");
         draw_last(page, metrics, values);
         for (size_t i = 0; i < shown && times > 1; i++) {
-            draw_layer(page, metrics, pick(i, shown, layers), times, values, labels);
+            draw_layer(page, metrics, dm_pick(i, shown, layers), times, values, labels);
         }
     }
     dm_status status = values != NULL && labels != NULL ? page->status : DM_ERR_MEMORY;

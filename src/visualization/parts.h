@@ -24,6 +24,9 @@ void dm_bytes_text(double bytes, char text[DM_NUMBER_TEXT]);
 /* Where a chart's name is made from a number: "NAME-3". */
 void dm_name_with(char *out, size_t size, const char *name, size_t number);
 
+/* Which of `all` things is number i of n of them: the last, the first, and some between. */
+size_t dm_pick(size_t i, size_t n, size_t all);
+
 dm_status dm_part_training(dm_page *page, const dm_run_metrics *metrics);
 /* Experts' loads at validations. */
 dm_status dm_part_loads(dm_page *page, const dm_run_metrics *metrics);

@@ -42,6 +42,10 @@ void dm_name_with(char *out, size_t size, const char *name, size_t number) {
     snprintf(out, size, "%s-%zu", name, number);
 }
 
+size_t dm_pick(size_t i, size_t n, size_t all) {
+    return n > 1 ? i * (all - 1) / (n - 1) : all - 1;
+}
+
 /* ---- Opening ---- */
 
 static void close_sources(sources *s) {
