@@ -8,7 +8,8 @@ seq 1 40 >text.txt
 code 0 dilmodeli report 'a<b>&"model.gguf' --data text.txt --tokens 24 --out page.html --svg pictures --json
 only_json
 expect '"path":"page.html","svg":"pictures","charts":' out
-charts=$(ls pictures | wc -l)
+files=(pictures/*.svg)
+charts=${#files[@]}
 expect "\"charts\":$charts," out
 [ "$(grep -c '<figure' page.html)" = "$charts" ] || fail "every chart has a file"
 expect 'a&lt;b&gt;&amp;&quot;model.gguf' page.html
@@ -29,7 +30,8 @@ expect 'a prompt of 48 tokens' dense.html
 # the pictures alone
 code 0 dilmodeli report 'a<b>&"model.gguf' --svg alone
 [ -f alone/bits.svg ] || fail "--svg writes pictures"
-[ "$(ls ./*.html | wc -l)" = 3 ] || fail "--svg alone writes no page"
+pages=(./*.html)
+[ "${#pages[@]}" = 3 ] || fail "--svg alone writes no page"
 
 # a run's folder
 mkdir run
