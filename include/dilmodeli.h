@@ -657,6 +657,7 @@ typedef struct dm_topology_options {
     const char *path; /* measure the disk below this model, or, of a folder, write a file there and remove it again; NULL: the
                        * user's cache folder */
     bool refresh;     /* measure again what is kept */
+    bool kept_only;   /* measure nothing: figures that are not kept are NaN */
     dm_topology_fn on_step; /* NULL: tells nobody */
     void *user;
 } dm_topology_options;

@@ -19,6 +19,7 @@ static const cli_command commands[] = {
     {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
     {"bench", "how fast a model runs here, and what would be possible", cmd_bench},
     {"topology", "caches, memory, disk and processor of this machine, measured", cmd_topology},
+    {"report", "pictures of a run, a model or a compression", cmd_report},
     {"nash", "equilibria of a game in strategic form", cmd_nash},
     {NULL, NULL, NULL},
 };
