@@ -76,16 +76,16 @@ static void set_byte(dm_byte_set *set, unsigned byte) {
     set->bits[byte / 64] |= UINT64_C(1) << byte % 64;
 }
 
-void dm_rules_bytes(dm_grammar *g, const char *text) {
-    dm_byte_set set = {{0}};
-    for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++) {
+void dm_rules_bytes(dm_grammar *grammar, const char *set) {
+    dm_byte_set bytes = {{0}};
+    for (const unsigned char *at = (const unsigned char *)set; *at != '\0'; at++) {
         unsigned last = at[1] == '-' && at[2] != '\0' ? at[2] : at[0];
         for (unsigned byte = at[0]; byte <= last; byte++) {
-            set_byte(&set, byte);
+            set_byte(&bytes, byte);
         }
         at += last != at[0] ? 2 : 0;
     }
-    dm_rules_set(g, &set);
+    dm_rules_set(grammar, &bytes);
 }
 
 void dm_rules_text(dm_grammar *g, const char *text, size_t length) {

@@ -35,18 +35,18 @@ dm_grammar *dm_rules_create(void);
 /* A new rule, without alternatives. */
 int32_t dm_rules_new(dm_grammar *grammar);
 /* Begins an alternative of `rule`; what is added next belongs to it, until dm_rules_end(). One at a time. */
-void dm_rules_begin(dm_grammar *grammar, int32_t rule);
-void dm_rules_end(dm_grammar *grammar);
-void dm_rules_rule(dm_grammar *grammar, int32_t rule);
+void dm_rules_begin(dm_grammar *g, int32_t rule);
+void dm_rules_end(dm_grammar *g);
+void dm_rules_rule(dm_grammar *g, int32_t rule);
 /* One byte of those in `set`: "a-z0-9" and the like; a '-' in first place is itself. */
 void dm_rules_bytes(dm_grammar *grammar, const char *set);
-void dm_rules_set(dm_grammar *grammar, const dm_byte_set *set);
-void dm_rules_text(dm_grammar *grammar, const char *text, size_t length);
+void dm_rules_set(dm_grammar *g, const dm_byte_set *set);
+void dm_rules_text(dm_grammar *g, const char *text, size_t length);
 
 /* Alternative `a` of a rule is the rule `b` alone. */
-void dm_rules_either(dm_grammar *grammar, int32_t a, int32_t b);
+void dm_rules_either(dm_grammar *g, int32_t a, int32_t b);
 /* A rule for `least` to `most` (-1: any number) of `item`, one after another. */
-int32_t dm_rules_repeat(dm_grammar *grammar, int32_t item, int32_t least, int32_t most);
+int32_t dm_rules_repeat(dm_grammar *g, int32_t item, int32_t least, int32_t most);
 
 /* Sorts; refuses rules that would begin with themselves. Takes the grammar over, and frees it where it fails. */
 dm_status dm_rules_finish(dm_grammar *grammar, int32_t root, dm_grammar **out);
@@ -55,6 +55,6 @@ dm_status dm_rules_finish(dm_grammar *grammar, int32_t root, dm_grammar **out);
 typedef struct dm_json_rules {
     int32_t space, value, object, array, string, character, integer, number, boolean, null;
 } dm_json_rules;
-void dm_json_rules_add(dm_grammar *grammar, dm_json_rules *out);
+void dm_json_rules_add(dm_grammar *g, dm_json_rules *out);
 
 #endif
