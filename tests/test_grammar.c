@@ -47,8 +47,11 @@ static void test_schemas(void **state) {
         {"{\"type\":[\"boolean\",\"null\"]}", {"true", "false", "null"}, {"tru", "truefalse", "0", "\"true\""}},
         {"{\"type\":\"string\"}",
          {"\"\"", "\"a\\\"b\"", "\"\\u00e9\\n\"", "\"\xc3\xa9\xe4\xbd\xa0\xf0\x9f\x98\x80\"", "\"\\ud83d\\ude00\""},
-         {"\"", "a", "\"\n\"", "\"\\x\"", "\"\\u12\"", "\"\xc3\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\\ud83d\"", "\"\xf5\x80\x80\x80\""}},
-        {"{\"type\":\"string\",\"minLength\":1,\"maxLength\":3}", {"\"a\"", "\"\xc3\xa9\xc3\xa9\xc3\xa9\"", "\"\\n\\n\\n\""}, {"\"\"", "\"abcd\""}},
+         {"\"", "a", "\"\n\"", "\"\\x\"", "\"\\u12\"", "\"\xc3\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\\ud83d\"",
+          "\"\xf5\x80\x80\x80\""}},
+        {"{\"type\":\"string\",\"minLength\":1,\"maxLength\":3}",
+         {"\"a\"", "\"\xc3\xa9\xc3\xa9\xc3\xa9\"", "\"\\n\\n\\n\""},
+         {"\"\"", "\"abcd\""}},
         {"{\"type\":\"string\",\"maxLength\":0}", {"\"\""}, {"\"a\""}},
         {"{\"enum\":[\"red\",7,null,{\"a\":[1]}]}", {"\"red\"", "7", "null", "{\"a\":[1]}"}, {"\"re\"", "\"redd\"", "8", "{}"}},
         {"{\"type\":\"string\",\"enum\":[\"x\",1]}", {"\"x\""}, {"1"}},
@@ -58,17 +61,22 @@ static void test_schemas(void **state) {
          {"[]", "[1,]", "[,1]", "[1,2,3,4]", "[1 2]", "[\"a\"]"}},
         {"{\"type\":\"array\",\"maxItems\":0}", {"[]", "[ ]"}, {"[1]"}},
         {"{\"type\":\"array\",\"minItems\":2}", {"[1,\"a\"]", "[[],{},null]"}, {"[]", "[1]"}},
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"},\"c\":{\"type\":\"integer\"}},"
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"},\"c\":{\"type\":"
+         "\"integer\"}},"
          "\"required\":[\"b\"],\"additionalProperties\":false}",
          {"{\"b\":1}", "{\"a\":1,\"b\":2}", "{\"b\":1, \"c\":2}", "{\"a\": 1,\"b\":2,\"c\":3}"},
-         {"{}", "{\"a\":1}", "{\"b\":1,\"a\":2}", "{\"b\":1,\"d\":2}", "{\"b\":1,}", "{,\"b\":1}", "{\"b\":\"x\"}", "{\"b\":1,\"b\":1}"}},
+         {"{}", "{\"a\":1}", "{\"b\":1,\"a\":2}", "{\"b\":1,\"d\":2}", "{\"b\":1,}", "{,\"b\":1}", "{\"b\":\"x\"}",
+          "{\"b\":1,\"b\":1}"}},
         {"{\"type\":\"object\",\"properties\":{\"ab\":{\"type\":\"null\"},\"ac\":{\"type\":\"null\"},\"\":{\"type\":\"null\"}},"
          "\"additionalProperties\":{\"type\":\"integer\"}}",
          {"{}", "{\"ab\":null,\"z\":1}", "{\"a\":1,\"abc\":2,\"b\":3}", "{\"acx\":1}", "{\"\":null}"},
          {"{\"ab\":1}", "{\"z\":null}", "{\"\":1}", "{\"z\":1,\"ab\":1}", "{\"ac\":7}", "{\"a\\u0062\":1}"}},
         {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"boolean\"}}", {"{}", "{\"x\":true}"}, {"{\"x\":1}"}},
-        {"{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}]}", {"1", "[1]"}, {"\"1\"", "[[1]]"}},
-        {"{\"$defs\":{\"tree\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"kids\":{\"type\":\"array\",\"items\":"
+        {"{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}]}",
+         {"1", "[1]"},
+         {"\"1\"", "[[1]]"}},
+        {"{\"$defs\":{\"tree\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":\"integer\"},\"kids\":{\"type\":\"array\","
+         "\"items\":"
          "{\"$ref\":\"#/$defs/tree\"}}},\"required\":[\"v\"]}},\"$ref\":\"#/$defs/tree\"}",
          {"{\"v\":1}", "{\"v\":1,\"kids\":[{\"v\":2,\"kids\":[]},{\"v\":3}]}"},
          {"{\"kids\":[]}", "{\"v\":1,\"kids\":[1]}"}},
@@ -116,7 +124,9 @@ static void test_refused(void **state) {
         {"{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":\"#\"}]}", "refers to itself"},
         {"{\"type\":\"array\",\"minItems\":3,\"maxItems\":2}", "minimum"},
         {"{\"type\":\"array\",\"minItems\":-1}", "'minItems'"},
-        {"{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"enum\":[\"a long value\"]},\"minItems\":10000},\"minItems\":1.5}", "'minItems'"},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"enum\":[\"a long "
+         "value\"]},\"minItems\":10000},\"minItems\":1.5}",
+         "'minItems'"},
         {"{\"type\":\"object\",\"properties\":[]}", "'properties'"},
         {"{\"type\":\"object\",\"required\":[\"x\"]}", "'required'"},
         {"{\"items\":{\"type\":\"object\",\"properties\":{\"a\":7}}}", "#/items/properties/a"},
