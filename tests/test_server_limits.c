@@ -3,8 +3,8 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "server/queue.h"
 #include "served_model.h"
+#include "server/queue.h"
 
 static served_model served;
 
@@ -253,14 +253,23 @@ static size_t spoil(dm_random *random, char *bytes, size_t length, size_t room) 
     return length;
 }
 
+static bool memory_is_watched(void) {
+#if defined(__has_feature)
+    return __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#else
+    return false;
+#endif
+}
+
 static void test_spoiled(void **state) {
     (void)state;
     static const char *const bodies[] = {
         "{\"prompt\":\"x\",\"max_tokens\":1}",
         "{\"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\"}],\"max_tokens\":1,\"stop\":[\"a\"],\"logit_bias\":{\"1\":2}}",
         "{\"input\":[\"a\",\"b\"]}",
-        "{\"prompt\":[1,2],\"max_tokens\":1,\"stream\":true,\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":"
-        "{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}}}}}}",
+        "{\"prompt\":[1],\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"$ref\":\"#\"}}}}",
     };
     static const char *const paths[] = {"/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/completions"};
     enum { REQUESTS = DM_EMULATED ? 50 : 1000 };
@@ -283,7 +292,8 @@ static void test_spoiled(void **state) {
         } else {
             size_t n = spoil(&random, bytes + head, length - head, sizeof bytes - head);
             char *again = NULL;
-            assert_true(asprintf(&again, "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n" HTTP_JSON "\r\n",
+            assert_true(asprintf(&again,
+                                 "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n" HTTP_JSON "\r\n",
                                  paths[which], n) > 0);
             memmove(bytes + strlen(again), bytes + head, n);
             memcpy(bytes, again, strlen(again));
@@ -302,7 +312,8 @@ static void test_spoiled(void **state) {
         before = i == REQUESTS / 4 ? dm_rss() : before;
     }
     served_settle(&served);
-    assert_true(dm_rss() < before + (16 << 20)); /* what is lost for good is the sanitizer's to find */
+    /* Sanitizers keep what was freed, and tell of what was lost themselves. */
+    assert_true(memory_is_watched() || dm_rss() < before + (16 << 20));
     expect("POST", "/v1/completions", HTTP_JSON, good, 200);
     stop(0.0);
 }
@@ -313,8 +324,13 @@ static void test_garbage(void **state) {
     dm_server_options options = served_options();
     options.idle_s = 1;
     with(options);
-    static const char *const texts[] = {"\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\x16\x03\x01\x02", "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-                                        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n" HTTP_JSON "\r\nzz\r\n"};
+    static const char *const texts[] = {"\r\n\r\n",
+                                        "GET\r\n\r\n",
+                                        "GET / HTTP/9.9\r\n\r\n",
+                                        "\x16\x03\x01\x02",
+                                        "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+                                        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n" HTTP_JSON
+                                        "\r\nzz\r\n"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int fd = http_connect(served.port);
         http_send(fd, texts[i], strlen(texts[i]));
@@ -382,7 +398,6 @@ static int ask_and_leave_open(const char *body) {
     free(text);
     return fd;
 }
-
 
 static uint64_t counter(const char *name) {
     http_answer answer = http_ask(served.port, "GET", "/metrics", "", "");
@@ -462,7 +477,8 @@ static void test_timeout(void **state) {
     options.slots = 1;
     options.timeout_s = 1;
     with(options);
-    call first = {.body = "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"n\":16,\"max_tokens\":380,\"ignore_eos\":true}"};
+    call first = {
+        .body = "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\"],\"n\":16,\"max_tokens\":380,\"ignore_eos\":true}"};
     make_call(&first); /* 48,000 tokens in a second are too many: some are cut, and those that still wait are refused */
     assert_true(first.answer.status == 503);
     http_free(&first.answer);
@@ -551,11 +567,11 @@ static void test_turns(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_context),    cmocka_unit_test(test_large_body),
-        cmocka_unit_test(test_keys),         cmocka_unit_test(test_origins),    cmocka_unit_test(test_spoiled),
-        cmocka_unit_test(test_garbage),      cmocka_unit_test(test_byte_by_byte), cmocka_unit_test(test_half_sent),
-        cmocka_unit_test(test_gone),         cmocka_unit_test(test_queue_is_full), cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_stopping),     cmocka_unit_test(test_bad_options), cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_context),       cmocka_unit_test(test_large_body),
+        cmocka_unit_test(test_keys),     cmocka_unit_test(test_origins),       cmocka_unit_test(test_spoiled),
+        cmocka_unit_test(test_garbage),  cmocka_unit_test(test_byte_by_byte),  cmocka_unit_test(test_half_sent),
+        cmocka_unit_test(test_gone),     cmocka_unit_test(test_queue_is_full), cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_stopping), cmocka_unit_test(test_bad_options),   cmocka_unit_test(test_turns),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
