@@ -43,11 +43,11 @@ static bool ask(dm_exchange *exchange, dm_request_kind kind, dm_request **out, d
 static dm_piece *next_piece(dm_exchange *exchange, dm_request *request, bool *done) {
     dm_piece *piece = NULL;
     while (piece == NULL && !*done) {
-        piece = dm_request_take(request, LOOK_MS, done);
-        if (piece == NULL && !*done && dm_peer_gone(exchange->connection)) {
+        if (dm_peer_gone(exchange->connection)) { /* looked at however fast pieces come */
             atomic_store(&request->cancelled, true);
             return NULL;
         }
+        piece = dm_request_take(request, LOOK_MS, done);
     }
     return piece;
 }

@@ -67,10 +67,10 @@ static dm_status fill(dm_stream *stream) {
     dm_piece *piece = stream->piece;
     stream->piece = NULL;
     while (piece == NULL && !stream->done) {
-        piece = dm_request_take(stream->request, LOOK_MS, &stream->done);
-        if (piece == NULL && !stream->done && dm_peer_gone(stream->connection)) {
+        if (dm_peer_gone(stream->connection)) {
             return dm_fail(DM_ERR_INTERRUPTED, "the client is gone");
         }
+        piece = dm_request_take(stream->request, LOOK_MS, &stream->done);
         if (piece == NULL && !stream->done && dm_seconds() - start > quiet_period) {
             return write_bytes(stream, comment, sizeof comment - 1);
         }
