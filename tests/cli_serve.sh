@@ -22,7 +22,7 @@ start() {
 # ask METHOD PATH BODY: over bash's own sockets; the answer is in the file out
 ask() {
     exec 3<>"/dev/tcp/127.0.0.1/$port"
-    printf '%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s' \
+    printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s' \
         "$1" "$2" "${header:-}" "${#3}" "$3" >&3
     cat <&3 >out
     exec 3>&- 3<&-

@@ -130,6 +130,8 @@ static void test_refused(void **state) {
         {"{\"type\":\"object\",\"properties\":[]}", "'properties'"},
         {"{\"type\":\"object\",\"required\":[\"x\"]}", "'required'"},
         {"{\"items\":{\"type\":\"object\",\"properties\":{\"a\":7}}}", "#/items/properties/a"},
+        {"{\"$defs\":{\"x\":{\"type\":\"null\"}},\"properties\":{\"b\":{\"not\":{}},\"a\":{\"$ref\":\"#/$defs/x\"}}}",
+         "#/properties/b"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         dm_grammar *grammar = NULL;
@@ -159,6 +161,34 @@ static void test_large(void **state) {
     assert_int_equal(compile(text, &grammar), DM_ERR_UNSUPPORTED);
     assert_non_null(strstr(dm_error_message(), "too large"));
     free(text);
+}
+
+/* So is one that is too deep, in itself or by references, or would make its grammar so. */
+static void test_nested(void **state) {
+    (void)state;
+    enum { DEPTH = 1000 };
+    for (int kind = 0; kind < 3; kind++) {
+        dm_grammar *grammar = NULL;
+        char *text = NULL;
+        size_t length;
+        FILE *out = open_memstream(&text, &length);
+        fprintf(out, "%s", kind == 0 ? "" : kind == 1 ? "{\"$ref\":\"#/$defs/0\",\"$defs\":{" : "{\"properties\":{\"");
+        for (int i = 0; i < DEPTH; i++) {
+            if (kind == 1) {
+                fprintf(out, "\"%d\":{\"items\":{\"$ref\":\"#/$defs/%d\"}},", i, i + 1);
+            } else {
+                fprintf(out, "%s", kind == 0 ? "{\"items\":" : "name");
+            }
+        }
+        fprintf(out, "%s", kind == 0 ? "true" : kind == 1 ? "\"1000\":true}}" : "\":true},\"additionalProperties\":true}");
+        for (int i = 0; kind == 0 && i < DEPTH; i++) {
+            fputc('}', out);
+        }
+        fclose(out);
+        assert_int_equal(compile(text, &grammar), DM_ERR_UNSUPPORTED);
+        assert_non_null(strstr(dm_error_message(), kind == 2 ? "128 bytes" : "64 deep"));
+        free(text);
+    }
 }
 
 /* Deeper and deeper: in the end the walk says that it is lost, and never reads where it should not. */
@@ -217,7 +247,7 @@ static void test_masks(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schemas), cmocka_unit_test(test_refused), cmocka_unit_test(test_large),
-        cmocka_unit_test(test_deep),    cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_nested),  cmocka_unit_test(test_deep),    cmocka_unit_test(test_masks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

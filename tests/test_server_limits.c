@@ -120,6 +120,15 @@ static void test_refused(void **state) {
     for (size_t i = 0; i < sizeof chats / sizeof *chats; i++) {
         expect("POST", "/v1/chat/completions", HTTP_JSON, chats[i], 400);
     }
+    char *deep = calloc(20001, 1); /* brackets in brackets end in the parser */
+    memset(deep, '[', 20000);
+    expect("POST", "/v1/completions", HTTP_JSON, deep, 400);
+    memcpy(deep, "{\"prompt\":", 10);
+    expect("POST", "/v1/completions", HTTP_JSON, deep, 400);
+    memset(deep + 10 + 2000, ']', 2000);
+    strcpy(deep + 10 + 4000, "}");
+    expect("POST", "/v1/completions", HTTP_JSON, deep, 400);
+    free(deep);
     expect("POST", "/v1/embeddings", HTTP_JSON, "{\"input\":\"x\",\"encoding_format\":\"hex\"}", 400);
     expect("POST", "/v1/completions", "", good, 415);
     expect("POST", "/v1/completions", "Content-Type: text/plain\r\n", good, 415);
@@ -225,6 +234,36 @@ static void test_origins(void **state) {
     stop(0.0);
 }
 
+/* A name of a stranger that leads here is not ours, unless keys tell who may ask. */
+static void test_hosts(void **state) {
+    (void)state;
+    static const struct {
+        const char *host;
+        int status;
+    } cases[] = {{"localhost", 200},
+                 {"LOCALHOST:8080", 200},
+                 {"127.0.0.1", 200},
+                 {"127.0.0.1:1", 200},
+                 {"[::1]:8080", 200},
+                 {"evil.example", 403},
+                 {"localhost.evil.example", 403},
+                 {"127.0.0.1.evil.example", 403},
+                 {"127.evil", 403},
+                 {"", 403}};
+    with(served_options());
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", cases[i].host);
+        int fd = http_connect(served.port);
+        http_send(fd, text, strlen(text));
+        http_answer answer = http_read(fd);
+        assert_int_equal(answer.status, cases[i].status);
+        http_free(&answer);
+        close(fd);
+    }
+    stop(0.0);
+}
+
 /* ---- Hostile bytes ---- */
 
 /* A request that is nearly right, with some bytes changed, left out or put in. */
@@ -293,7 +332,8 @@ static void test_spoiled(void **state) {
             size_t n = spoil(&random, bytes + head, length - head, sizeof bytes - head);
             char *again = NULL;
             assert_true(asprintf(&again,
-                                 "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n" HTTP_JSON "\r\n",
+                                 "POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %zu\r\n" HTTP_JSON
+                                 "\r\n",
                                  paths[which], n) > 0);
             memmove(bytes + strlen(again), bytes + head, n);
             memcpy(bytes, again, strlen(again));
@@ -324,13 +364,13 @@ static void test_garbage(void **state) {
     dm_server_options options = served_options();
     options.idle_s = 1;
     with(options);
-    static const char *const texts[] = {"\r\n\r\n",
-                                        "GET\r\n\r\n",
-                                        "GET / HTTP/9.9\r\n\r\n",
-                                        "\x16\x03\x01\x02",
-                                        "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-                                        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n" HTTP_JSON
-                                        "\r\nzz\r\n"};
+    static const char *const texts[] = {
+        "\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "\x16\x03\x01\x02",
+        "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" HTTP_JSON "\r\nzz\r\n"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int fd = http_connect(served.port);
         http_send(fd, texts[i], strlen(texts[i]));
@@ -495,7 +535,7 @@ static void test_stopping(void **state) {
         with(options);
         call it = {.body = streams ? endless_stream : endless};
         assert_int_equal(pthread_create(&it.thread, NULL, make_call, &it), 0);
-        for (int i = 0; i < 500 && counter("dilmodeli_generated_tokens_total") == 0; i++) {
+        for (int i = 0; i < 20000 && counter("dilmodeli_generated_tokens_total") == 0; i++) {
             usleep(1000);
         }
         stop(0.0);
@@ -567,11 +607,12 @@ static void test_turns(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_context),       cmocka_unit_test(test_large_body),
-        cmocka_unit_test(test_keys),     cmocka_unit_test(test_origins),       cmocka_unit_test(test_spoiled),
-        cmocka_unit_test(test_garbage),  cmocka_unit_test(test_byte_by_byte),  cmocka_unit_test(test_half_sent),
-        cmocka_unit_test(test_gone),     cmocka_unit_test(test_queue_is_full), cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_stopping), cmocka_unit_test(test_bad_options),   cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_context),  cmocka_unit_test(test_large_body),
+        cmocka_unit_test(test_keys),      cmocka_unit_test(test_origins),  cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_spoiled),   cmocka_unit_test(test_garbage),  cmocka_unit_test(test_byte_by_byte),
+        cmocka_unit_test(test_half_sent), cmocka_unit_test(test_gone),     cmocka_unit_test(test_queue_is_full),
+        cmocka_unit_test(test_timeout),   cmocka_unit_test(test_stopping), cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_turns),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

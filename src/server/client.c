@@ -35,6 +35,22 @@ bool dm_client_is_known(const dm_exchange *exchange) {
     return known != 0;
 }
 
+static bool is_loopback(const char *host, size_t length) {
+    bool all_digits = strspn(host, "0123456789.") >= length;
+    return (length == 9 && strncasecmp(host, "localhost", length) == 0) || (length == 5 && strncmp(host, "[::1]", length) == 0) ||
+           (length == 3 && strncmp(host, "::1", length) == 0) || (all_digits && strncmp(host, "127.", 4) == 0);
+}
+
+bool dm_client_means_us(const dm_exchange *exchange) {
+    const dm_server *server = exchange->server;
+    const char *host = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
+    if (server->n_keys > 0 || host == NULL || !is_loopback(server->host, strlen(server->host))) {
+        return true;
+    }
+    const char *bracket = strchr(host, ']'), *port = strchr(bracket != NULL ? bracket : host, ':');
+    return is_loopback(host, port != NULL ? (size_t)(port - host) : strlen(host));
+}
+
 static uint64_t hash_address(const struct sockaddr *address) {
     if (address != NULL && address->sa_family == AF_INET) {
         return dm_hash_bytes(&((const struct sockaddr_in *)(const void *)address)->sin_addr, sizeof(struct in_addr), 0);

@@ -114,8 +114,7 @@ static void end_late(dm_engine *engine) {
             if (gone) {
                 count_cancelled(engine);
             }
-            dm_choice_cut(slot->choice);
-            dm_engine_release(engine, slot);
+            dm_engine_end(engine, slot, DM_FINISH_NONE);
         }
     }
 }

@@ -61,8 +61,8 @@ void dm_engine_begin(dm_engine *engine, dm_choice *choice);
 bool dm_engine_read(dm_engine *engine);
 /* The next token of all answers whose prompts are read. False: there are none. */
 bool dm_engine_write(dm_engine *engine);
-/* Frees a slot whose answer was ended. */
-void dm_engine_release(dm_engine *engine, dm_slot *slot);
+/* Ends a slot's answer, which frees the slot; without a reason it is cut where it is. */
+void dm_engine_end(dm_engine *engine, dm_slot *slot, dm_finish finish);
 /* Room for logits of so many rows. */
 dm_status dm_engine_reserve(dm_engine *engine, size_t rows);
 

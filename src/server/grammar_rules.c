@@ -178,7 +178,7 @@ static bool is_empty(const dm_grammar *g, int32_t start, const bool *empty) {
 static void find_empty(const dm_grammar *g, bool *empty) {
     for (bool more = true; more;) {
         more = false;
-        for (size_t i = g->n_alternatives; i-- > 0;) { /* rules tend to go on in later ones */
+        for (size_t i = 0; i < g->n_alternatives; i++) { /* rules tend to go on in earlier ones */
             int32_t rule = g->alternatives[i].rule;
             if (!empty[rule] && is_empty(g, g->alternatives[i].start, empty)) {
                 empty[rule] = more = true;
@@ -192,7 +192,7 @@ static bool begins_with_itself(const dm_grammar *g, const bool *empty, bool *gro
     int32_t left = g->n_rules;
     for (bool more = true; more;) {
         more = false;
-        for (int32_t rule = g->n_rules; rule-- > 0;) {
+        for (int32_t rule = 0; rule < g->n_rules; rule++) {
             bool held = grounded[rule];
             for (int32_t a = g->first[rule]; a < g->first[rule + 1] && !held; a++) {
                 const dm_element *at = &g->elements[g->alternatives[a].start];

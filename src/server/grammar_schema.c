@@ -10,6 +10,10 @@
 enum {
     MOST_PROPERTIES = 500, /* of an object */
     MOST_COUNT = 10000,    /* in minItems and the like */
+    MOST_VALUES = 1000,    /* of an enum */
+    MOST_WAYS = 100,       /* of an anyOf */
+    MOST_NAME = 128,       /* bytes of a property's name, where others are allowed */
+    MOST_DEPTH = 64,       /* of schemas in schemas, and behind references */
     PLACE = 256,           /* bytes of a place in messages */
 };
 
@@ -25,6 +29,7 @@ typedef struct compiler {
     const json_t *root;
     reference *references;
     size_t n_references, references_room;
+    int32_t depth;
     char place[PLACE]; /* of the schema that is being read, as a JSON pointer */
 } compiler;
 
@@ -160,6 +165,9 @@ static bool fits_type(const json_t *schema, const json_t *value) {
 
 static dm_status compile_values(compiler *c, const json_t *schema, const json_t *values, int32_t rule) {
     size_t n = 0;
+    if (json_array_size(values) > MOST_VALUES) {
+        return refuse(c, "'enum' has more than 1000 values");
+    }
     for (size_t i = 0; i < json_array_size(values); i++) {
         if (fits_type(schema, json_array_get(values, i))) {
             DM_TRY(add_value(c, json_array_get(values, i), rule));
@@ -363,8 +371,14 @@ static dm_status add_other_keys(compiler *c, const json_t *properties, int32_t *
     if (names == NULL) {
         return DM_ERR_MEMORY;
     }
+    bool fine = true;
     json_object_foreach((json_t *)properties, key, value) {
+        fine = fine && strlen(key) <= MOST_NAME;
         names[n++] = key;
+    }
+    if (!fine) {
+        dm_free(names);
+        return refuse(c, "a property's name has more than 128 bytes, and 'additionalProperties' are allowed");
     }
     qsort(names, n, sizeof(char *), compare_names);
     int32_t plain = dm_rules_new(g);
@@ -500,16 +514,17 @@ static dm_status compile_reference(compiler *c, const json_t *reference_to, int3
     int32_t target = dm_rules_new(c->grammar);
     c->references[c->n_references++] = (reference){schema, target};
     dm_rules_either(c->grammar, rule, target);
-    size_t before = strlen(c->place);
+    char before[PLACE];
+    memcpy(before, c->place, sizeof before);
     snprintf(c->place, sizeof c->place, "%s", json_string_value(reference_to) + 1);
     dm_status status = compile(c, schema, target);
-    leave(c, before < strlen(c->place) ? before : strlen(c->place));
+    memcpy(c->place, before, sizeof before);
     return status;
 }
 
 static dm_status compile_any(compiler *c, const json_t *list, int32_t rule) {
-    if (json_array_size(list) == 0) {
-        return refuse(c, "'anyOf' is no list, or empty");
+    if (json_array_size(list) == 0 || json_array_size(list) > MOST_WAYS) {
+        return refuse(c, "'anyOf' is no list of 1 to 100");
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         int32_t one;
@@ -559,8 +574,7 @@ static dm_status compile_types(compiler *c, const json_t *schema, int32_t rule) 
     return DM_OK;
 }
 
-/* Adds the alternatives of what fits a schema to `rule`. JSON is at most as deep as its parser allows. */
-static dm_status compile(compiler *c, const json_t *schema, int32_t rule) {
+static dm_status compile_here(compiler *c, const json_t *schema, int32_t rule) {
     static const struct {
         const char *key;
         dm_status (*compile)(compiler *, const json_t *, int32_t);
@@ -587,6 +601,17 @@ static dm_status compile(compiler *c, const json_t *schema, int32_t rule) {
         return values != NULL ? compile_values(c, schema, values, rule) : compile_const(c, schema, value, rule);
     }
     return compile_types(c, schema, rule);
+}
+
+/* Adds the alternatives of what fits a schema to `rule`. */
+static dm_status compile(compiler *c, const json_t *schema, int32_t rule) {
+    if (c->depth >= MOST_DEPTH) {
+        return refuse(c, "it is nested more than 64 deep");
+    }
+    c->depth++;
+    dm_status status = compile_here(c, schema, rule);
+    c->depth--;
+    return status;
 }
 
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out) {

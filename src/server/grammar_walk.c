@@ -14,6 +14,7 @@ enum {
     BOTTOM = 0, /* the node below all: the text may end */
     MOST_STATES = 1 << 14,
     MOST_NODES = 1 << 20,
+    MOST_STACKS = 1 << 14, /* of a state */
     UNKNOWN = -2,
 };
 
@@ -62,11 +63,7 @@ static int32_t node_of(dm_walk *walk, int32_t element, int32_t below) {
 }
 
 static void add_to_set(dm_walk *walk, int32_t number) {
-    for (size_t i = 0; i < walk->n_set; i++) {
-        if (walk->set[i] == number) {
-            return;
-        }
-    }
+    note(walk, walk->n_set < MOST_STACKS ? DM_OK : too_much());
     note(walk, dm_reserve(&walk->set, &walk->set_room, walk->n_set + 1, sizeof *walk->set));
     if (walk->status == DM_OK) {
         walk->set[walk->n_set++] = number;
@@ -102,6 +99,18 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Ascending, each once. */
+static void sort_set(dm_walk *walk) {
+    size_t kept = 1;
+    qsort(walk->set, walk->n_set, sizeof *walk->set, compare);
+    for (size_t i = 1; i < walk->n_set; i++) {
+        if (walk->set[i] != walk->set[kept - 1]) {
+            walk->set[kept++] = walk->set[i];
+        }
+    }
+    walk->n_set = kept;
+}
+
 /* The state of the set that was made. */
 static int32_t state_of_set(dm_walk *walk) {
     uint32_t index = 0;
@@ -109,7 +118,7 @@ static int32_t state_of_set(dm_walk *walk) {
     if (walk->n_set == 0 || walk->status != DM_OK) {
         return DM_WALK_DEAD;
     }
-    qsort(walk->set, walk->n_set, sizeof *walk->set, compare);
+    sort_set(walk);
     note(walk, walk->states.count < MOST_STATES ? DM_OK : too_much());
     note(walk, dm_strings_add(&walk->states, (const char *)walk->set, walk->n_set * sizeof *walk->set, &index, &added));
     if (added) {

@@ -13,8 +13,8 @@
 #include "server/server_parts.h"
 
 enum {
-    STACK = 512 << 10,
-    DRAINED = 16, /* times the most that a body may have, that are read of a longer one so that its sender sees the answer */
+    STACK = 2 << 20, /* the JSON parser goes 2,048 deep */
+    DRAINED = 16,    /* times the most that a body may have, that are read of a longer one so that its sender sees the answer */
 };
 
 dm_server_options dm_server_defaults(void) {
@@ -127,7 +127,9 @@ static void check_head(dm_exchange *exchange, const char *method, const char *pa
     bool known;
     char text[160];
     exchange->endpoint = dm_endpoint_find(method, path, &known);
-    if (!known) {
+    if (!dm_client_means_us(exchange)) {
+        refuse(exchange, 403, "the request is for another host; it needs an API key, or localhost as its Host");
+    } else if (!known) {
         snprintf(text, sizeof text, "there is no '%.100s'", path);
         refuse(exchange, 404, text);
     } else if (exchange->endpoint == NULL) {

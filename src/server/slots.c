@@ -22,7 +22,7 @@ dm_status dm_engine_reserve(dm_engine *engine, size_t rows) {
     return DM_OK;
 }
 
-void dm_engine_release(dm_engine *engine, dm_slot *slot) {
+static void release(dm_engine *engine, dm_slot *slot) {
     const dm_choice *choice = slot->choice;
     dm_metrics_observe(engine->metrics, &engine->metrics->whole, dm_seconds() - choice->request->arrived);
     dm_free(slot->sum);
@@ -36,7 +36,7 @@ void dm_engine_release(dm_engine *engine, dm_slot *slot) {
 static void give_up(dm_engine *engine, dm_slot *slot, dm_status status) {
     if (status != DM_ERR_INTERRUPTED) {
         dm_choice_fail(slot->choice, status == DM_ERR_MEMORY ? 503 : status == DM_ERR_UNSUPPORTED ? 400 : 500);
-        dm_engine_release(engine, slot);
+        release(engine, slot);
     }
 }
 
@@ -120,7 +120,7 @@ void dm_engine_begin(dm_engine *engine, dm_choice *choice) {
 
 /* ---- Tokens ---- */
 
-static void end(dm_engine *engine, dm_slot *slot, dm_finish finish) {
+void dm_engine_end(dm_engine *engine, dm_slot *slot, dm_finish finish) {
     dm_request *request = slot->choice->request;
     pthread_mutex_lock(&request->lock);
     request->made_tokens += slot->choice->made;
@@ -130,7 +130,7 @@ static void end(dm_engine *engine, dm_slot *slot, dm_finish finish) {
     } else {
         dm_choice_end(slot->choice, finish);
     }
-    dm_engine_release(engine, slot);
+    release(engine, slot);
 }
 
 /* Draws from the logits after all that the slot's session holds. */
@@ -150,7 +150,7 @@ static void go_on(dm_engine *engine, dm_slot *slot, float *logits) {
     dm_metrics_count_tokens(engine->metrics, 0, 0, slot->next >= 0);
     slot->writing = true;
     if (finish != DM_FINISH_NONE || session->length == session->context) {
-        end(engine, slot, finish);
+        dm_engine_end(engine, slot, finish);
     }
 }
 
@@ -255,7 +255,7 @@ static void read_more(dm_engine *engine, dm_slot *slot) {
         return;
     }
     if (slot->sum != NULL || slot->choice->request->max_tokens == 0) {
-        end(engine, slot, DM_FINISH_LENGTH);
+        dm_engine_end(engine, slot, DM_FINISH_LENGTH);
     } else {
         go_on(engine, slot, engine->logits);
     }
