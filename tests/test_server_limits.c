@@ -364,13 +364,13 @@ static void test_garbage(void **state) {
     dm_server_options options = served_options();
     options.idle_s = 1;
     with(options);
-    static const char *const texts[] = {
-        "\r\n\r\n",
-        "GET\r\n\r\n",
-        "GET / HTTP/9.9\r\n\r\n",
-        "\x16\x03\x01\x02",
-        "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" HTTP_JSON "\r\nzz\r\n"};
+    static const char *const texts[] = {"\r\n\r\n",
+                                        "GET\r\n\r\n",
+                                        "GET / HTTP/9.9\r\n\r\n",
+                                        "\x16\x03\x01\x02",
+                                        "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+                                        "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+                                        "chunked\r\nContent-Type: application/json\r\n\r\nzz\r\n"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int fd = http_connect(served.port);
         http_send(fd, texts[i], strlen(texts[i]));
