@@ -121,8 +121,8 @@ static void end_late(dm_engine *engine) {
 
 /* Sleeps until something was asked for; false: there is nothing more to do, ever. */
 static bool wait_for_work(dm_engine *engine) {
-    bool watched = dm_board_watched(&engine->board);
     pthread_mutex_lock(&engine->lock);
+    bool watched = dm_board_watched(&engine->board); /* under the lock, so that a watcher who comes now is not missed */
     const struct timespec until = dm_time_after(IDLE_MS);
     if (engine->queue.count == 0 && !engine->stopping) {
         if (watched) {
