@@ -2,8 +2,8 @@
 # cmake -DFOLDER=web -DOUT=assets_data.c -P assets.cmake
 file(GLOB_RECURSE files RELATIVE ${FOLDER} ${FOLDER}/*)
 list(SORT files)
-set(types html "text/html\; charset=utf-8" js "text/javascript; charset=utf-8" css "text/css; charset=utf-8" svg image/svg+xml
-    json application/json png image/png woff2 font/woff2 txt "text/plain; charset=utf-8")
+set(types html "text/html\; charset=utf-8" js "text/javascript\; charset=utf-8" css "text/css\; charset=utf-8" svg image/svg+xml
+    json application/json png image/png woff2 font/woff2 txt "text/plain\; charset=utf-8")
 set(arrays "")
 set(table "")
 set(number 0)

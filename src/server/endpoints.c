@@ -29,16 +29,27 @@ static dm_http_result answer_metrics(dm_exchange *exchange) {
                            : dm_send_failure(exchange, status, NULL);
 }
 
-static dm_http_result answer_models(dm_exchange *exchange) {
-    const dm_server *server = exchange->server;
+static json_t *model_json(const dm_server *server) {
     dm_model_info info;
     dm_model_get_info(server->model, &info);
     json_t *meta = json_pack("{s:s, s:I, s:I, s:i, s:i, s:i}", "architecture", info.architecture, "params",
                              (json_int_t)info.params, "active_params", (json_int_t)info.active_params, "context",
                              (int)dm_engine_context(server->engine), "vocab", (int)info.vocab, "experts", (int)info.experts);
-    json_t *model = json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", server->options.name, "object", "model", "created",
-                              (json_int_t)server->created, "owned_by", "dilmodeli", "meta", meta);
-    return dm_send_json(exchange, 200, json_pack("{s:s, s:[o]}", "object", "list", "data", model));
+    return json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", server->options.name, "object", "model", "created",
+                     (json_int_t)server->created, "owned_by", "dilmodeli", "meta", meta);
+}
+
+static dm_http_result answer_models(dm_exchange *exchange) {
+    return dm_send_json(exchange, 200, json_pack("{s:s, s:[o]}", "object", "list", "data", model_json(exchange->server)));
+}
+
+static const char one_model[] = "/v1/models/"; /* and its name */
+
+static dm_http_result answer_model(dm_exchange *exchange) {
+    const dm_server *server = exchange->server;
+    return strcmp(exchange->path + sizeof one_model - 1, server->options.name) == 0
+               ? dm_send_json(exchange, 200, model_json(server))
+               : dm_send_problem(exchange, 404, NULL, "there is no such model");
 }
 
 /* ---- Tokens ---- */
@@ -148,9 +159,13 @@ static const dm_endpoint endpoints[] = {
 
 const dm_endpoint *dm_endpoint_find(const char *method, const char *path, bool *known) {
     static const dm_endpoint page = {"GET", "", true, answer_asset};
-    *known = dm_asset_find(path) != NULL;
+    static const dm_endpoint model = {"GET", one_model, false, answer_model};
+    const dm_endpoint *many = dm_asset_find(path) != NULL                           ? &page
+                              : strncmp(path, one_model, sizeof one_model - 1) == 0 ? &model
+                                                                                    : NULL;
+    *known = many != NULL;
     if (*known) {
-        return strcmp(method, page.method) == 0 ? &page : NULL;
+        return strcmp(method, many->method) == 0 ? many : NULL;
     }
     for (size_t i = 0; i < sizeof endpoints / sizeof *endpoints; i++) {
         bool here = strcmp(endpoints[i].path, path) == 0;

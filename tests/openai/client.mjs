@@ -30,6 +30,8 @@ const tests = {
     async models() {
         const list = await client.models.list();
         assert.deepEqual(list.data.map((one) => one.id), [model]);
+        assert.equal((await client.models.retrieve(model)).id, model);
+        await refused(404, OpenAI.NotFoundError, client.models.retrieve("another"));
     },
     async chat() {
         const answer = await client.chat.completions.create(chat);
