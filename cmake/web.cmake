@@ -8,11 +8,17 @@ add_custom_command(
     DEPENDS ${DM_WEB_FILES} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     VERBATIM)
 
+# The server's pages.
+if(DM_SERVER)
+    set(DM_ASSETS ${PROJECT_BINARY_DIR}/assets_data.c)
+    file(GLOB_RECURSE DM_PAGES CONFIGURE_DEPENDS web/page/*)
+    add_custom_command(
+        OUTPUT ${DM_ASSETS}
+        COMMAND ${CMAKE_COMMAND} -DFOLDER=${PROJECT_SOURCE_DIR}/web/page -DOUT=${DM_ASSETS} -P ${PROJECT_SOURCE_DIR}/cmake/assets.cmake
+        DEPENDS ${DM_PAGES} ${PROJECT_SOURCE_DIR}/cmake/assets.cmake
+        VERBATIM)
+    list(APPEND DM_WEB ${DM_ASSETS})
+endif()
+
 # Pictures of a run under way are sent by libmicrohttpd, where it is found.
-if(NOT TARGET PkgConfig::MICROHTTPD)
-    pkg_check_modules(MICROHTTPD IMPORTED_TARGET libmicrohttpd)
-endif()
-if(TARGET PkgConfig::MICROHTTPD)
-    list(APPEND DM_LIBRARIES PkgConfig::MICROHTTPD)
-endif()
-set_property(SOURCE src/visualization/dashboard.c PROPERTY COMPILE_DEFINITIONS DM_DASHBOARD=$<TARGET_EXISTS:PkgConfig::MICROHTTPD>)
+set_property(SOURCE src/visualization/dashboard.c PROPERTY COMPILE_DEFINITIONS DM_DASHBOARD=$<BOOL:${DM_SERVER}>)

@@ -117,6 +117,7 @@ int cmd_new(int argc, char **argv);
 int cmd_repack(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 int cmd_tokenizer(int argc, char **argv);
 int cmd_topology(int argc, char **argv);
