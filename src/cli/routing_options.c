@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "moe/residency.h"
+#include "moe/expert_store.h"
 #include "optimization/memory_limit.h"
 
 cli_routing_values cli_routing;
@@ -17,7 +17,7 @@ enum { N_OPTIONS = sizeof table / sizeof *table };
 
 static cli_routing_values usual_values(void) {
     const dm_router_options usual = dm_router_default();
-    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
+    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps, .prefetch = 1};
 }
 
 void cli_routing_defaults(void) {
@@ -179,7 +179,12 @@ static bool read_ram(const char *text) {
 }
 
 static bool read_memory(void) {
-    stream = (dm_stream_options){.evict = cli_routing.evict};
+    if (cli_routing.prefetch < 0 || cli_routing.prefetch > DM_EXPERT_MOST_AHEAD) {
+        cli_usage_error("--prefetch expects 0 to %d layers", DM_EXPERT_MOST_AHEAD);
+        return false;
+    }
+    stream = (dm_stream_options){.evict = cli_routing.evict,
+                                 .prefetch = cli_routing.prefetch > 0 ? (int32_t)cli_routing.prefetch : -1};
     if (cli_routing.ram != NULL && cli_routing.memory != NULL) {
         cli_usage_error("--ram and --memory both say how much memory experts get: expected one of them");
         return false;
