@@ -17,3 +17,7 @@ if(DM_LIBURING)
     list(APPEND DM_LIBRARIES PkgConfig::LIBURING)
     set(DM_PC_LIBURING liburing)
 endif()
+if(DM_LIBEDIT) # of the program alone
+    pkg_check_modules(LIBEDIT IMPORTED_TARGET libedit)
+    set(DM_LIBEDIT ${LIBEDIT_FOUND})
+endif()

@@ -725,7 +725,7 @@ typedef struct dm_gradcheck_tensor {
 } dm_gradcheck_tensor;
 
 typedef struct dm_gradcheck_result {
-    double loss;               /* cross_entropy + aux * aux_loss */
+    double loss;               /* cross_entropy and, by their weights, the router's losses less its rewards */
     double cross_entropy;      /* predicting ids[1:] from ids[:-1], nats */
     double aux_loss;           /* Switch loss, mean over layers */
     double max_relative_error; /* over tensors */
@@ -733,12 +733,21 @@ typedef struct dm_gradcheck_result {
     dm_gradcheck_tensor *tensors; /* malloc; the caller's to free() */
 } dm_gradcheck_result;
 
+/* What joins the cross-entropy, as in training: weights of the router's losses and rewards, 0 or more. The Nash loss, whose
+ * slope holds a part of it fixed (docs/theory.md), has no differences to be compared with. */
+typedef struct dm_gradcheck_options {
+    double aux; /* of the Switch loss */
+    double balance_loss, cache_reward, swarm_reward;
+    const char *reference; /* GGUF file of gradients; NULL: finite differences */
+    const char *precision; /* "f32" or "bf16"; NULL: f32 */
+} dm_gradcheck_options;
+
 /* One forward and backward pass of `model` over `ids`. The gradients are
- * compared with those in the GGUF file `reference`, or, when it is NULL, with
- * central finite differences along random directions per tensor. `precision`
- * is "f32" or "bf16". */
-DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, float aux, const char *reference,
-                              const char *precision, dm_gradcheck_result *result);
+ * compared with those in the file, or with central finite differences along
+ * random directions per tensor, choices of experts, neighbours and residents
+ * held fixed. `options` NULL: all of them 0. */
+DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, const dm_gradcheck_options *options,
+                              dm_gradcheck_result *result);
 
 /* ---- Games ---------------------------------------------------------------- */
 

@@ -10,6 +10,8 @@ trap 'rm -rf "$dir"' EXIT
 cmake --install "$build" --prefix "$dir/usr" >/dev/null
 # Moved after the installation: the pkg-config file must find its prefix by itself.
 mv "$dir/usr" "$dir/moved"
+[ -s "$dir/moved/share/man/man1/dilmodeli-run.1" ]
+[ -s "$dir/moved/share/bash-completion/completions/dilmodeli" ]
 pc=$(find "$dir/moved" -name dilmodeli.pc)
 export PKG_CONFIG_PATH=${pc%/*}
 lib=${PKG_CONFIG_PATH%/pkgconfig}

@@ -1,4 +1,5 @@
-/* `dilmodeli run` on a terminal: turns share what the model has read, Ctrl-C stops an answer only, Ctrl-D ends. */
+/* `dilmodeli run` on a terminal, without editing (TERM=dumb) and with it: turns share what the model has read, Ctrl-C stops an
+ * answer only, Ctrl-D ends, what was typed can be corrected and called back. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pty.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +27,7 @@ typedef struct terminal {
     size_t read; /* of it, what was waited for */
 } terminal;
 
-static void start(terminal *t, const char *model, const char *most) {
+static void start(terminal *t, const char *kind, const char *model, const char *most) {
     *t = (terminal){0};
     t->child = forkpty(&t->descriptor, NULL, NULL, NULL);
     if (t->child < 0) {
@@ -33,6 +35,8 @@ static void start(terminal *t, const char *model, const char *most) {
         skip();
     }
     if (t->child == 0) {
+        setenv("TERM", kind, 1);
+        setenv("XDG_STATE_HOME", test_path("state"), 1);
         execl(DM_CLI, DM_CLI, "run", model, "--temp", "0", "--threads", "1", "-n", most, "--chat-template", "chatml", "--system",
               "Go on.", (char *)NULL);
         _exit(127);
@@ -104,7 +108,7 @@ static void test_talk(void **state) {
     const char *path = test_path("model.gguf");
     make_model(path);
     terminal t;
-    start(&t, path, "12");
+    start(&t, "dumb", path, "12");
     expect(&t, "Ctrl-C stops an answer.");
     type(&t, "Hello\n");
     expect(&t, "Hello\r\n");
@@ -127,7 +131,7 @@ static void test_interrupt(void **state) {
     const char *path = test_path("model.gguf");
     make_model(path);
     terminal t;
-    start(&t, path, "-1"); /* as many as fit: far more than anyone waits for */
+    start(&t, "dumb", path, "-1"); /* as many as fit: far more than anyone waits for */
     expect(&t, "Ctrl-C stops an answer.");
     for (int turn = 0; turn < 2; turn++) {
         type(&t, "Hello\n");
@@ -146,6 +150,59 @@ static void test_interrupt(void **state) {
     unlink(path);
 }
 
+/* A mended line, one called back, one taken back; then all of it again from the next chat. */
+static void test_editing(void **state) {
+    (void)state;
+    if (!DM_LIBEDIT) {
+        print_message("built without libedit: skipped\n");
+        skip();
+    }
+    const char *path = test_path("model.gguf"), *history = test_path("state/dilmodeli/history");
+    make_model(path);
+    terminal t;
+    start(&t, "vt100", path, "12");
+    expect(&t, "> ");
+    type(&t, "Hellp\177o \303\274ber\n"); /* two bytes of one letter */
+    assert_int_equal(number_before(&t, " tokens known"), 0);
+    expect(&t, "> ");
+    type(&t, "/reset\n");
+    expect(&t, "(forgotten)");
+    expect(&t, "> ");
+    type(&t, "half a line\003");
+    expect(&t, "(/quit or Ctrl-D ends)");
+    expect(&t, "> ");
+    type(&t, "\020\020\n"); /* Ctrl-P, Ctrl-P: Hello again */
+    assert_true(number_before(&t, " tokens known") > 20);
+    expect(&t, "> ");
+    type(&t, "\004");
+    end(&t);
+
+    FILE *file = fopen(history, "re");
+    assert_non_null(file);
+    char text[256] = "";
+    const size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = '\0';
+    assert_non_null(strstr(text, "Hello"));
+    assert_null(strstr(text, "half"));
+    struct stat about;
+    assert_int_equal(stat(history, &about), 0);
+    assert_int_equal(about.st_mode & 0777, 0600);
+
+    start(&t, "vt100", path, "12");
+    expect(&t, "> ");
+    type(&t, "\022Hel\n\n"); /* searched for: Ctrl-R */
+    expect(&t, "Hello");
+    number_before(&t, " tokens known");
+    expect(&t, "> ");
+    type(&t, "\004");
+    end(&t);
+    unlink(history);
+    rmdir(test_path("state/dilmodeli"));
+    rmdir(test_path("state"));
+    unlink(path);
+}
+
 static int remove_folder(void **state) {
     (void)state;
     test_remove((const char *const[]){NULL});
@@ -160,6 +217,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_talk),
         cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_editing),
     };
     return cmocka_run_group_tests(tests, NULL, remove_folder);
 }

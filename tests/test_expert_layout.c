@@ -355,7 +355,7 @@ static void what_is_refused(void **state) {
     assert_int_not_equal(access(test_path(THIRD), F_OK), 0);
     dm_gradcheck_result result;
     const int32_t ids[] = {1, 2, 3};
-    assert_int_equal(dm_gradcheck(test_path(SECOND), ids, 3, 0.0f, NULL, "f32", &result), DM_ERR_UNSUPPORTED);
+    assert_int_equal(dm_gradcheck(test_path(SECOND), ids, 3, NULL, &result), DM_ERR_UNSUPPORTED);
     assert_non_null(strstr(dm_error_message(), "--layout standard"));
 }
 

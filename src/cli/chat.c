@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/line_editor.h"
 
 bool cli_chat_family(const dm_tokenizer *tokenizer, const char *name, bool any, const char **family) {
     *family = name;
@@ -153,24 +154,15 @@ static bool answer(const cli_chat *chat, history *h, uint64_t turn) {
 
 /* ---- Reading ---- */
 
-/* The next line without its newline; false at the end of the input. Ctrl-C takes back what was typed. */
-static bool read_line(char **line, size_t *room, bool terminal) {
+/* The next line; NULL at the end of the input. Ctrl-C takes back what was typed. */
+static const char *read_line(cli_line_editor *editor) {
     for (;;) {
-        if (terminal) {
-            printf("> ");
-            fflush(stdout);
-        }
-        /* A terminal hands out one line at a time, so that none waits in the stream's buffer. */
-        bool comes = !terminal || cli_wait_input();
-        if (comes && getline(line, room, stdin) > 0) {
-            (*line)[strcspn(*line, "\n")] = '\0';
-            return true;
-        }
-        if (comes || cli_signal() != SIGINT) {
-            if (terminal) {
+        const char *line = cli_line_editor_read(editor);
+        if (line != NULL || cli_signal() != SIGINT) {
+            if (line == NULL && cli_line_editor_is_terminal(editor)) {
                 printf("\n");
             }
-            return false;
+            return line;
         }
         dm_interrupt_clear();
         cli_catch_signals();
@@ -179,13 +171,13 @@ static bool read_line(char **line, size_t *room, bool terminal) {
 }
 
 static bool talk(const cli_chat *chat, history *h) {
-    char *line = NULL;
-    size_t room = 0;
-    bool terminal = isatty(STDIN_FILENO) != 0, fine = true;
-    if (terminal) {
+    cli_line_editor *editor = cli_line_editor_open("> ", chat->keep);
+    bool fine = editor != NULL;
+    const char *line;
+    if (fine && cli_line_editor_is_terminal(editor)) {
         fprintf(stderr, "/reset forgets, /quit or Ctrl-D ends, Ctrl-C stops an answer.\n");
     }
-    for (uint64_t turn = 0; fine && read_line(&line, &room, terminal); turn++) {
+    for (uint64_t turn = 0; fine && (line = read_line(editor)) != NULL; turn++) {
         if (strcmp(line, "/quit") == 0) {
             break;
         }
@@ -196,7 +188,7 @@ static bool talk(const cli_chat *chat, history *h) {
             fine = add(h, "user", line) && answer(chat, h, turn);
         }
     }
-    free(line);
+    cli_line_editor_close(editor);
     return fine;
 }
 

@@ -12,6 +12,7 @@ typedef struct cli_chat {
     int32_t context;    /* positions that the session holds */
     int32_t most;       /* tokens in an answer */
     dm_sampling sampling;
+    bool keep; /* what is typed at a terminal, in a file of the user's (cli/line_editor.h) */
 } cli_chat;
 
 /* Chooses the family: `name` if there is one, else the model's own. With `any`, a model without a template gets "plain".

@@ -7,20 +7,21 @@
 
 #include "cli/cli.h"
 
-static struct {
-    const char *ids, *reference, *precision;
-    double aux;
-} option = {.precision = "f32"};
+static const char *ids_file;
+static dm_gradcheck_options option = {.precision = "f32"};
 
 static const cli_option options[] = {
-    {"ids", 'i', CLI_STRING, &option.ids, "FILE", "token ids; each is predicted from those before it"},
+    {"ids", 'i', CLI_STRING, &ids_file, "FILE", "token ids; each is predicted from those before it"},
     {"aux", 'a', CLI_FLOAT, &option.aux, "C", "add C times the Switch balancing loss"},
+    {"balance-loss", 0, CLI_FLOAT, &option.balance_loss, "C", "add C times the loss of uneven soft loads"},
+    {"cache-reward", 0, CLI_FLOAT, &option.cache_reward, "C", "take off C times the reward of resident experts"},
+    {"swarm-reward", 0, CLI_FLOAT, &option.swarm_reward, "C", "take off C times the reward of alignment with 7 neighbours"},
     {"ref", 'r', CLI_STRING, &option.reference, "GRAD.gguf", "gradients to compare with; without, finite differences"},
     {"precision", 0, CLI_STRING, &option.precision, "P", "operands of the products: f32 or bf16"},
 };
 
 static const cli_usage usage = {
-    .synopsis = "dilmodeli gradcheck MODEL --ids FILE [--aux C] [--ref GRAD.gguf]",
+    .synopsis = "dilmodeli gradcheck MODEL --ids FILE [--aux C] [--balance-loss C]... [--ref GRAD.gguf]",
     .summary = "Runs one forward and backward pass and compares the gradients with a reference, or with finite differences.\n"
                "The relative error of a tensor is the norm of the difference over the norm of the reference.",
     .example = "  dilmodeli gradcheck model.gguf --ids ids.txt --aux 0.01 --ref gradients.gguf",
@@ -63,16 +64,16 @@ int cmd_gradcheck(int argc, char **argv) {
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
     }
-    if (option.ids == NULL) {
+    if (ids_file == NULL) {
         return cli_usage_error("expected --ids FILE");
     }
     int32_t *ids;
     size_t count;
-    if (!cli_read_ids(option.ids, &ids, &count)) {
+    if (!cli_read_ids(ids_file, &ids, &count)) {
         return CLI_FAILED;
     }
     dm_gradcheck_result result;
-    dm_status done = dm_gradcheck(argv[0], ids, count, (float)option.aux, option.reference, option.precision, &result);
+    dm_status done = dm_gradcheck(argv[0], ids, count, &option, &result);
     free(ids);
     if (done != DM_OK) {
         return cli_fail_status();

@@ -15,7 +15,7 @@ static struct {
     dm_cache_type cache;
     int64_t n, context, top_k, window, seed;
     double temperature, top_p, min_p, penalty;
-    bool print_ids, chat;
+    bool print_ids, chat, no_history;
     dm_router_options router;
 } option;
 
@@ -25,6 +25,7 @@ static const cli_option options[] = {
     {"tokens", 'n', CLI_INT, &option.n, "N", "most tokens to generate; -1: 256, in a chat as many as fit"},
     {"chat", 0, CLI_FLAG, &option.chat, NULL, "talk: -p is a message to answer, or each line of standard input is one"},
     {"system", 0, CLI_STRING, &option.system, "TEXT", "instructions before the first message of a chat"},
+    {"no-history", 0, CLI_FLAG, &option.no_history, NULL, "keep nothing of what is typed in a chat for the next one"},
     {"chat-template", 0, CLI_STRING, &option.template, "NAME",
      "how turns are marked instead of the model's way: chatml, llama3, plain, ..."},
     {"ctx", 'c', CLI_INT, &option.context, "N", "positions to hold; 0: the model's context"},
@@ -44,7 +45,9 @@ static const cli_option options[] = {
 static const cli_usage usage = {
     .synopsis = "dilmodeli run MODEL [-p TEXT] [-n N] [options]",
     .summary = "Generates text. With a terminal and no prompt it talks: each line is a message, and what was said is kept.\n"
-               "/reset forgets, /quit or Ctrl-D ends, Ctrl-C stops an answer.",
+               "/reset forgets, /quit or Ctrl-D ends, Ctrl-C stops an answer; lines can be edited, and those of earlier chats "
+               "called back\n"
+               "(arrow keys, Ctrl-R).",
     .example = "  dilmodeli run model.gguf -p \"The library\" -n 100\n"
                "  dilmodeli run model.gguf -p \"The library\" -n 64 --temp 0 --json\n"
                "  dilmodeli run model.gguf --system \"Answer in one sentence.\"",
@@ -176,6 +179,7 @@ static int talk(const run *r, const char *family) {
         .context = context,
         .most = option.n >= 0 ? (int32_t)option.n : context,
         .sampling = sampling(),
+        .keep = !option.no_history,
     });
 }
 

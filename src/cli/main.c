@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/help.h"
 
 static const cli_command commands[] = {
     {"inspect", "show what is in a GGUF file", cmd_inspect},
@@ -22,21 +22,31 @@ static const cli_command commands[] = {
     {NULL, NULL, NULL},
 };
 
-static void print_overview(FILE *stream) {
-    fprintf(stream, "dilmodeli %s: small, balanced and fast language models on ordinary CPUs\n\n", dm_version());
-    fprintf(stream, "usage: dilmodeli COMMAND [ARGUMENTS]\n\ncommands:\n");
-    for (const cli_command *command = commands; command->name != NULL; command++) {
-        fprintf(stream, "  %-12s %s\n", command->name, command->summary);
+/* `dilmodeli --help[=KIND]`, `-h`, `help`; `help COMMAND` becomes `COMMAND --help`. */
+static cli_help_kind asks_for_help(int argc, char **argv) {
+    static char help[] = "--help";
+    if (strncmp(argv[1], help, strlen(help)) == 0 && (argv[1][strlen(help)] == '\0' || argv[1][strlen(help)] == '=')) {
+        return cli_help_parse(argv[1][strlen(help)] == '=' ? argv[1] + strlen(help) + 1 : NULL);
     }
-    fprintf(stream, "\n`dilmodeli COMMAND --help` explains one, with an example.\n");
+    if (strcmp(argv[1], "help") == 0 && argc == 3) {
+        argv[1] = argv[2];
+        argv[2] = help;
+        return CLI_HELP_NONE;
+    }
+    return strcmp(argv[1], "help") == 0 || strcmp(argv[1], "-h") == 0 ? CLI_HELP_TEXT : CLI_HELP_NONE;
 }
 
 int main(int argc, char **argv) {
     setlocale(LC_CTYPE, ""); /* numbers stay in the C locale */
     dm_set_log(cli_log_line, NULL);
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        print_overview(argc < 2 ? stderr : stdout);
-        return argc < 2 ? CLI_USAGE : CLI_DONE;
+    if (argc < 2) {
+        cli_help_print_program(CLI_HELP_TEXT, commands, stderr);
+        return CLI_USAGE;
+    }
+    const cli_help_kind help = asks_for_help(argc, argv);
+    if (help != CLI_HELP_NONE) {
+        cli_help_print_program(help, commands, stdout);
+        return CLI_DONE;
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("dilmodeli %s (%s)\n", dm_version(), dm_isa());

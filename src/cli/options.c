@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/help.h"
 
 static bool json;
 static int64_t threads;
@@ -14,64 +14,12 @@ static const char *command_name = "dilmodeli";
 static const cli_option common[] = {
     {"threads", 't', CLI_INT, &threads, "N", "threads to use (default: one per core)"},
     {"json", 0, CLI_FLAG, &json, NULL, "print one JSON object on standard output and nothing else there"},
-    {"help", 'h', CLI_FLAG, NULL, NULL, "show this help"},
+    {"help", 'h', CLI_FLAG, NULL, NULL, "show this help; --help=man: as a manual page, --help=options: for shells"},
 };
 enum { N_COMMON = sizeof common / sizeof *common };
 
 bool cli_json(void) {
     return json;
-}
-
-static void print_default(const cli_option *option) {
-    switch (option->kind) {
-    case CLI_INT:
-        printf(" [%lld]", (long long)*(const int64_t *)option->value);
-        break;
-    case CLI_FLOAT:
-        printf(" [%g]", *(const double *)option->value);
-        break;
-    case CLI_STRING:
-        if (*(const char *const *)option->value != NULL) {
-            printf(" [%s]", *(const char *const *)option->value);
-        }
-        break;
-    case CLI_FLAG:
-    case CLI_LIST:
-        break;
-    }
-}
-
-static void print_option(const cli_option *option, bool with_default) {
-    char left[64];
-    char letter[8] = "    ";
-    if (option->letter != 0) {
-        snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    }
-    int n = snprintf(left, sizeof left, "%s--%s", letter, option->name);
-    if (option->argument != NULL && n > 0 && (size_t)n < sizeof left) {
-        snprintf(left + n, sizeof left - (size_t)n, " %s", option->argument);
-    }
-    printf("  %-28s %s", left, option->help);
-    if (with_default) {
-        print_default(option);
-    }
-    printf("\n");
-}
-
-static void print_help(const cli_usage *usage) {
-    printf("usage: %s\n\n%s\n\n", usage->synopsis, usage->summary);
-    if (usage->n_options > 0) {
-        printf("options [default]:\n");
-        for (size_t i = 0; i < usage->n_options; i++) {
-            print_option(&usage->options[i], true);
-        }
-        printf("\n");
-    }
-    printf("for every command:\n");
-    for (size_t i = 0; i < N_COMMON; i++) {
-        print_option(&common[i], false);
-    }
-    printf("\nexample:\n%s\n", usage->example);
 }
 
 /* `length` characters of `name` against the long names, or one character against the letters. */
@@ -157,7 +105,7 @@ static bool take(const cli_option *option, const char *attached, int argc, char 
     return true;
 }
 
-static bool parse_one(const cli_usage *usage, int argc, char **argv, int *i, bool *help) {
+static bool parse_one(const cli_usage *usage, int argc, char **argv, int *i, cli_help_kind *help) {
     const char *text = argv[*i];
     const char *attached = NULL;
     const cli_option *option;
@@ -180,8 +128,9 @@ static bool parse_one(const cli_usage *usage, int argc, char **argv, int *i, boo
         return false;
     }
     if (option->value == NULL) {
-        *help = true;
-        return true;
+        *help = cli_help_parse(attached);
+        return *help != CLI_HELP_NONE ||
+               (cli_usage_error("--help=%s: there are --help, --help=man, --help=options", attached), false);
     }
     return take(option, attached, argc, argv, i);
 }
@@ -189,7 +138,7 @@ static bool parse_one(const cli_usage *usage, int argc, char **argv, int *i, boo
 bool cli_parse(const cli_usage *usage, int argc, char **argv, int *n, int *status) {
     command_name = argv[0];
     int count = 0;
-    bool help = false;
+    cli_help_kind help = CLI_HELP_NONE;
     bool only_arguments = false;
     *status = CLI_USAGE;
     for (int i = 1; i < argc; i++) {
@@ -200,8 +149,8 @@ bool cli_parse(const cli_usage *usage, int argc, char **argv, int *n, int *statu
         } else if (!parse_one(usage, argc, argv, &i, &help)) {
             return false;
         }
-        if (help) {
-            print_help(usage);
+        if (help != CLI_HELP_NONE) {
+            cli_help_print(help, usage, common, N_COMMON);
             *status = CLI_DONE;
             return false;
         }

@@ -37,7 +37,7 @@ static double count_loads(dm_session *const *sessions, size_t n, double *maxvio)
             total += load;
             largest = load > largest ? load : largest;
         }
-        *maxvio += total > 0 ? ((double)largest * c->n_experts / (double)total - 1.0) / c->n_layers : 0.0;
+        *maxvio += dm_maxvio(largest, total, c->n_experts) / c->n_layers;
         used += (double)total;
     }
     return used;

@@ -298,6 +298,12 @@ static dm_status check(const dm_nash_rules *r, size_t tokens) {
     return good ? DM_OK : dm_fail(DM_ERR_INTERNAL, "a router's rules do not go together");
 }
 
+int32_t dm_nash_usual_flock(int32_t top_k, int32_t n_experts) {
+    enum { STARLINGS = 7 /* Ballerini et al. 2008 */ };
+    const int32_t wanted = 2 * top_k > STARLINGS ? 2 * top_k : STARLINGS;
+    return wanted < n_experts ? wanted : n_experts;
+}
+
 dm_status dm_nash_router_create(const dm_nash_rules *rules, size_t tokens, dm_nash_router **out) {
     *out = NULL;
     DM_TRY(check(rules, tokens));

@@ -20,6 +20,10 @@ typedef struct dm_nash_rules {
     const float *price;  /* [n_experts] finite, of each expert whatever its load; the caller's, to outlive the router. NULL: 0 */
 } dm_nash_rules;
 
+/* How many experts a token looks at where nobody says: 7, as a starling does, or twice what it uses, as far as there are so many.
+ */
+int32_t dm_nash_usual_flock(int32_t top_k, int32_t n_experts);
+
 /* The rules and room to play by them. */
 typedef struct dm_nash_router dm_nash_router;
 

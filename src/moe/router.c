@@ -62,6 +62,10 @@ void dm_router_count(const int32_t *experts, size_t n, int32_t top_k, uint64_t *
     }
 }
 
+double dm_maxvio(uint64_t largest, uint64_t total, int32_t n_experts) {
+    return total == 0 ? 0.0 : (double)largest * n_experts / (double)total - 1.0;
+}
+
 double dm_router_maxvio(const uint64_t *loads, int32_t n_experts) {
     uint64_t largest = 0;
     uint64_t total = 0;
@@ -69,5 +73,5 @@ double dm_router_maxvio(const uint64_t *loads, int32_t n_experts) {
         total += loads[e];
         largest = loads[e] > largest ? loads[e] : largest;
     }
-    return total == 0 ? 0.0 : (double)largest * n_experts / (double)total - 1.0;
+    return dm_maxvio(largest, total, n_experts);
 }

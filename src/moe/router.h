@@ -31,7 +31,8 @@ void dm_router_route(const dm_router *router, float *logits, size_t n, int32_t *
 
 /* Adds each expert's number of users to loads[n_experts]; entries of -1 are nobody. */
 void dm_router_count(const int32_t *experts, size_t n, int32_t top_k, uint64_t *loads);
-/* MaxVio (Wang et al. 2024): max load / mean load - 1; 0 when nothing was routed. */
+/* MaxVio (Wang et al. 2024): largest load / mean load - 1; 0 when nothing was routed. */
+double dm_maxvio(uint64_t largest, uint64_t total, int32_t n_experts);
 double dm_router_maxvio(const uint64_t *loads, int32_t n_experts);
 
 #endif

@@ -94,9 +94,7 @@ static dm_status check_prices(const dm_router_options *o) {
 static dm_nash_rules rules_of(const dm_router_options *o, const dm_routing_shape *shape) {
     bool nash = o->policy == DM_ROUTER_NASH;
     dm_nash_rules r = {.n_experts = shape->experts, .top_k = o->max_experts > 0 ? o->max_experts : shape->top_k};
-    int32_t usual = 2 * r.top_k > 7 ? 2 * r.top_k : 7;
-    usual = usual < shape->experts ? usual : shape->experts;
-    r.flock = !nash ? r.top_k : o->flock > 0 ? o->flock : usual;
+    r.flock = !nash ? r.top_k : o->flock > 0 ? o->flock : dm_nash_usual_flock(r.top_k, shape->experts);
     r.theta = nash ? o->theta : 0.0;
     r.min_experts = r.theta == 0.0 ? r.top_k : o->min_experts > 0 ? o->min_experts : 1;
     r.keep_top = nash && o->keep_top < r.min_experts ? o->keep_top : nash ? r.min_experts : 0;

@@ -10,7 +10,6 @@
 enum {
     GRAPH_FROM = 400,    /* experts; measured with keys of 1,024 numbers (dm-bench-flock) */
     FLOCKS_OF_GRAPH = 8, /* as many flocks must fit into the experts, or a walk looks at most of them */
-    STARLINGS = 7,       /* Ballerini et al. 2008 */
 };
 
 dm_swarm_options dm_swarm_default(int32_t top_k) {
@@ -95,9 +94,8 @@ typedef struct decision {
 } decision;
 
 static size_t flock_size(const dm_swarm_options *o, size_t experts) {
-    size_t twice = 2 * (size_t)o->top_k, wanted = twice > STARLINGS ? twice : STARLINGS;
-    wanted = o->flock > 0 ? (size_t)o->flock : wanted;
-    return wanted < experts ? wanted : experts;
+    const size_t wanted = (size_t)o->flock;
+    return o->flock == 0 ? (size_t)dm_nash_usual_flock(o->top_k, (int32_t)experts) : wanted < experts ? wanted : experts;
 }
 
 static dm_swarm_query query_of(const dm_swarm *swarm, const float *tokens, size_t n, const dm_swarm_options *o) {

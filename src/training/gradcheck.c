@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "kernels/vector.h"
 #include "training/network.h"
+#include "training/router_losses.h"
 
 /* Length of a finite-difference step over that of the tensor: small against curvature, large against rounding. */
 static const double STEP = 2e-3;
@@ -17,13 +18,20 @@ typedef struct check {
     const int32_t *ids; /* [n] */
     int32_t *targets;   /* [n] the next id, -1 for the last, which is routed but predicts nothing */
     size_t n;
-    double aux;
+    dm_router_losses weights;
 } check;
 
-/* cross-entropy (mean) + aux * Switch loss, at the parameters as they are. */
+/* What the router's losses and rewards add. */
+static double of_router(const check *c) {
+    const dm_router_losses *w = &c->weights, *values = dm_network_router_losses(c->network);
+    return w->switch_loss * values->switch_loss + w->balance_loss * values->balance_loss -
+           w->cache_reward * values->cache_reward - w->swarm_reward * values->swarm_reward;
+}
+
+/* cross-entropy (mean) and what the router's losses add, at the parameters as they are. */
 static dm_status total_loss(const check *c, double *loss) {
     DM_TRY(dm_network_loss(c->network, c->ids, c->targets, 1, loss));
-    *loss = *loss / (double)(c->n - 1) + c->aux * dm_network_router_losses(c->network)->switch_loss;
+    *loss = *loss / (double)(c->n - 1) + of_router(c);
     return DM_OK;
 }
 
@@ -118,7 +126,7 @@ static dm_status backward_pass(check *c, dm_gradcheck_result *result) {
     DM_TRY(dm_network_gradients(c->network, c->ids, c->targets, 1, 1.0f / (float)(c->n - 1), 1.0, &sum));
     result->cross_entropy = sum / (double)(c->n - 1);
     result->aux_loss = dm_network_router_losses(c->network)->switch_loss;
-    result->loss = result->cross_entropy + c->aux * result->aux_loss;
+    result->loss = result->cross_entropy + of_router(c);
     result->n_tensors = c->parameters.count;
     result->tensors = calloc(c->parameters.count, sizeof *result->tensors);
     if (result->tensors == NULL) {
@@ -144,7 +152,15 @@ static dm_status load_and_check(const char *model, const char *reference, dm_pre
     }
     dm_gguf_close(file);
     DM_TRY(status);
-    const dm_train_routing_rules rules = {.weights.switch_loss = c->aux};
+    if (config.n_experts == 0 && dm_router_terms_asked(&(dm_train_routing_rules){.weights = c->weights})) {
+        return dm_fail(DM_ERR_ARGUMENT, "%s: the router's losses want a model with experts", model);
+    }
+    const int32_t k = config.top_k, experts = config.n_experts;
+    const dm_train_routing_rules rules = {
+        .game = {.n_experts = experts, .top_k = k, .min_experts = k, .flock = dm_nash_usual_flock(k, experts), .sweeps = 1},
+        .weights = c->weights,
+        .cache_slots = (experts + 1) / 2,
+    };
     DM_TRY(dm_network_create(&c->parameters, 1, c->n, precision, &rules, &c->network));
     DM_TRY(backward_pass(c, result));
     if (reference == NULL) {
@@ -156,23 +172,39 @@ static dm_status load_and_check(const char *model, const char *reference, dm_pre
     return status;
 }
 
-dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, float aux, const char *reference, const char *precision,
+static dm_status check_options(const dm_gradcheck_options *o, size_t n, dm_precision *precision) {
+    const double weights[] = {o->aux, o->balance_loss, o->cache_reward, o->swarm_reward};
+    *precision = o->precision != NULL && strcmp(o->precision, "bf16") == 0 ? DM_PRECISION_BF16 : DM_PRECISION_F32;
+    if (o->precision != NULL && *precision == DM_PRECISION_F32 && strcmp(o->precision, "f32") != 0) {
+        return dm_fail(DM_ERR_ARGUMENT, "precision '%s' is not known; expected f32 or bf16", o->precision);
+    }
+    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
+        if (!(weights[i] >= 0.0 && weights[i] <= 1e6)) {
+            return dm_fail(DM_ERR_ARGUMENT, "a loss's weight of %g: expected 0 to 1e6", weights[i]);
+        }
+    }
+    return n >= 2 ? DM_OK : dm_fail(DM_ERR_ARGUMENT, "%zu tokens leave nothing to predict; give at least 2", n);
+}
+
+dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, const dm_gradcheck_options *options,
                        dm_gradcheck_result *result) {
+    const dm_gradcheck_options o = options != NULL ? *options : (dm_gradcheck_options){0};
+    dm_precision precision;
     *result = (dm_gradcheck_result){0};
-    bool bf16 = strcmp(precision, "bf16") == 0;
-    if (!bf16 && strcmp(precision, "f32") != 0) {
-        return dm_fail(DM_ERR_ARGUMENT, "precision '%s' is not known; expected f32 or bf16", precision);
-    }
-    if (n < 2) {
-        return dm_fail(DM_ERR_ARGUMENT, "%zu tokens leave nothing to predict; give at least 2", n);
-    }
-    check c = {.ids = ids, .targets = malloc(n * sizeof(int32_t)), .n = n, .aux = (double)aux};
+    DM_TRY(check_options(&o, n, &precision));
+    check c = {.ids = ids,
+               .targets = malloc(n * sizeof(int32_t)),
+               .n = n,
+               .weights = {.switch_loss = o.aux,
+                           .balance_loss = o.balance_loss,
+                           .cache_reward = o.cache_reward,
+                           .swarm_reward = o.swarm_reward}};
     if (c.targets == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory");
     }
     memcpy(c.targets, ids + 1, (n - 1) * sizeof(int32_t));
     c.targets[n - 1] = -1;
-    dm_status status = load_and_check(model, reference, bf16 ? DM_PRECISION_BF16 : DM_PRECISION_F32, &c, result);
+    dm_status status = load_and_check(model, o.reference, precision, &c, result);
     dm_network_free(c.network);
     dm_parameters_free(&c.parameters);
     free(c.targets);

@@ -355,15 +355,13 @@ dm_status dm_train_config_routing(const dm_train_config *config, const dm_config
         return out->plays ? dm_fail(DM_ERR_ARGUMENT, "router: the model has no experts to choose from") : DM_OK;
     }
     const int32_t k = shape->top_k;
-    int32_t flock = 2 * k > 7 ? 2 * k : 7;
-    flock = flock < shape->n_experts ? flock : shape->n_experts;
     out->game = (dm_nash_rules){
         .n_experts = shape->n_experts,
         .top_k = k,
         .min_experts = config->min_experts > 0 ? (int32_t)config->min_experts
                        : config->theta > 0.0   ? 1
                                                : k,
-        .flock = config->flock > 0 ? (int32_t)config->flock : flock,
+        .flock = config->flock > 0 ? (int32_t)config->flock : dm_nash_usual_flock(k, shape->n_experts),
         .keep_top = (int32_t)config->keep_top,
         .sweeps = (int32_t)config->sweeps,
         .beta = config->beta,
