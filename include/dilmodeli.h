@@ -127,7 +127,7 @@ typedef struct dm_stream_options {
     double ram_share;  /* the same as a share of what all experts would take, up to 1 */
     uint64_t memory;   /* bytes for the whole process: experts get what the rest leaves when the first token is fed */
     const char *evict; /* which experts go for others: "lru", "lfu:64", ... (docs/commands.md); NULL: "lfu:64"; read once */
-    int32_t prefetch;  /* layers whose likely experts are read ahead, up to 4; 0: as many as usually pay, -1: none */
+    int32_t prefetch;  /* layers whose likely experts are read ahead, up to 4; 0: none */
 } dm_stream_options;
 
 /* Experts of this model are read from its file, past the page cache, into as much memory as is said here, and computed as they

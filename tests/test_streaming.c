@@ -101,10 +101,10 @@ static void check_file(const char *path) {
     dm_model_close(model);
     const dm_stream_options ways[] = {{.ram = least_bytes(path)},
                                       {.ram_share = 0.4, .evict = "lru", .prefetch = 4},
-                                      {.ram_share = 0.4, .evict = "lru", .prefetch = -1},
-                                      {.ram_share = 0.6},
+                                      {.ram_share = 0.4, .evict = "lru"},
+                                      {.ram_share = 0.6, .prefetch = 1},
                                       {.ram_share = 1.0, .evict = "slru:0.5"},
-                                      {.memory = (uint64_t)1 << 32}};
+                                      {.memory = (uint64_t)1 << 32, .prefetch = 1}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         check_budget(path, &ways[i], alone);
     }
@@ -204,7 +204,7 @@ static void test_ahead(void **state) {
         router.policy = nash ? DM_ROUTER_NASH : DM_ROUTER_MODEL;
         router.gamma = nash ? 0.5 : 0.0;
         router.keep_top = 0;
-        feed_ahead(tiny.path, &router, -1, without, &none);
+        feed_ahead(tiny.path, &router, 0, without, &none);
         assert_true(none.guessed == 0 && none.used == 0 && none.ahead == 0 && none.wasted == 0 && none.missed > 0);
         feed_ahead(tiny.path, &router, 1, with, &one);
         assert_memory_equal(with, without, sizeof with);
@@ -266,7 +266,8 @@ static void test_refused(void **state) {
                                               {.ram_share = NAN},
                                               {.ram_share = 0.5, .evict = "lru:shared"},
                                               {.ram_share = 0.5, .evict = "belady"},
-                                              {.ram_share = 0.5, .prefetch = 5}};
+                                              {.ram_share = 0.5, .prefetch = 5},
+                                              {.ram_share = 0.5, .prefetch = -1}};
     tiny_model tiny, dense;
     tiny_model_make(&tiny, "qwen3moe", "f32", 17);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

@@ -17,7 +17,7 @@ enum { N_OPTIONS = sizeof table / sizeof *table };
 
 static cli_routing_values usual_values(void) {
     const dm_router_options usual = dm_router_default();
-    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps, .prefetch = 1};
+    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
 }
 
 void cli_routing_defaults(void) {
@@ -183,8 +183,7 @@ static bool read_memory(void) {
         cli_usage_error("--prefetch expects 0 to %d layers", DM_EXPERT_MOST_AHEAD);
         return false;
     }
-    stream = (dm_stream_options){.evict = cli_routing.evict,
-                                 .prefetch = cli_routing.prefetch > 0 ? (int32_t)cli_routing.prefetch : -1};
+    stream = (dm_stream_options){.evict = cli_routing.evict, .prefetch = (int32_t)cli_routing.prefetch};
     if (cli_routing.ram != NULL && cli_routing.memory != NULL) {
         cli_usage_error("--ram and --memory both say how much memory experts get: expected one of them");
         return false;

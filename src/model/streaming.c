@@ -114,8 +114,8 @@ static dm_status check(const dm_model *model, const dm_stream_options *options) 
                        "memory for experts is given in bytes, as a share up to 1 of what all of them take, or by what "
                        "the whole process may use: expected one of the three");
     }
-    if (options->prefetch > DM_EXPERT_MOST_AHEAD) {
-        return dm_fail(DM_ERR_ARGUMENT, "experts can be read at most %d layers ahead, not %d", DM_EXPERT_MOST_AHEAD,
+    if (options->prefetch < 0 || options->prefetch > DM_EXPERT_MOST_AHEAD) {
+        return dm_fail(DM_ERR_ARGUMENT, "experts can be read 0 to %d layers ahead, not %d", DM_EXPERT_MOST_AHEAD,
                        options->prefetch);
     }
     return DM_OK;
@@ -125,8 +125,7 @@ static dm_status build(dm_streaming *it, const dm_model *model, const dm_stream_
     DM_TRY(dm_residency_parse(options->evict != NULL ? options->evict : "lfu:64", &it->rule));
     DM_TRY(dm_repack(model));
     DM_TRY(describe(it, model));
-    enum { USUAL_AHEAD = 1 };
-    it->ahead.layers = options->prefetch == 0 ? USUAL_AHEAD : options->prefetch < 0 ? 0 : options->prefetch;
+    it->ahead.layers = options->prefetch;
     it->ram = options->ram;
     it->memory = options->memory;
     size_t buffers = 0;
