@@ -151,7 +151,8 @@ def ours(args, model, ids, *options):
 
 
 def ways(args, model, ids, limit):
-    found = {"dilmodeli": ours(args, model, ids, "--memory", round(limit))}
+    found = {"dilmodeli": ours(args, model, ids, "--memory", round(limit)),
+             "dilmodeli, prefetch 1": ours(args, model, ids, "--memory", round(limit), "--prefetch", 1)}
     for way in args.way:
         name, options = way.split("=", 1)
         found[f"dilmodeli, {name}"] = ours(args, model, ids, "--memory", round(limit), *options.split())

@@ -127,6 +127,7 @@ typedef struct dm_stream_options {
     double ram_share;  /* the same as a share of what all experts would take, up to 1 */
     uint64_t memory;   /* bytes for the whole process: experts get what the rest leaves when the first token is fed */
     const char *evict; /* which experts go for others: "lru", "lfu:64", ... (docs/commands.md); NULL: "lfu:64"; read once */
+    int32_t prefetch;  /* layers whose likely experts are read ahead, up to 4; 0: none */
 } dm_stream_options;
 
 /* Experts of this model are read from its file, past the page cache, into as much memory as is said here, and computed as they
@@ -140,6 +141,9 @@ typedef struct dm_stream_stats {
     uint64_t slots, experts; /* experts that there is memory for, of so many; 0 slots: none before the first token */
     uint64_t bytes;          /* of that memory */
     uint64_t read;           /* bytes read from files so far, whole blocks of the disk's */
+    uint64_t guessed, used;  /* experts read before their layer asked, and those of them that it then used */
+    uint64_t missed, ahead;  /* bytes of experts that were used and not in memory; of those of them that were read ahead */
+    uint64_t wasted;         /* bytes of experts that were read ahead and not used */
 } dm_stream_stats;
 
 /* False where the model is not streamed. */

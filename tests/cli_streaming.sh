@@ -22,7 +22,7 @@ holds() { awk "BEGIN { exit !($1) }" || fail "$1"; }
 plain=$(perplexity model.gguf)
 expect '"stream":null' out
 for model in model.gguf laid-out.gguf; do
-    for memory in "--ram 50%" "--ram 50% --evict lru" "--ram 100%" "--ram 100M" "--ram auto" "--memory 1G"; do
+    for memory in "--ram 50%" "--ram 50% --evict lru" "--ram 50% --prefetch 1" "--ram 50% --prefetch 2" "--ram 100%" "--ram 100M" "--ram auto" "--memory 1G"; do
         # shellcheck disable=SC2086
         [ "$(perplexity "$model" $memory)" = "$plain" ] || fail "$model $memory changes what is computed"
         holds "$(number slots out) > 0 && $(number bytes_read out) > 0 && $(number ram out) > 0"
@@ -45,12 +45,15 @@ expect 'for 8 of 16 experts' out
 dilmodeli run model.gguf -p "the cat" -n 12 --temp 0 >expected
 dilmodeli run model.gguf -p "the cat" -n 12 --temp 0 --ram 30% >out
 cmp expected out || fail "another text with a budget"
-code 0 dilmodeli bench model.gguf --prompt 8 --decode 4 --sequences 2 --rounds 1 --no-limits --json --ram 50%
+code 0 dilmodeli bench model.gguf --prompt 8 --decode 4 --sequences 2 --rounds 1 --no-limits --json --ram 50% --prefetch 1
 expect '"slots":8' out
+holds "$(number guessed out) >= $(number used out) && $(number used out) > 0 && $(number usefulness out) <= 1"
+code 0 dilmodeli bench model.gguf --prompt 8 --decode 4 --rounds 1 --no-limits --json --ram 50%
+expect '"guessed":0' out
 
 # refused
 for wrong in "--ram 0" "--ram x" "--ram 120%" "--ram -5%" "--memory 1Q" "--ram 1G --memory 1G" "--ram 50% --resident 2" \
-    "--ram 50% --evict fifo"; do
+    "--ram 50% --evict fifo" "--ram 50% --prefetch 5" "--ram 50% --prefetch -1"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli eval model.gguf --data text.txt $wrong
 done

@@ -100,10 +100,11 @@ static void check_file(const char *path) {
     }
     dm_model_close(model);
     const dm_stream_options ways[] = {{.ram = least_bytes(path)},
+                                      {.ram_share = 0.4, .evict = "lru", .prefetch = 4},
                                       {.ram_share = 0.4, .evict = "lru"},
-                                      {.ram_share = 0.6},
+                                      {.ram_share = 0.6, .prefetch = 1},
                                       {.ram_share = 1.0, .evict = "slru:0.5"},
-                                      {.memory = (uint64_t)1 << 32}};
+                                      {.memory = (uint64_t)1 << 32, .prefetch = 1}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         check_budget(path, &ways[i], alone);
     }
@@ -182,14 +183,50 @@ static void test_routing(void **state) {
     tiny_model_remove(&tiny);
 }
 
-/* A file that is cut short fails the feed and nothing else. */
-static void test_faults(void **state) {
-    static float logits[TOKENS * MOST_VOCAB];
+/* Logits of a sequence, and what the store counted, with so many layers read ahead. */
+static void feed_ahead(const char *path, const dm_router_options *router, int32_t ahead, float *logits, dm_stream_stats *stats) {
+    const dm_stream_options half = {.ram_share = 0.5, .evict = "lru", .prefetch = ahead};
+    dm_model *model = open_streamed(path, &half);
+    assert_int_equal(feed(model, router, 0, logits), DM_OK);
+    assert_true(dm_model_stream_stats(model, stats));
+    dm_model_close(model);
+}
+
+/* Reading ahead changes when bytes come: not what is computed, what the game chooses, nor what counts as missed. */
+static void test_ahead(void **state) {
+    static float with[TOKENS * MOST_VOCAB], without[TOKENS * MOST_VOCAB];
     (void)state;
     tiny_model tiny;
+    tiny_model_make(&tiny, "qwen3moe", "f32", 19);
+    dm_router_options router = dm_router_default();
+    for (int nash = 0; nash < 2; nash++) {
+        dm_stream_stats none, one, again;
+        router.policy = nash ? DM_ROUTER_NASH : DM_ROUTER_MODEL;
+        router.gamma = nash ? 0.5 : 0.0;
+        router.keep_top = 0;
+        feed_ahead(tiny.path, &router, 0, without, &none);
+        assert_true(none.guessed == 0 && none.used == 0 && none.ahead == 0 && none.wasted == 0 && none.missed > 0);
+        feed_ahead(tiny.path, &router, 1, with, &one);
+        assert_memory_equal(with, without, sizeof with);
+        assert_true(one.used > 0 && one.used <= one.guessed && one.slots == none.slots);
+        assert_true(one.ahead > 0 && one.ahead <= one.missed && one.missed == none.missed);
+        /* experts of this model have one size, and the last step leaves no guess behind */
+        assert_true(one.wasted * one.used == one.ahead * (one.guessed - one.used));
+        assert_true(one.bytes > none.bytes && one.read >= one.missed + one.wasted);
+        feed_ahead(tiny.path, &router, 4, with, &again);
+        assert_memory_equal(with, without, sizeof with);
+        assert_true(again.missed == none.missed);
+    }
+    tiny_model_remove(&tiny);
+}
+
+/* A file that is cut short fails the feed and nothing else. */
+static void check_faults(bool ahead) {
+    static float logits[TOKENS * MOST_VOCAB];
+    tiny_model tiny;
     tiny_model_make(&tiny, "qwen3moe", "f32", 13);
-    const dm_stream_options least = {.ram = least_bytes(tiny.path)};
-    dm_model *model = open_streamed(tiny.path, &least);
+    const dm_stream_options least = {.ram = least_bytes(tiny.path)}, some = {.ram_share = 0.4, .prefetch = 2};
+    dm_model *model = open_streamed(tiny.path, ahead ? &some : &least);
     dm_session *session;
     int32_t ids[TOKENS];
     tiny_model_ids(&tiny, ids, TOKENS);
@@ -215,6 +252,12 @@ static void test_faults(void **state) {
     tiny_model_remove(&tiny);
 }
 
+static void test_faults(void **state) {
+    (void)state;
+    check_faults(false);
+    check_faults(true);
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const dm_stream_options wrong[] = {{0},
@@ -222,7 +265,9 @@ static void test_refused(void **state) {
                                               {.ram_share = 1.5},
                                               {.ram_share = NAN},
                                               {.ram_share = 0.5, .evict = "lru:shared"},
-                                              {.ram_share = 0.5, .evict = "belady"}};
+                                              {.ram_share = 0.5, .evict = "belady"},
+                                              {.ram_share = 0.5, .prefetch = 5},
+                                              {.ram_share = 0.5, .prefetch = -1}};
     tiny_model tiny, dense;
     tiny_model_make(&tiny, "qwen3moe", "f32", 17);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -251,7 +296,8 @@ static int clean_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),   cmocka_unit_test(test_quantized), cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_routing), cmocka_unit_test(test_faults),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_routing), cmocka_unit_test(test_ahead),     cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

@@ -181,8 +181,12 @@ json_t *cli_json_stream(const dm_model *model) {
     if (!dm_model_stream_stats(model, &stats)) {
         return json_null();
     }
-    return json_pack("{s:I, s:I, s:I, s:I}", "slots", (json_int_t)stats.slots, "experts", (json_int_t)stats.experts, "bytes",
-                     (json_int_t)stats.bytes, "bytes_read", (json_int_t)stats.read);
+    json_t *prefetch =
+        json_pack("{s:I, s:I, s:o, s:o, s:I}", "guessed", (json_int_t)stats.guessed, "used", (json_int_t)stats.used, "accuracy",
+                  cli_json_figure((double)stats.used / (double)stats.guessed), "usefulness",
+                  cli_json_figure((double)stats.ahead / (double)stats.missed), "bytes_wasted", (json_int_t)stats.wasted);
+    return json_pack("{s:I, s:I, s:I, s:I, s:o}", "slots", (json_int_t)stats.slots, "experts", (json_int_t)stats.experts, "bytes",
+                     (json_int_t)stats.bytes, "bytes_read", (json_int_t)stats.read, "prefetch", prefetch);
 }
 
 void cli_print_stream(const dm_model *model) {
@@ -190,6 +194,11 @@ void cli_print_stream(const dm_model *model) {
     if (dm_model_stream_stats(model, &stats)) {
         printf("memory         %.1f MB for %" PRIu64 " of %" PRIu64 " experts; %.1f MB read\n", 1e-6 * (double)stats.bytes,
                stats.slots, stats.experts, 1e-6 * (double)stats.read);
+        if (stats.guessed > 0) {
+            printf("read ahead     %.1f%% of the missed bytes; %.1f%% of the guesses were used, %.1f MB were not\n",
+                   100.0 * (double)stats.ahead / (double)(stats.missed > 0 ? stats.missed : 1),
+                   100.0 * (double)stats.used / (double)stats.guessed, 1e-6 * (double)stats.wasted);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "moe/residency.h"
+#include "moe/expert_store.h"
 #include "optimization/memory_limit.h"
 
 cli_routing_values cli_routing;
@@ -179,7 +179,11 @@ static bool read_ram(const char *text) {
 }
 
 static bool read_memory(void) {
-    stream = (dm_stream_options){.evict = cli_routing.evict};
+    if (cli_routing.prefetch < 0 || cli_routing.prefetch > DM_EXPERT_MOST_AHEAD) {
+        cli_usage_error("--prefetch expects 0 to %d layers", DM_EXPERT_MOST_AHEAD);
+        return false;
+    }
+    stream = (dm_stream_options){.evict = cli_routing.evict, .prefetch = (int32_t)cli_routing.prefetch};
     if (cli_routing.ram != NULL && cli_routing.memory != NULL) {
         cli_usage_error("--ram and --memory both say how much memory experts get: expected one of them");
         return false;

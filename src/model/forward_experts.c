@@ -1,4 +1,5 @@
 /* The mixture of experts (Shazeer et al. 2017): each token's choice of SwiGLU experts, weighted by their gates. */
+#include <math.h>
 #include <string.h>
 
 #include "base/parallel.h"
@@ -57,6 +58,63 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     for (size_t s = 0; s < pass->n_segments; s++) {
         const dm_segment *segment = &pass->segments[s];
         dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);
+    }
+    return DM_OK;
+}
+
+/* ---- What later layers may want ---- */
+
+/* The best top_k of each row of logits [n, experts], without repetition, every row's best first, to list [experts]; spoils the
+ * logits. Returns how many. */
+static size_t likeliest(float *logits, size_t n, const dm_config *c, int32_t *list) {
+    const size_t experts = (size_t)c->n_experts;
+    size_t listed = 0;
+    for (size_t i = 0; i < n * (size_t)c->top_k; i++) {
+        float *row = logits + i % n * experts;
+        size_t best = 0, before = 0;
+        for (size_t e = 1; e < experts; e++) {
+            best = row[e] > row[best] ? e : best;
+        }
+        row[best] = -INFINITY;
+        while (before < listed && list[before] != (int32_t)best) {
+            before++;
+        }
+        if (before == listed) {
+            list[listed++] = (int32_t)best;
+        }
+    }
+    return listed;
+}
+
+/* Tells the store which experts a later layer may want: of the next tokens, those that its router would choose of the residual
+ * stream as it is now; of a piece of a prompt all of them, in the order in which they will be used. Uses a->router, a->grouped
+ * and a->active, which the layer needs no more or not yet. */
+static dm_status guess_layer(const dm_pass *pass, const dm_weights *weights, int32_t layer) {
+    dm_session *session = pass->work;
+    const dm_config *c = &session->model->config;
+    const dm_activations *a = &session->scratch;
+    size_t n = (size_t)c->n_experts;
+    if (pass->rows == DM_ROWS_APART) {
+        dm_forward_norm(session, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, pass->n, a->grouped);
+        DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->grouped, pass->n, a->router));
+        n = likeliest(a->router, pass->n, c, a->active);
+    } else {
+        for (int32_t e = 0; e < c->n_experts; e++) {
+            a->active[e] = e;
+        }
+    }
+    dm_expert_store_guess(session->store, layer, a->active, n);
+    return DM_OK;
+}
+
+static dm_status guess(const dm_pass *pass, int32_t l) {
+    const dm_session *session = pass->work;
+    const int32_t layers = session->model->config.n_layers, ahead = dm_expert_store_ahead(session->store);
+    for (int32_t next = l + 1; next <= l + ahead && next < layers; next++) {
+        const dm_weights *weights = &session->layers[next];
+        if (weights->matrices[DM_FFN_ROUTER].data != NULL) {
+            DM_TRY(guess_layer(pass, weights, next));
+        }
     }
     return DM_OK;
 }
@@ -353,6 +411,9 @@ static dm_status run_experts(const dm_pass *pass, const dm_weights *weights, int
     }
     if (shared) {
         DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
+    }
+    if (session->store != NULL) {
+        DM_TRY(guess(pass, l));
     }
     size_t active = sort_choices(session, pass->n);
     kernel->begin(&run);

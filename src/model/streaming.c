@@ -14,8 +14,9 @@
 static const dm_role roles[DM_EXPERT_MATRICES] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
 
 struct dm_streaming {
-    pthread_mutex_t lock; /* held by who makes the store */
-    uint64_t ram, memory; /* what was asked for; one is 0 */
+    pthread_mutex_t lock;  /* held by who makes the store */
+    uint64_t ram, memory;  /* what was asked for; one is 0 */
+    dm_expert_ahead ahead; /* its buffers: 0 until the store is made, unless memory was given as a share */
     dm_residency_rule rule;
     dm_expert_matrix *matrices;
     dm_expert_piece *pieces;
@@ -108,6 +109,10 @@ static dm_status check(const dm_model *model, const dm_stream_options *options) 
                        "memory for experts is given in bytes, as a share up to 1 of what all of them take, or by what "
                        "the whole process may use: expected one of the three");
     }
+    if (options->prefetch < 0 || options->prefetch > DM_EXPERT_MOST_AHEAD) {
+        return dm_fail(DM_ERR_ARGUMENT, "experts can be read 0 to %d layers ahead, not %d", DM_EXPERT_MOST_AHEAD,
+                       options->prefetch);
+    }
     return DM_OK;
 }
 
@@ -115,14 +120,18 @@ static dm_status build(dm_streaming *it, const dm_model *model, const dm_stream_
     DM_TRY(dm_residency_parse(options->evict != NULL ? options->evict : "lfu:64", &it->rule));
     DM_TRY(dm_repack(model));
     DM_TRY(describe(it, model));
+    it->ahead.layers = options->prefetch;
     it->ram = options->ram;
     it->memory = options->memory;
+    size_t buffers = 0;
     if (options->ram_share > 0.0) {
-        const size_t reading = dm_expert_loads_bytes(&it->files), all = dm_expert_store_most(&it->files) - reading;
-        it->ram = reading + (uint64_t)(options->ram_share * (double)all);
+        const size_t reading = dm_expert_loads_bytes(&it->files, 0), all = dm_expert_store_most(&it->files) - reading;
+        it->ahead.buffers = (size_t)it->ahead.layers * DM_EXPERT_AHEAD_A_LAYER; /* beside the share, as reading is */
+        it->ram = dm_expert_loads_bytes(&it->files, it->ahead.buffers) + (uint64_t)(options->ram_share * (double)all);
+        buffers = it->ahead.buffers * dm_expert_loads_guess_bytes(&it->files);
     }
     if (it->ram > 0) { /* what is no use is said at once */
-        dm_status status = dm_expert_store_check(&it->files, &it->rule, it->ram);
+        dm_status status = dm_expert_store_check(&it->files, &it->rule, it->ram - buffers);
         return status == DM_OK ? DM_OK : dm_fail_in(status, dm_gguf_path(model->file));
     }
     return DM_OK;
@@ -251,7 +260,10 @@ static dm_status budget_of(const dm_streaming *it, const dm_model *model, size_t
 static dm_status make_store(dm_streaming *it, const dm_model *model) {
     size_t budget = 0;
     DM_TRY(budget_of(it, model, &budget));
-    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->store));
+    if (it->ahead.buffers == 0) {
+        it->ahead.buffers = dm_expert_store_buffers(&it->files, budget, it->ahead.layers);
+    }
+    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, &it->store));
     for (size_t i = 0; i < it->files.n_files;
          i++) { /* what was read to pack it; from now on rows of tables are read, by chance */
         const dm_gguf_file file = dm_gguf_file_at(model->file, i);
@@ -290,7 +302,8 @@ bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out) {
         dm_expert_store_enter(it->store);
         dm_expert_store_stats_of(it->store, &stats);
         dm_expert_store_leave(it->store);
-        *out = (dm_stream_stats){stats.slots, stats.experts, stats.bytes, stats.read};
+        *out = (dm_stream_stats){stats.slots,     stats.experts, stats.bytes, stats.read,  stats.guessed,
+                                 stats.came_true, stats.missed,  stats.ahead, stats.wasted};
     }
     pthread_mutex_unlock(&it->lock);
     return true;

@@ -18,6 +18,9 @@ enum {
     USUAL_ALIGNMENT = 4096
 };
 
+/* What a load is for. */
+typedef enum purpose { FREE, WANTED, GUESS, DROPPED /* nobody wants it, but the disk is at it */ } purpose;
+
 /* What is read in one go: whole units of the disk's around some pieces. */
 typedef struct extent {
     uint32_t file;
@@ -29,7 +32,8 @@ typedef struct extent {
 /* An expert being read. */
 typedef struct load {
     int32_t layer, expert;
-    uint8_t *place;                            /* NULL: this one is free */
+    purpose purpose;
+    uint8_t *place;                            /* of one that is wanted */
     uint8_t *buffer;                           /* what was read */
     size_t pending;                            /* reads */
     const uint8_t *pieces[DM_EXPERT_MATRICES]; /* in the buffer */
@@ -39,9 +43,10 @@ typedef struct load {
 struct dm_expert_loads {
     const dm_expert_files *files;
     dm_disk_reader *reader;
-    size_t n_loads, busy, alignment;
-    load loads[MOST];
-    uint8_t *buffers; /* [buffer_bytes] */
+    size_t n_wanted, n_loads; /* the first ones are for what is wanted, the others for guesses */
+    size_t busy, alignment;   /* wanted ones under way */
+    load *loads;              /* [n_loads] */
+    uint8_t *buffers;         /* [buffer_bytes] */
     size_t buffer_bytes;
 };
 
@@ -84,9 +89,13 @@ static size_t loads_of(size_t each) {
     return n < FEWEST ? FEWEST : n > MOST ? MOST : n;
 }
 
-size_t dm_expert_loads_bytes(const dm_expert_files *files) {
-    size_t each = largest_read(files, USUAL_ALIGNMENT);
-    return loads_of(each) * each;
+size_t dm_expert_loads_guess_bytes(const dm_expert_files *files) {
+    return largest_read(files, USUAL_ALIGNMENT);
+}
+
+size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses) {
+    size_t each = dm_expert_loads_guess_bytes(files);
+    return (loads_of(each) + guesses) * each;
 }
 
 static dm_status check_files(const dm_expert_loads *it) {
@@ -100,7 +109,7 @@ static dm_status check_files(const dm_expert_loads *it) {
     return DM_OK;
 }
 
-static dm_status open_files(dm_expert_loads *it) {
+static dm_status open_files(dm_expert_loads *it, size_t guesses) {
     const char **paths = dm_alloc(it->files->n_files, sizeof *paths);
     if (paths == NULL) {
         return DM_ERR_MEMORY;
@@ -108,17 +117,23 @@ static dm_status open_files(dm_expert_loads *it) {
     for (size_t i = 0; i < it->files->n_files; i++) {
         paths[i] = it->files->files[i].path;
     }
-    dm_status status = dm_disk_reader_create(paths, it->files->n_files, MOST * DM_EXPERT_MATRICES, false, &it->reader);
+    const size_t depth = (MOST + guesses) * DM_EXPERT_MATRICES;
+    dm_status status = dm_disk_reader_create(paths, it->files->n_files, (unsigned)depth, false, &it->reader);
     dm_free(paths);
     DM_TRY(status);
     return check_files(it);
 }
 
-static dm_status build(dm_expert_loads *it) {
-    DM_TRY(open_files(it));
+static dm_status build(dm_expert_loads *it, size_t guesses) {
+    DM_TRY(open_files(it, guesses));
     it->alignment = dm_disk_reader_alignment(it->reader);
     const size_t each = largest_read(it->files, it->alignment), page = USUAL_ALIGNMENT;
-    it->n_loads = loads_of(each);
+    it->n_wanted = loads_of(each);
+    it->n_loads = it->n_wanted + guesses;
+    it->loads = dm_alloc(it->n_loads, sizeof *it->loads);
+    if (it->loads == NULL) {
+        return DM_ERR_MEMORY;
+    }
     it->buffer_bytes = it->n_loads * each + (it->alignment > page ? it->alignment : 0);
     void *buffers = mmap(NULL, it->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffers == MAP_FAILED) {
@@ -132,14 +147,14 @@ static dm_status build(dm_expert_loads *it) {
     return DM_OK;
 }
 
-dm_status dm_expert_loads_create(const dm_expert_files *files, dm_expert_loads **out) {
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out) {
     *out = NULL;
     dm_expert_loads *it = dm_alloc(1, sizeof *it);
     if (it == NULL) {
         return DM_ERR_MEMORY;
     }
     it->files = files;
-    dm_status status = build(it);
+    dm_status status = build(it, guesses);
     if (status != DM_OK) {
         dm_expert_loads_free(it);
         return status;
@@ -154,6 +169,7 @@ void dm_expert_loads_free(dm_expert_loads *it) {
         if (it->buffers != NULL) {
             munmap(it->buffers, it->buffer_bytes);
         }
+        dm_free(it->loads);
         dm_free(it);
     }
 }
@@ -200,15 +216,20 @@ static size_t plan(const dm_expert_loads *it, load *of, extent extents[DM_EXPERT
     return n;
 }
 
-bool dm_expert_loads_has_room(const dm_expert_loads *it) {
-    return it->busy < it->n_loads;
+/* A free one of loads begin .. end - 1; `end` where there is none. */
+static size_t find_free(const dm_expert_loads *it, size_t begin, size_t end) {
+    while (begin < end && it->loads[begin].purpose != FREE) {
+        begin++;
+    }
+    return begin;
 }
 
-dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
-    size_t number = 0;
-    while (it->loads[number].place != NULL) {
-        number++;
-    }
+bool dm_expert_loads_has_room(const dm_expert_loads *it) {
+    return find_free(it, 0, it->n_wanted) < it->n_wanted;
+}
+
+/* Queues an expert's reads. */
+static dm_status queue_reads(dm_expert_loads *it, size_t number, int32_t layer, int32_t expert) {
     load *of = &it->loads[number];
     extent extents[DM_EXPERT_MATRICES];
     of->layer = layer;
@@ -224,13 +245,81 @@ dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expe
         dm_failure_note(&of->failure, status); /* raised once those before it are there */
         of->pending += status == DM_OK;
     }
-    of->place = place;
+    return DM_OK;
+}
+
+dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
+    const size_t number = find_free(it, 0, it->n_wanted);
+    DM_TRY(queue_reads(it, number, layer, expert));
+    it->loads[number].purpose = WANTED;
+    it->loads[number].place = place;
     it->busy++;
     return DM_OK;
 }
 
 void dm_expert_loads_flush(dm_expert_loads *it) {
     dm_disk_reader_flush(it->reader);
+}
+
+/* Takes note of one read that is done; false where there is none. */
+static bool take_one(dm_expert_loads *it, bool wait) {
+    dm_disk_done done;
+    if (!dm_disk_reader_wait(it->reader, wait, &done)) {
+        return false;
+    }
+    load *of = &it->loads[done.tag];
+    dm_failure_note(&of->failure, done.status);
+    of->pending--;
+    if (of->pending == 0 && of->purpose == DROPPED) {
+        of->purpose = FREE;
+    }
+    return true;
+}
+
+/* ---- Guesses ------------------------------------------------------------- */
+
+/* NULL: there is none of this expert. */
+static load *find_guess(const dm_expert_loads *it, int32_t layer, int32_t expert) {
+    for (size_t i = it->n_wanted; i < it->n_loads; i++) {
+        load *of = &it->loads[i];
+        if (of->purpose == GUESS && of->layer == layer && of->expert == expert) {
+            return of;
+        }
+    }
+    return NULL;
+}
+
+bool dm_expert_loads_guess(dm_expert_loads *it, int32_t layer, int32_t expert) {
+    while (it->n_loads > it->n_wanted && take_one(it, false)) { /* which may make a buffer free */
+    }
+    const size_t number = find_free(it, it->n_wanted, it->n_loads);
+    if (number == it->n_loads || find_guess(it, layer, expert) != NULL || queue_reads(it, number, layer, expert) != DM_OK) {
+        return false;
+    }
+    it->loads[number].purpose = GUESS;
+    return true;
+}
+
+bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
+    load *of = find_guess(it, layer, expert);
+    if (of != NULL) {
+        of->purpose = WANTED;
+        of->place = place;
+        it->busy++;
+    }
+    return of != NULL;
+}
+
+uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer) {
+    uint64_t bytes = 0;
+    for (size_t i = it->n_wanted; i < it->n_loads; i++) {
+        load *of = &it->loads[i];
+        if (of->purpose == GUESS && of->layer == layer) {
+            of->purpose = of->pending > 0 ? DROPPED : FREE;
+            bytes += dm_expert_bytes(it->files, layer, of->expert);
+        }
+    }
+    return bytes;
 }
 
 /* ---- Packing ------------------------------------------------------------- */
@@ -291,27 +380,35 @@ static dm_status check_tables(const dm_expert_files *files, const load *of) {
     return DM_OK;
 }
 
-dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert) {
-    *layer = *expert = -1;
-    while (it->busy > 0) {
-        dm_disk_done done;
-        if (!dm_disk_reader_wait(it->reader, wait, &done)) {
-            return DM_OK;
-        }
-        load *of = &it->loads[done.tag];
-        dm_failure_note(&of->failure, done.status);
-        if (--of->pending == 0) {
-            *layer = of->layer;
-            *expert = of->expert;
-            dm_status status = dm_failure_raise(&of->failure);
-            if (status == DM_OK) {
-                put_in_place(it->files, of);
-                status = check_tables(it->files, of);
-            }
-            of->place = NULL;
-            it->busy--;
-            return status;
+/* One that is wanted and whose reads are all done; NULL: none. */
+static load *find_ready(const dm_expert_loads *it) {
+    for (size_t i = 0; i < it->n_loads; i++) {
+        if (it->loads[i].purpose == WANTED && it->loads[i].pending == 0) {
+            return &it->loads[i];
         }
     }
-    return DM_OK;
+    return NULL;
+}
+
+dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert) {
+    *layer = *expert = -1;
+    load *of = NULL;
+    while (it->busy > 0 && (of = find_ready(it)) == NULL) {
+        if (!take_one(it, wait)) {
+            return DM_OK;
+        }
+    }
+    if (of == NULL) {
+        return DM_OK;
+    }
+    *layer = of->layer;
+    *expert = of->expert;
+    dm_status status = dm_failure_raise(&of->failure);
+    if (status == DM_OK) {
+        put_in_place(it->files, of);
+        status = check_tables(it->files, of);
+    }
+    of->purpose = FREE;
+    it->busy--;
+    return status;
 }

@@ -42,27 +42,48 @@ static inline const dm_expert_piece *dm_expert_pieces(const dm_expert_files *fil
     return files->pieces + ((size_t)layer * (size_t)files->experts + (size_t)expert) * DM_EXPERT_MATRICES;
 }
 
+/* Bytes of an expert in its files. */
+static inline uint64_t dm_expert_bytes(const dm_expert_files *files, int32_t layer, int32_t expert) {
+    const dm_expert_piece *pieces = dm_expert_pieces(files, layer, expert);
+    uint64_t bytes = 0;
+    for (int m = 0; m < DM_EXPERT_MATRICES; m++) {
+        bytes += pieces[m].bytes;
+    }
+    return bytes;
+}
+
 /* Bytes of an expert in its place, and where each of its matrices begins there: multiples of 64. */
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]);
 
 typedef struct dm_expert_loads dm_expert_loads;
 
-/* Bytes that reading takes beside the experts' places. */
-size_t dm_expert_loads_bytes(const dm_expert_files *files);
+/* Bytes that reading takes beside the experts' places, with buffers for so many guesses. */
+size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses);
+/* Those of one guess's buffer. */
+size_t dm_expert_loads_guess_bytes(const dm_expert_files *files);
 
 /* DM_ERR_IO where a file is not the one that the model was opened from. */
-dm_status dm_expert_loads_create(const dm_expert_files *files, dm_expert_loads **out);
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out);
 /* Waits for what is under way. NULL is fine. */
 void dm_expert_loads_free(dm_expert_loads *it);
 
-/* Whether there is room for one more. */
+/* Whether there is room for one more, which is no guess. */
 bool dm_expert_loads_has_room(const dm_expert_loads *it);
 /* An expert will be read into `place`, which nobody may look at until it is finished; reading begins with the next flush or when
  * one is waited for. */
 dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place);
 void dm_expert_loads_flush(dm_expert_loads *it);
-/* Finishes one that is under way: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A failure is
- * that expert's, whose place then holds nothing. */
+
+/* An expert that may be wanted later is read into a buffer of its own, and waits there, also where reading it fails. False where
+ * no buffer is free, it is being read already, or the read is refused. */
+bool dm_expert_loads_guess(dm_expert_loads *it, int32_t layer, int32_t expert);
+/* A guess comes true: it is as if it had been started into `place`. False where this expert was not guessed. */
+bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place);
+/* The guesses left of a layer are wrong: their buffers are free once the disk is done with them. Returns their bytes in files. */
+uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer);
+
+/* Finishes one that is under way and no guess: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A
+ * failure is that expert's, whose place then holds nothing. */
 dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert);
 
 /* The system need not keep these bytes of a file in its cache. */

@@ -29,6 +29,11 @@ typedef struct step {
     int32_t waits_for;          /* but this expert of the step has to be used up before; -1: none */
 } step;
 
+/* What may be wanted after the step. */
+typedef struct guess {
+    int32_t layer, expert;
+} guess;
+
 struct dm_expert_store {
     pthread_mutex_t lock;
     const dm_expert_files *files;
@@ -40,6 +45,11 @@ struct dm_expert_store {
     uint8_t *memory;     /* all slots */
     size_t size;         /* of it */
     step step;
+    size_t spare;                 /* buffers for guesses */
+    int32_t ahead;                /* layers */
+    guess *guesses;               /* [ahead * experts] */
+    size_t n_guesses;             /* not yet begun */
+    dm_expert_store_stats counts; /* of guesses */
 };
 
 static size_t at(const dm_expert_store *it, int32_t layer, int32_t expert) {
@@ -59,7 +69,7 @@ static size_t slot_bytes(const dm_expert_files *files, int32_t layer) {
 }
 
 static size_t with_slots(const dm_expert_files *files, size_t slots) {
-    size_t bytes = dm_expert_loads_bytes(files);
+    size_t bytes = dm_expert_loads_bytes(files, 0);
     for (int32_t l = 0; l < files->layers; l++) {
         bytes += slots * slot_bytes(files, l);
     }
@@ -76,7 +86,7 @@ size_t dm_expert_store_most(const dm_expert_files *files) {
 
 /* The same number of slots for all layers, and one more for the first ones, as far as the budget goes. */
 static void share_out(dm_expert_store *it, size_t budget) {
-    size_t left = budget - dm_expert_loads_bytes(it->files);
+    size_t left = budget - dm_expert_loads_bytes(it->files, it->spare);
     for (bool gave = true; gave;) {
         gave = false;
         for (int32_t l = 0; l < it->files->layers; l++) {
@@ -91,6 +101,12 @@ static void share_out(dm_expert_store *it, size_t budget) {
     }
 }
 
+size_t dm_expert_store_buffers(const dm_expert_files *files, size_t budget, int32_t ahead) {
+    const size_t wanted = (size_t)ahead * DM_EXPERT_AHEAD_A_LAYER, least = dm_expert_store_least(files);
+    const size_t most = budget > least ? (budget - least) / 2 / dm_expert_loads_guess_bytes(files) : 0;
+    return wanted < most ? wanted : most;
+}
+
 /* ---- Making -------------------------------------------------------------- */
 
 static dm_status take_memory(dm_expert_store *it) {
@@ -100,7 +116,9 @@ static dm_status take_memory(dm_expert_store *it) {
     it->state = dm_alloc(all, sizeof *it->state);
     it->offsets = dm_alloc(all * DM_EXPERT_MATRICES, sizeof *it->offsets);
     it->step.experts = dm_alloc((size_t)it->files->experts, sizeof *it->step.experts);
-    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL) {
+    it->guesses = dm_alloc((size_t)it->ahead * (size_t)it->files->experts + 1, sizeof *it->guesses);
+    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL ||
+        it->guesses == NULL) {
         return DM_ERR_MEMORY;
     }
     memset(it->slot_of, -1, all * sizeof *it->slot_of);
@@ -129,7 +147,7 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
             DM_TRY(dm_eviction_create(it->files->experts, of->slots, &rule->evict, NULL, &of->kept));
         }
     }
-    return dm_expert_loads_create(it->files, &it->loads);
+    return dm_expert_loads_create(it->files, it->spare, &it->loads);
 }
 
 dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget) {
@@ -145,14 +163,16 @@ dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency
 }
 
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 dm_expert_store **out) {
+                                 const dm_expert_ahead *ahead, dm_expert_store **out) {
     *out = NULL;
-    DM_TRY(dm_expert_store_check(files, rule, budget));
+    DM_TRY(dm_expert_store_check(files, rule, budget - ahead->buffers * dm_expert_loads_guess_bytes(files)));
     dm_expert_store *it = dm_alloc(1, sizeof *it);
     if (it == NULL) {
         return DM_ERR_MEMORY;
     }
     it->files = files;
+    it->spare = ahead->buffers;
+    it->ahead = ahead->buffers > 0 ? ahead->layers : 0;
     if (pthread_mutex_init(&it->lock, NULL) != 0) {
         dm_free(it);
         return dm_fail(DM_ERR_MEMORY, "out of memory for experts");
@@ -178,7 +198,7 @@ void dm_expert_store_free(dm_expert_store *it) {
     if (it->memory != NULL) {
         munmap(it->memory, it->size);
     }
-    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts};
+    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts, it->guesses};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
     }
@@ -210,6 +230,28 @@ size_t dm_expert_store_want(dm_expert_store *it, int32_t layer, const int32_t *e
         *state |= WANTED;
     }
     return there;
+}
+
+/* ---- Guesses ------------------------------------------------------------- */
+
+int32_t dm_expert_store_ahead(const dm_expert_store *it) {
+    return it->ahead;
+}
+
+void dm_expert_store_guess(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if ((it->state[at(it, layer, experts[i])] & VALID) == 0) {
+            it->guesses[it->n_guesses++] = (guess){layer, experts[i]};
+        }
+    }
+}
+
+/* The disk has nothing else to do than what is under way: begins as many guesses as there are buffers, and forgets the rest. */
+static void read_ahead(dm_expert_store *it) {
+    for (size_t i = 0; i < it->n_guesses; i++) {
+        it->counts.guessed += dm_expert_loads_guess(it->loads, it->guesses[i].layer, it->guesses[i].expert);
+    }
+    it->n_guesses = 0;
 }
 
 /* ---- Steps --------------------------------------------------------------- */
@@ -244,11 +286,9 @@ void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *ex
 void dm_expert_store_count(const dm_expert_store *it, uint64_t *asked, uint64_t *hit) {
     const step *s = &it->step;
     for (size_t i = 0; i < s->n; i++) {
-        const dm_expert_piece *pieces = dm_expert_pieces(it->files, s->layer, s->experts[i]);
-        for (int m = 0; m < DM_EXPERT_MATRICES; m++) {
-            *asked += pieces[m].bytes;
-            *hit += (*state_of(it, s->experts[i]) & READ) == 0 ? pieces[m].bytes : 0;
-        }
+        const uint64_t bytes = dm_expert_bytes(it->files, s->layer, s->experts[i]);
+        *asked += bytes;
+        *hit += (*state_of(it, s->experts[i]) & READ) == 0 ? bytes : 0;
     }
 }
 
@@ -284,26 +324,48 @@ static uint8_t *slot_memory(const dm_expert_store *it, int32_t layer, int32_t ex
     return of->memory + (size_t)it->slot_of[at(it, layer, expert)] * of->bytes;
 }
 
-/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses. */
+/* Reads an expert of the step into its slot, or goes on with a guess; false where there is no room. */
+static dm_status bring(dm_expert_store *it, int32_t expert, bool *began) {
+    step *s = &it->step;
+    uint8_t *place = slot_memory(it, s->layer, expert);
+    const uint64_t bytes = dm_expert_bytes(it->files, s->layer, expert);
+    *began = true;
+    if (dm_expert_loads_adopt(it->loads, s->layer, expert, place)) {
+        it->counts.came_true++;
+        it->counts.ahead += bytes;
+    } else if (dm_expert_loads_has_room(it->loads)) {
+        DM_TRY(dm_expert_loads_start(it->loads, s->layer, expert, place));
+    } else {
+        *began = false;
+        return DM_OK;
+    }
+    it->counts.missed += bytes;
+    *state_of(it, expert) |= READ;
+    return DM_OK;
+}
+
+/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses; after the last, guesses. */
 static dm_status issue(dm_expert_store *it) {
     step *s = &it->step;
     while (s->issued < s->n && s->waits_for < 0) {
         const int32_t expert = s->experts[s->issued];
-        uint8_t *state = state_of(it, expert);
         if (!s->has_slot) {
             find_slot(it, expert);
             s->has_slot = true;
             continue; /* the slot may have to be waited for */
         }
-        if ((*state & VALID) == 0) {
-            if (!dm_expert_loads_has_room(it->loads)) {
+        if ((*state_of(it, expert) & VALID) == 0) {
+            bool began;
+            DM_TRY(bring(it, expert, &began));
+            if (!began) {
                 return DM_OK;
             }
-            DM_TRY(dm_expert_loads_start(it->loads, s->layer, expert, slot_memory(it, s->layer, expert)));
-            *state |= READ;
         }
         s->has_slot = false;
         s->issued++;
+    }
+    if (s->issued == s->n) {
+        read_ahead(it);
     }
     return DM_OK;
 }
@@ -376,6 +438,8 @@ void dm_expert_store_end(dm_expert_store *it) {
     s->given = s->issued; /* after a failure, some were not; they count as used up too */
     release(it);
     dm_eviction_end_pass(it->layers[s->layer].kept);
+    it->n_guesses = 0; /* of a step that failed */
+    it->counts.wasted += dm_expert_loads_drop(it->loads, s->layer);
 }
 
 const uint8_t *dm_expert_store_matrix(const dm_expert_store *it, int32_t layer, int32_t expert, int matrix) {
@@ -387,7 +451,9 @@ void dm_expert_store_forget(const dm_expert_store *it, size_t file, uint64_t off
 }
 
 void dm_expert_store_stats_of(const dm_expert_store *it, dm_expert_store_stats *out) {
-    *out = (dm_expert_store_stats){.bytes = it->size + dm_expert_loads_bytes(it->files), .read = dm_expert_loads_read(it->loads)};
+    *out = it->counts;
+    out->bytes = it->size + dm_expert_loads_bytes(it->files, it->spare);
+    out->read = dm_expert_loads_read(it->loads);
     for (int32_t l = 0; l < it->files->layers; l++) {
         out->slots += (size_t)it->layers[l].slots;
         out->experts += it->layers[l].bytes > 0 ? (size_t)it->files->experts : 0;

@@ -11,6 +11,11 @@
 #include "moe/expert_loads.h"
 #include "moe/residency.h"
 
+enum {
+    DM_EXPERT_MOST_AHEAD = 4, /* layers */
+    DM_EXPERT_AHEAD_A_LAYER = 3
+};
+
 typedef struct dm_expert_store dm_expert_store;
 
 /* Bytes that reading takes, and those of one expert of every layer: the least budget that works. */
@@ -21,9 +26,19 @@ size_t dm_expert_store_most(const dm_expert_files *files);
 /* DM_ERR_ARGUMENT where `budget` bytes, for all experts' weights and for reading them, are too little, or the rule lets layers
  * share their slots. */
 dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget);
-/* The same, and makes it. `files` outlives the store. */
+/* How far experts are read ahead of their layer. */
+typedef struct dm_expert_ahead {
+    int32_t layers; /* 0: not at all; at most DM_EXPERT_MOST_AHEAD */
+    size_t buffers; /* for so many experts at a time, of the budget */
+} dm_expert_ahead;
+
+/* Buffers for that: DM_EXPERT_AHEAD_A_LAYER for each layer, as far as they take at most half of what the budget has above the
+ * least. */
+size_t dm_expert_store_buffers(const dm_expert_files *files, size_t budget, int32_t ahead);
+
+/* The same check of what the buffers leave, and makes it. `files` outlives the store. */
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 dm_expert_store **out);
+                                 const dm_expert_ahead *ahead, dm_expert_store **out);
 void dm_expert_store_free(dm_expert_store *it);
 
 void dm_expert_store_enter(dm_expert_store *it);
@@ -33,6 +48,13 @@ void dm_expert_store_leave(dm_expert_store *it);
 void dm_expert_store_times(const dm_expert_store *it, int32_t layer, float *tau);
 /* These n different experts will be among the next step's. Returns how many cost nothing. */
 size_t dm_expert_store_want(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n);
+
+/* Layers that the store has buffers to read ahead for; 0: guesses are no use. */
+int32_t dm_expert_store_ahead(const dm_expert_store *it);
+/* Before a step: these n different experts of a later layer, the likeliest first, may be wanted there. Those that are in no slot
+ * are read once all reads of the step are under way, as far as buffers are free. What the store tells routers, evicts and counts
+ * as there does not depend on it. For at most dm_expert_store_ahead() layers a step. */
+void dm_expert_store_guess(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n);
 
 /* A step: these n different experts of the layer are used, in this order if asked for, else those that are there first. `experts`
  * stay the caller's until the step ends. */
@@ -49,9 +71,12 @@ const uint8_t *dm_expert_store_matrix(const dm_expert_store *it, int32_t layer, 
 void dm_expert_store_forget(const dm_expert_store *it, size_t file, uint64_t offset, uint64_t bytes);
 
 typedef struct dm_expert_store_stats {
-    size_t slots, experts; /* of all layers */
-    size_t bytes;          /* of slots, and of what reading takes */
-    uint64_t read;         /* bytes, from files, with the parts of disk blocks that nobody asked for */
+    size_t slots, experts;       /* of all layers */
+    size_t bytes;                /* of slots, and of what reading takes */
+    uint64_t read;               /* bytes, from files, with the parts of disk blocks that nobody asked for */
+    uint64_t guessed, came_true; /* experts whose reads began before their step, and those of them that it used */
+    uint64_t missed, ahead; /* bytes in files of experts that were used and in no slot, and of those of them that were guessed */
+    uint64_t wasted;        /* bytes in files of guesses that did not come true */
 } dm_expert_store_stats;
 
 void dm_expert_store_stats_of(const dm_expert_store *it, dm_expert_store_stats *out);
