@@ -181,6 +181,10 @@ static void run_together(size_t n, size_t grain, dm_parallel_body body, void *us
 /* While nobody is at work. */
 void dm_parallel_bind(const cpu_set_t *places, size_t n) {
     pthread_mutex_lock(&busy);
+    if (loop.binding == 0 && places == NULL) { /* a mask that was set, even to what it was, would outlast a wider control group */
+        pthread_mutex_unlock(&busy);
+        return;
+    }
     if (loop.binding == 0) {
         sched_getaffinity(0, sizeof loop.anywhere, &loop.anywhere);
     }
