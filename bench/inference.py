@@ -206,4 +206,5 @@ def main():
             measure(args, limit)
 
 
-main()
+if __name__ == "__main__":
+    main()

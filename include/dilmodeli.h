@@ -50,6 +50,22 @@ DM_API const char *dm_version(void);
 DM_API void dm_set_threads(int threads);
 DM_API int dm_threads(void);
 
+/* Where threads may run that share the work of inference. */
+typedef enum dm_binding {
+    DM_BIND_AUTO,  /* with several memory nodes each stays on one; else like DM_BIND_NONE */
+    DM_BIND_NONE,  /* where the system puts them */
+    DM_BIND_CORES, /* each but the calling one on a core of its own, for machines where nothing else runs */
+} dm_binding;
+
+/* Binds them, within what the process may use, for dm_threads() as it is now; to be called again after dm_set_threads(). The
+ * calling thread, and with it what it starts later, is never bound to less than a node. DM_ERR_MEMORY. */
+DM_API dm_status dm_bind_threads(dm_binding binding);
+/* DM_ERR_ARGUMENT for what is none of "auto", "none", "cores". */
+DM_API dm_status dm_binding_from_name(const char *name, dm_binding *out);
+
+/* Whether huge pages are asked for, from the next model and session on; by default they are. */
+DM_API void dm_set_huge_pages(bool on);
+
 /* Name of the instruction set in use: "scalar", "avx2", "avx512" or "neon".
  * The environment variable DILMODELI_ISA picks a lower one. */
 DM_API const char *dm_isa(void);
@@ -553,6 +569,7 @@ typedef struct dm_bench_memory {
     uint64_t cache;     /* keys and values of the positions in use */
     uint64_t scratch;   /* of the sessions */
     uint64_t file_size; /* for comparison, resident or not */
+    uint64_t huge;      /* of the resident bytes, those on huge pages */
 } dm_bench_memory;
 
 typedef struct dm_bench_result {

@@ -92,7 +92,7 @@ only_json
 for word in '"prefill_tps":' '"decode_tps":' '"prefill_us":{"embedding":' '"decode_us":{' '"norms":' '"projections":' \
     '"attention":' '"router":' '"experts":' '"shared_expert":' '"feed_forward":' '"output":' '"other":' '"total":' \
     '"bytes_per_token":' '"cache_bytes_per_token":' '"peak_rss_bytes":' '"memory":{"resident":' '"file":' '"repacked":' \
-    '"cache":' '"scratch":' '"file_size":' '"routing":' '"sequences":1,"depth":16' '"experts_per_step":2.0'; do
+    '"cache":' '"scratch":' '"file_size":' '"huge":' '"routing":' '"sequences":1,"depth":16' '"experts_per_step":2.0'; do
     expect "$word" out
 done
 code 0 dilmodeli bench dense.gguf --prompt 0 --decode 3 --rounds 1 --no-limits --data text.txt
@@ -105,6 +105,32 @@ only_json
 for word in '"sequences":3,"depth":20' '"scaling":[{"threads":1,"prefill_tps":' '{"threads":2,"prefill_tps":'; do
     expect "$word" out
 done
+code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --no-limits --bind cores --huge-pages off --scaling --threads 2
+expect 'MiB on huge pages' out
+code 2 dilmodeli bench moe.gguf --bind moon
+expect "cannot be bound to 'moon', expected auto, none or cores" err
+code 2 dilmodeli eval moe.gguf --data text.txt --huge-pages maybe
+expect "expects on or off, not 'maybe'" err
+
+# where threads run changes nothing of what they compute
+code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids --bind none
+cp out anywhere
+code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids --bind cores --huge-pages off
+cmp out anywhere || fail "bound threads give other tokens"
+
+# a plan for a machine with two memory nodes
+code 0 dilmodeli topology --plan moe.gguf --machine "numa:2(memory=1GiB) core:2 pu:1" --json
+only_json
+for word in '"nodes":[{"node":0,"threads":2,"memory":1073741824,' '{"node":1,"threads":2,' '"imbalance":1.0,' '"fits":true'; do
+    expect "$word" out
+done
+code 0 dilmodeli topology --plan moe.gguf
+expect 'node 0: ' out
+code 1 dilmodeli topology --plan moe.gguf --machine moon
+expect "'moon' describes no machine" err
+code 2 dilmodeli topology --machine pu:1
+code 2 dilmodeli topology moe.gguf --plan moe.gguf
+code 1 dilmodeli topology --plan nowhere.gguf
 code 0 dilmodeli bench moe.gguf --prompt 2 --decode 1 --rounds 1 --ids ids.txt
 expect 'GB/s read' out
 expect '% of the bandwidth' out

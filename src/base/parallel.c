@@ -10,6 +10,7 @@
 #include <omp.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,7 +34,10 @@ static struct {
     size_t grain;
     dm_parallel_body body;
     void *user;
-    atomic_int helpers_wanted; /* helpers with a higher number stay out */
+    unsigned binding; /* how often places were given */
+    size_t n_places;
+    cpu_set_t places[MOST_HELPERS + 1], anywhere; /* of threads; where they could run before the first was bound */
+    atomic_int helpers_wanted;                    /* helpers with a higher number stay out */
 } loop;
 
 static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER; /* held by who runs a loop */
@@ -99,9 +103,13 @@ static bool join(unsigned gate) {
     return false;
 }
 
+static void go_to_place(size_t thread) {
+    sched_setaffinity(0, sizeof(cpu_set_t), loop.n_places > 0 ? &loop.places[thread % loop.n_places] : &loop.anywhere);
+}
+
 static void *help(void *number) {
     int thread = (int)(intptr_t)number;
-    unsigned gate = 0, seen_loop = 0;
+    unsigned gate = 0, seen_loop = 0, seen_binding = 0;
     inside = true;
     omp_set_num_threads(1); /* libraries called from a body use this thread alone */
     for (;;) {
@@ -110,6 +118,10 @@ static void *help(void *number) {
         }
         seen_loop = gate / GENERATION;
         if (thread <= atomic_load(&loop.helpers_wanted) && join(gate)) {
+            if (seen_binding != loop.binding) {
+                seen_binding = loop.binding;
+                go_to_place((size_t)thread);
+            }
             take_items(thread);
             atomic_fetch_add(&loop.finished, 1);
             wake_sleepers(&loop.finished, &loop.finish_sleepers);
@@ -164,6 +176,25 @@ static void run_together(size_t n, size_t grain, dm_parallel_body body, void *us
     for (unsigned finished = atomic_load(&loop.finished); finished != joined;) {
         finished = wait_for_change(&loop.finished, &loop.finish_sleepers, finished);
     }
+}
+
+/* While nobody is at work. */
+void dm_parallel_bind(const cpu_set_t *places, size_t n) {
+    pthread_mutex_lock(&busy);
+    if (loop.binding == 0 && places == NULL) { /* a mask that was set, even to what it was, would outlast a wider control group */
+        pthread_mutex_unlock(&busy);
+        return;
+    }
+    if (loop.binding == 0) {
+        sched_getaffinity(0, sizeof loop.anywhere, &loop.anywhere);
+    }
+    loop.n_places = places == NULL ? 0 : n <= MOST_HELPERS ? n : MOST_HELPERS + 1;
+    if (places != NULL) {
+        memcpy(loop.places, places, loop.n_places * sizeof *places);
+    }
+    loop.binding++;
+    go_to_place(0);
+    pthread_mutex_unlock(&busy);
 }
 
 size_t dm_parallel_grain(size_t cost) {

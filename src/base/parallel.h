@@ -7,6 +7,8 @@
 #ifndef DM_BASE_PARALLEL_H
 #define DM_BASE_PARALLEL_H
 
+#include <sched.h>
+
 #include "base/status.h"
 
 /* Items begin .. end - 1 of a loop, on thread `thread` (0 is the caller). */
@@ -24,6 +26,11 @@ size_t dm_parallel_grain(size_t cost);
 /* A grain of up to `wanted` of n items, for items that read memory one after another: each hand-over to another thread loses
  * what was fetched ahead. Fewer where the threads would get less than four turns each; not below `grain`. */
 size_t dm_parallel_run(size_t grain, size_t wanted, size_t n, int threads);
+
+/* From now on the calling thread runs on the processors places[0], and helper number t on those of places[t], from the first
+ * again where there are more threads than n. NULL: each may run again where it could before the first call. Where the system does
+ * not allow a place, the thread stays where it is. */
+void dm_parallel_bind(const cpu_set_t *places, size_t n);
 
 /* True inside a body: what it calls uses this thread alone. */
 bool dm_parallel_inside(void);

@@ -41,7 +41,8 @@ static void print_memory(const dm_bench_result *r) {
     printf("%-14s %.1f MiB resident: file %.1f, repacked %.1f, keys and values %.1f, scratch %.1f, other %.1f\n", "memory",
            (double)m->resident / mib, (double)m->file / mib, (double)m->repacked / mib, (double)m->cache / mib,
            (double)m->scratch / mib, (double)other_bytes(m) / mib);
-    printf("%-14s %.1f MiB at most; the file has %.1f\n", "", (double)r->peak_rss / mib, (double)m->file_size / mib);
+    printf("%-14s %.1f MiB on huge pages; %.1f at most; the file has %.1f\n", "", (double)m->huge / mib,
+           (double)r->peak_rss / mib, (double)m->file_size / mib);
 }
 
 static void print_costs(const dm_bench_options *how, const dm_bench_result *r) {
@@ -164,9 +165,9 @@ static void set_costs(json_t *object, const dm_bench_result *r) {
 }
 
 static json_t *json_memory(const dm_bench_memory *m) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "resident", (json_int_t)m->resident, "file", (json_int_t)m->file,
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "resident", (json_int_t)m->resident, "file", (json_int_t)m->file,
                      "repacked", (json_int_t)m->repacked, "cache", (json_int_t)m->cache, "scratch", (json_int_t)m->scratch,
-                     "other", (json_int_t)other_bytes(m), "file_size", (json_int_t)m->file_size);
+                     "other", (json_int_t)other_bytes(m), "file_size", (json_int_t)m->file_size, "huge", (json_int_t)m->huge);
 }
 
 static json_t *json_shares(const dm_bench_result *r, double rate, double operations) {

@@ -5,6 +5,7 @@
 
 #include "cli/bench_report.h"
 #include "cli/cli.h"
+#include "cli/placement_options.h"
 #include "cli/routing_options.h"
 
 static struct {
@@ -26,6 +27,7 @@ static const cli_option options[] = {
     {"ids", 0, CLI_STRING, &option.ids, "FILE", "token ids to feed instead of a text"},
     {"no-limits", 0, CLI_FLAG, &option.no_limits, NULL, "do not measure what the machine can do (a few seconds)"},
     CLI_ROUTING_OPTIONS,
+    CLI_PLACEMENT_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -35,7 +37,8 @@ static const cli_usage usage = {
                "should do nothing else.",
     .example = "  dilmodeli bench model.gguf --prompt 512 --decode 64\n"
                "  dilmodeli bench model.gguf --sequences 8 --data chat.txt --rounds 9 --json\n"
-               "  dilmodeli bench model.gguf --prompt 0 --depth 4096 --cache q8 --scaling",
+               "  dilmodeli bench model.gguf --prompt 0 --depth 4096 --cache q8 --scaling\n"
+               "  dilmodeli bench model.gguf --bind cores --huge-pages off",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .min_arguments = 1,
@@ -102,6 +105,9 @@ static bool measure(bench *b, dm_bench_options *how) {
     }
     for (int i = 0; i < b->runs; i++) {
         dm_set_threads(threads - b->runs + 1 + i);
+        if (cli_placement_apply() != CLI_DONE) {
+            return false;
+        }
         how->limits = !option.no_limits && i == b->runs - 1;
         if (dm_bench(b->model, how, &b->results[i]) != DM_OK) {
             cli_fail_status();
@@ -162,6 +168,10 @@ int cmd_bench(int argc, char **argv) {
     }
     if (!cli_routing_read(&option.router)) {
         return CLI_USAGE;
+    }
+    status = cli_placement_apply();
+    if (status != CLI_DONE) {
+        return status;
     }
     bench b = {0};
     status = run(&b, argv[0]);

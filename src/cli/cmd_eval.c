@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/max_loss_report.h"
+#include "cli/placement_options.h"
 #include "cli/routing_options.h"
 
 enum { LONGEST_DEFAULT_CONTEXT = 1024 };
@@ -34,6 +35,7 @@ static const cli_option options[] = {
     {"trace", 0, CLI_STRING, &option.trace, "FILE", "record which experts each token asks for, for dm-bench-eviction"},
     {"max-loss", 0, CLI_STRING, &option.max_loss, "1%", "find the largest gamma that costs at most this much of perplexity"},
     CLI_ROUTING_OPTIONS,
+    CLI_PLACEMENT_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -271,6 +273,10 @@ int cmd_eval(int argc, char **argv) {
         return status;
     }
     status = check_options();
+    if (status != CLI_DONE) {
+        return status;
+    }
+    status = cli_placement_apply();
     if (status != CLI_DONE) {
         return status;
     }

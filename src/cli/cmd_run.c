@@ -6,6 +6,7 @@
 
 #include "cli/chat.h"
 #include "cli/cli.h"
+#include "cli/placement_options.h"
 #include "cli/routing_options.h"
 
 enum { DEFAULT_TOKENS = 256 };
@@ -40,6 +41,7 @@ static const cli_option options[] = {
     {"seed", 's', CLI_INT, &option.seed, "N", "of the random numbers"},
     {"print-ids", 0, CLI_FLAG, &option.print_ids, NULL, "print token ids instead of text"},
     CLI_ROUTING_OPTIONS,
+    CLI_PLACEMENT_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -321,6 +323,10 @@ int cmd_run(int argc, char **argv) {
     option.chat = asked || (option.prompt == NULL && option.ids == NULL && isatty(STDIN_FILENO) != 0);
     bool talks = option.chat && option.prompt == NULL;
     status = check_options(talks);
+    if (status != CLI_DONE) {
+        return status;
+    }
+    status = cli_placement_apply();
     if (status != CLI_DONE) {
         return status;
     }

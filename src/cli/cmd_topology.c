@@ -3,12 +3,16 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/plan_report.h"
 #include "cli/topology_report.h"
 
 static bool refresh;
+static const char *plan, *machine;
 
 static const cli_option options[] = {
     {"refresh", 0, CLI_FLAG, &refresh, NULL, "measure again what is kept"},
+    {"plan", 0, CLI_STRING, &plan, "MODEL", "measure nothing; say how this model would lie on several memory nodes"},
+    {"machine", 0, CLI_STRING, &machine, "TEXT", "with --plan: another machine, described as hwloc does"},
 };
 
 static const cli_usage usage = {
@@ -19,7 +23,8 @@ static const cli_usage usage = {
                "the next time.",
     .example = "  dilmodeli topology\n"
                "  dilmodeli topology model.gguf --json\n"
-               "  dilmodeli topology --refresh --threads 8",
+               "  dilmodeli topology --refresh --threads 8\n"
+               "  dilmodeli topology --plan model.gguf --machine \"pack:2 numa:1 core:8 pu:2\"",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .min_arguments = 0,
@@ -36,6 +41,13 @@ int cmd_topology(int argc, char **argv) {
     int n, status;
     if (!cli_parse(&usage, argc, argv, &n, &status)) {
         return status;
+    }
+    if ((plan != NULL && n > 0) || (plan == NULL && machine != NULL)) {
+        return cli_usage_error(plan != NULL ? "--plan names the model; there is no other argument"
+                                            : "--machine goes with --plan");
+    }
+    if (plan != NULL) {
+        return plan_print(plan, machine);
     }
     bool terminal = isatty(STDERR_FILENO) != 0;
     const dm_topology_options how = {.path = n > 0 ? argv[0] : NULL, .refresh = refresh, .on_step = terminal ? show_step : NULL};

@@ -3,9 +3,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/memory.h"
+#include "base/pages.h"
 
 enum { Q8_BLOCK = 32 };
 
@@ -23,15 +23,6 @@ dm_status dm_cache_type_from_name(const char *name, dm_cache_type *out) {
         }
     }
     return dm_fail(DM_ERR_ARGUMENT, "the type '%.40s' of the cache is unknown, expected f32, f16 or q8", name);
-}
-
-/* Huge pages behind the first block: sessions of a few tokens stay small. */
-static void advise(uint8_t *array, size_t bytes, size_t first) {
-    const size_t huge = 2 << 20;
-    uint8_t *from = array + first + (huge - (uintptr_t)(array + first) % huge) % huge;
-    if (from < array + bytes) {
-        madvise(from, (size_t)(array + bytes - from), MADV_HUGEPAGE);
-    }
 }
 
 dm_status dm_kv_cache_create(const dm_config *c, int32_t context, dm_cache_type type, dm_kv_cache *out) {
@@ -59,8 +50,10 @@ dm_status dm_kv_cache_create(const dm_config *c, int32_t context, dm_cache_type 
         return dm_fail(DM_ERR_MEMORY, "out of memory for keys and values of %d tokens (2 x %zu bytes); ask for a shorter context",
                        (int)context, bytes);
     }
-    advise(out->keys, bytes, first);
-    advise(out->values, bytes, first);
+    if (bytes > first) { /* behind the first block: sessions of a few tokens stay small */
+        dm_pages_advise(out->keys + first, bytes - first);
+        dm_pages_advise(out->values + first, bytes - first);
+    }
     return DM_OK;
 }
 

@@ -12,13 +12,14 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/quantized.h"
 #include "model/kept.h"
 
 /* Bytes of panels that a thread makes at a time: a huge page, for two that touch a new one together both clear it. */
-enum { PIECE = 2 << 20 };
+enum { PIECE = DM_HUGE_PAGE };
 
 /* How far an expert is. */
 enum { MISSING, LISTED, PACKED };
@@ -47,7 +48,7 @@ struct dm_repacked {
     stack *stacks;   /* [n_layers + 1, DM_ROLES] */
     uint8_t *panels; /* [size] */
     size_t size;     /* bytes of panels */
-    void *memory;    /* what the system gave for them, PIECE bytes more; NULL where they are `kept` */
+    dm_pages memory; /* where they lie, unless they are `kept` */
     dm_kept kept;    /* where they lie already: using them is checking them, or else packing over them */
     char kept_path[DM_KEPT_PATH];
     char note[DM_KEPT_PATH + 128]; /* what was wrong with a file that was kept */
@@ -68,15 +69,13 @@ dm_status dm_repacked_create(dm_repacked **out) {
 }
 
 static void forget(dm_repacked *repacked) {
-    if (repacked->memory != NULL) {
-        munmap(repacked->memory, repacked->size + PIECE);
-    }
+    dm_pages_unmap(&repacked->memory);
     dm_kept_close(&repacked->kept);
     dm_free(repacked->stacks);
     dm_free(repacked->state);
     dm_free(repacked->missing);
     dm_free(repacked->items);
-    repacked->memory = repacked->panels = NULL;
+    repacked->panels = NULL;
     repacked->stacks = NULL;
     repacked->state = NULL;
     repacked->missing = NULL;
@@ -190,14 +189,8 @@ static void find_places(const dm_model *model, dm_repacked *repacked) {
 }
 
 static dm_status reserve(dm_repacked *repacked) {
-    size_t size = repacked->size + PIECE;
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory repacking weights (%zu bytes)", size);
-    }
-    repacked->memory = memory;
-    repacked->panels = (uint8_t *)memory + (PIECE - (uintptr_t)memory % PIECE) % PIECE;
-    madvise(memory, size, MADV_HUGEPAGE);
+    DM_TRY(dm_pages_map(repacked->size, &repacked->memory));
+    repacked->panels = repacked->memory.data;
     return DM_OK;
 }
 

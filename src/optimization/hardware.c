@@ -86,8 +86,21 @@ static void ask_for_caches(long (*ask)(int name), dm_hardware *out) {
 
 /* ---- Hardware threads ---- */
 
-static dm_hardware_thread thread_of(const dm_hardware *hardware, hwloc_obj_t processor, bool here) {
-    dm_hardware_thread thread = {.processor = here ? (int)processor->os_index : -1};
+/* The first of the nodes beside a processor; what others there are, of faster or slower memory, comes behind. */
+static int node_of(hwloc_topology_t topology, hwloc_obj_t processor) {
+    for (hwloc_obj_t o = NULL; (o = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, o)) != NULL;) {
+        if (hwloc_bitmap_isset(o->cpuset, processor->os_index)) {
+            return (int)o->logical_index;
+        }
+    }
+    return -1;
+}
+
+static dm_hardware_thread thread_of(hwloc_topology_t topology, const dm_hardware *hardware, hwloc_obj_t processor, bool here) {
+    const struct hwloc_obj *core = hwloc_get_ancestor_obj_by_type(topology, HWLOC_OBJ_CORE, processor);
+    dm_hardware_thread thread = {.processor = here ? (int)processor->os_index : -1,
+                                 .core = core != NULL ? (int)core->logical_index : -1,
+                                 .node = node_of(topology, processor)};
     for (int i = 0; i < DM_CACHE_LEVELS; i++) {
         thread.kind[i] = -1;
     }
@@ -120,7 +133,7 @@ static dm_status read_threads(hwloc_topology_t topology, dm_hardware *out) {
             }
             left--;
             if (hwloc_bitmap_isset(allowed, o->os_index)) {
-                out->usable[out->n_usable++] = thread_of(out, o, here);
+                out->usable[out->n_usable++] = thread_of(topology, out, o, here);
             }
         }
     }
@@ -175,7 +188,7 @@ static dm_status count_threads(long (*ask)(int name), dm_hardware *out) {
         return dm_fail(DM_ERR_MEMORY, "out of memory listing processors");
     }
     for (size_t t = 0; t < out->n_usable; t++) {
-        out->usable[t].processor = -1;
+        out->usable[t].processor = out->usable[t].core = out->usable[t].node = -1;
         memset(out->usable[t].kind, -1, sizeof out->usable[t].kind);
     }
     return DM_OK;

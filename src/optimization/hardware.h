@@ -18,6 +18,8 @@ typedef struct dm_cache_kind {
 /* A hardware thread that this process may use. */
 typedef struct dm_hardware_thread {
     int processor;             /* the system's number, to bind to; -1: not of this machine */
+    int core;                  /* those of one core have the same; -1: unknown */
+    int node;                  /* of `nodes`, whose memory is near; -1: unknown */
     int kind[DM_CACHE_LEVELS]; /* of the cache that serves it at level 1, 2, ...: an index into `caches`; -1: none is known */
     int unit[DM_CACHE_LEVELS]; /* and which one of the level it is: those that share it have the same */
 } dm_hardware_thread;

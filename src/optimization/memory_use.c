@@ -31,18 +31,28 @@ static bool holds_weights(const mapping *m, const dm_gguf *file) {
     return false;
 }
 
+/* Bytes that a line of /proc/self/smaps counts on huge pages. Those that were reserved are not part of "Rss". */
+static uint64_t on_huge_pages(const char *line, bool *reserved) {
+    uint64_t kib;
+    *reserved = sscanf(line, "Private_Hugetlb: %" SCNu64, &kib) == 1;
+    return *reserved || sscanf(line, "AnonHugePages: %" SCNu64, &kib) == 1 ? kib * 1024 : 0;
+}
+
 /* Resident bytes of the process, and of the mappings that hold the tensors of `file`; 0 where the system does not tell. */
-static void read_smaps(const dm_gguf *file, uint64_t *resident, uint64_t *of_file) {
+static void read_smaps(const dm_gguf *file, dm_bench_memory *out) {
     FILE *smaps = fopen("/proc/self/smaps", "re");
     char line[4352]; /* a path of 4096 bytes, and what is before it */
     bool counts = false;
-    *resident = *of_file = 0;
     while (smaps != NULL && fgets(line, sizeof line, smaps) != NULL) {
         uint64_t kib;
         mapping m;
+        bool reserved;
+        uint64_t huge = on_huge_pages(line, &reserved);
+        out->huge += huge;
+        out->resident += reserved ? huge : 0;
         if (sscanf(line, "Rss: %" SCNu64, &kib) == 1) {
-            *resident += kib * 1024;
-            *of_file += counts ? kib * 1024 : 0;
+            out->resident += kib * 1024;
+            out->file += counts ? kib * 1024 : 0;
         } else if (parse_mapping(line, &m)) {
             counts = file != NULL && holds_weights(&m, file);
         }
@@ -79,5 +89,5 @@ void dm_memory_use(dm_session *const *sessions, size_t n, size_t positions, dm_b
         out->scratch += sessions[i]->owned_bytes;
     }
     out->file_size = model->file != NULL ? dm_gguf_size(model->file) : 0;
-    read_smaps(model->file, &out->resident, &out->file);
+    read_smaps(model->file, out);
 }

@@ -1,0 +1,73 @@
+/*
+ * Sources: mmap(2), madvise(2), Documentation/admin-guide/mm/hugetlbpage.rst of Linux. A control group may forbid a reserved page
+ * that mmap() has promised, and touching it then ends the process; MADV_POPULATE_WRITE (Linux 5.14) says so instead.
+ */
+#include "base/pages.h"
+
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include "base/memory.h"
+#include "dilmodeli.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static atomic_bool huge = true;
+
+void dm_set_huge_pages(bool on) {
+    atomic_store(&huge, on);
+}
+
+static size_t to_boundary(const void *data) {
+    return (DM_HUGE_PAGE - (uintptr_t)data % DM_HUGE_PAGE) % DM_HUGE_PAGE;
+}
+
+void dm_pages_advise(void *data, size_t bytes) {
+    size_t skipped = to_boundary(data);
+    if (skipped < bytes) {
+        madvise((uint8_t *)data + skipped, bytes - skipped, atomic_load(&huge) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    }
+}
+
+/* False where the pool has less than that, where part of it is another size's or not ours to use. */
+static bool map_reserved(size_t bytes, dm_pages *out) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | 21 << MAP_HUGE_SHIFT; /* 2^21 bytes a page */
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory == MAP_FAILED) {
+        return false;
+    }
+    if (madvise(memory, bytes, MADV_POPULATE_WRITE) != 0) {
+        munmap(memory, bytes);
+        return false;
+    }
+    *out = (dm_pages){memory, memory, bytes};
+    return true;
+}
+
+dm_status dm_pages_map(size_t bytes, dm_pages *out) {
+    size_t rounded, size;
+    *out = (dm_pages){0};
+    if (!dm_add_size(bytes, DM_HUGE_PAGE - 1, &rounded) || !dm_add_size(rounded, DM_HUGE_PAGE, &size)) {
+        return dm_fail(DM_ERR_MEMORY, "%zu bytes are more than this machine can address", bytes);
+    }
+    rounded -= rounded % DM_HUGE_PAGE;
+    if (rounded > 0 && atomic_load(&huge) && map_reserved(rounded, out)) {
+        return DM_OK;
+    }
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return dm_fail(DM_ERR_MEMORY, "out of memory asking the system for %zu bytes", size);
+    }
+    *out = (dm_pages){(uint8_t *)memory + to_boundary(memory), memory, size};
+    dm_pages_advise(out->data, rounded);
+    return DM_OK;
+}
+
+void dm_pages_unmap(dm_pages *pages) {
+    if (pages->mapped != NULL) {
+        munmap(pages->mapped, pages->mapped_bytes);
+    }
+    *pages = (dm_pages){0};
+}

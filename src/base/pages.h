@@ -1,0 +1,25 @@
+/* Memory of many megabytes in huge pages: where weights are read once a token, walks through page tables cost time. */
+#ifndef DM_BASE_PAGES_H
+#define DM_BASE_PAGES_H
+
+#include "base/status.h"
+
+enum { DM_HUGE_PAGE = 2 << 20 };
+
+typedef struct dm_pages {
+    uint8_t *data; /* aligned to DM_HUGE_PAGE; zeros */
+    void *mapped;  /* what the system gave; NULL: nothing */
+    size_t mapped_bytes;
+} dm_pages;
+
+/* `bytes` of memory: out of the pool of huge pages that the administrator reserved, if all of it fits there, and all of it is
+ * taken at once; else memory that the system gives when it is first touched, with the advice to give it in huge pages. With
+ * dm_set_huge_pages(false) small pages. DM_ERR_MEMORY; *out is then empty. */
+dm_status dm_pages_map(size_t bytes, dm_pages *out);
+/* Gives it back and leaves *pages empty. */
+void dm_pages_unmap(dm_pages *pages);
+
+/* The same advice for all huge pages that begin in [data, data + bytes), memory from elsewhere that nobody has touched. */
+void dm_pages_advise(void *data, size_t bytes);
+
+#endif
