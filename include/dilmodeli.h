@@ -150,7 +150,7 @@ DM_API bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out);
 /* All zero: the defaults. */
 typedef struct dm_convert_options {
     const char *type;     /* of the matrices, to GGUF any of dm_model_create(), to a folder "f32", "f16" or "bf16"; NULL: as they
-                           * are, but f16 where a folder is to hold what was quantized */
+                           * are, but f16 where a folder is to hold what was quantized; "mixed:4" (2, 3, 4, 5, 6, 8): see below */
     const char *name;     /* the model's in the GGUF file; NULL: the folder's */
     uint64_t shard_bytes; /* of a folder's files of weights; 0: 5 GB */
     const char *layout;   /* of a mixture's experts in a GGUF file: "streaming": each is one aligned read, "standard": stacked;
@@ -175,7 +175,9 @@ typedef void (*dm_convert_fn)(void *user, uint64_t done, uint64_t total);
  * replaced, a folder must not exist or be empty. Models of the architectures that run are converted, others refused by name, as
  * is whatever the other format cannot express. Weights pass through in pieces. Where `from` is a GGUF file and options->layout is
  * set, `to` becomes a GGUF file too, of the same tensors and metadata in that layout, and the other options must not be set; a
- * dense model and one that has the layout already are refused. `options`, `on_piece` and `result` may be NULL.
+ * dense model and one that has the layout already are refused. Where it is one and options->type is "mixed:BITS", `to` becomes
+ * a GGUF file whose matrices are mixed-width panels of so many bits (docs/format.md), which runs here alone; name, shard_bytes
+ * and layout must not be set then. `options`, `on_piece` and `result` may be NULL.
  */
 DM_API dm_status dm_convert(const char *from, const char *to, const dm_convert_options *options, dm_convert_fn on_piece,
                             void *user, dm_convert_result *result);
@@ -655,6 +657,7 @@ typedef struct dm_topology_options {
     const char *path; /* measure the disk below this model, or, of a folder, write a file there and remove it again; NULL: the
                        * user's cache folder */
     bool refresh;     /* measure again what is kept */
+    bool kept_only;   /* measure nothing: figures that are not kept are NaN */
     dm_topology_fn on_step; /* NULL: tells nobody */
     void *user;
 } dm_topology_options;
@@ -744,6 +747,62 @@ typedef struct dm_gradcheck_options {
  * held fixed. `options` NULL: all of them 0. */
 DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, const dm_gradcheck_options *options,
                               dm_gradcheck_result *result);
+
+/* ---- Calibration ---------------------------------------------------------- */
+
+/* How the model's sensitivity to errors of each matrix is found: the mean squared gradient of its predictions' logarithms with
+ * respect to each row of what the matrix gives. */
+typedef enum dm_slopes {
+    DM_SLOPES_AUTO,     /* scaled where the architecture can be trained and its gradients fit into memory, else measured */
+    DM_SLOPES_SCALED,   /* by gradients, all rows of a matrix then scaled to what is measured */
+    DM_SLOPES_GRADIENT, /* one number a row, by the backward pass */
+    DM_SLOPES_MEASURED, /* one number a matrix, by the divergence that noise in it makes */
+    DM_SLOPES_NONE
+} dm_slopes;
+
+typedef struct dm_calibrate_progress {
+    const char *stage;    /* "inputs" or "slopes" */
+    uint64_t done, total; /* tokens to read; a text may be read several times */
+    double seconds_left;
+} dm_calibrate_progress;
+
+typedef void (*dm_calibrate_fn)(void *user, const dm_calibrate_progress *progress);
+
+/* All zero: the defaults. */
+typedef struct dm_calibrate_options {
+    int32_t context;       /* tokens per window; 0: 512, at most the model's */
+    uint64_t tokens;       /* of the text to read; 0: 32768 */
+    uint64_t slope_tokens; /* of them for the slopes; 0: 8192 */
+    uint64_t memory;       /* bytes for sums; with less than they need the text is read several times; 0: 1 GB */
+    uint64_t seed;         /* of where windows begin, and of what is drawn */
+    dm_slopes slopes;
+    const char *imatrix;     /* also write llama.cpp's importance matrix here, the older format to NAME.dat; NULL: do not */
+    dm_calibrate_fn on_step; /* NULL: tells nobody */
+    void *user;
+} dm_calibrate_options;
+
+typedef struct dm_calibrate_result {
+    uint64_t tokens, slope_tokens; /* read */
+    uint64_t windows;
+    uint32_t passes;         /* readings of the text */
+    const char *slopes;      /* "scaled", "gradient", "measured" or "none" */
+    uint64_t resumed_tokens; /* of all readings: what a run before this one had read */
+    double seconds;
+} dm_calibrate_result;
+
+/*
+ * Reads n token ids of a text and writes to `out` what compression wants to know about each matrix: docs/compression.md. Where
+ * the work is interrupted, by dm_interrupt() (DM_ERR_INTERRUPTED) or otherwise, parts stay beside `out`, and the same call goes
+ * on with them to the same result. `tokenizer`, which may be NULL, tells the token that windows begin with; `options` and
+ * `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked for in a way that this model does not allow.
+ */
+DM_API dm_status dm_calibrate(const dm_model *model, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, const char *out,
+                              const dm_calibrate_options *options, dm_calibrate_result *result);
+
+/* Texts to calibrate on where there is none: sequences of `context` tokens (0: 512, at most the model's) that the model draws
+ * itself, at temperature 1, n tokens together. *ids (malloc) is the caller's to free(). on_step may be NULL. */
+DM_API dm_status dm_calibrate_generate(const dm_model *model, const dm_tokenizer *tokenizer, size_t n, int32_t context,
+                                       uint64_t seed, dm_calibrate_fn on_step, void *user, int32_t **ids);
 
 /* ---- Games ---------------------------------------------------------------- */
 

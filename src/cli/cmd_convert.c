@@ -1,4 +1,5 @@
-/* `dilmodeli convert`: Hugging Face's folders to GGUF, and back; GGUF with experts laid out in another way. */
+/* `dilmodeli convert`: Hugging Face's folders to GGUF, and back; GGUF with experts laid out in another way, or of this program's
+ * own format. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,8 @@ int cmd_convert(int argc, char **argv) {
     const char *shard_size = NULL;
     const cli_option options[] = {
         {"type", 0, CLI_STRING, &choices.type, "TYPE",
-         "of the matrices: f32, f16, bf16, to GGUF also q8_0, q4_k_m, ...; a wrong one lists all [as they are]"},
+         "of the matrices: f32, f16, bf16, to GGUF also q8_0, q4_k_m, ...; a wrong one lists all; from GGUF to GGUF mixed:BITS "
+         "[as they are]"},
         {"name", 0, CLI_STRING, &choices.name, "TEXT", "the model's name in the GGUF file [the folder's]"},
         {"shard-size", 0, CLI_STRING, &shard_size, "SIZE", "most bytes of a safetensors file, e.g. 2G [5G]"},
         {"layout", 0, CLI_STRING, &choices.layout, "LAYOUT",
@@ -56,17 +58,22 @@ int cmd_convert(int argc, char **argv) {
         {"dry-run", 0, CLI_FLAG, &choices.dry_run, NULL, "check everything and write nothing"},
     };
     const cli_usage usage = {
-        "dilmodeli convert FOLDER OUT.gguf | MODEL.gguf FOLDER | MODEL.gguf OUT.gguf --layout LAYOUT [options]",
+        "dilmodeli convert FOLDER OUT.gguf | MODEL.gguf FOLDER | MODEL.gguf OUT.gguf --layout LAYOUT | --type mixed:BITS "
+        "[options]",
         "Makes a GGUF file of a Hugging Face folder (config.json, safetensors, tokenizer.json), or such a folder of a GGUF "
         "file.\n"
         "Models are llama, mistral, mixtral, olmoe, qwen2, qwen2_moe, qwen3, qwen3_moe, gpt2. With --layout a GGUF file of a "
         "mixture\n"
-        "of experts becomes another one, with the same weights in that layout. A GGUF file is replaced if it exists; a folder "
+        "of experts becomes another one, with the same weights in that layout; with --type mixed:BITS (2, 3, 4, 5, 6 or 8) one "
+        "whose\n"
+        "matrices are mixed-width panels of so many bits, this program's own format. A GGUF file is replaced if it exists; a "
+        "folder "
         "must\n"
         "be new or empty.",
         "  dilmodeli convert Qwen3-0.6B/ qwen3.gguf --type q4_k_m\n"
         "  dilmodeli convert run/model.gguf my-model/ --type bf16\n"
-        "  dilmodeli convert mixtral.gguf mixtral-streaming.gguf --layout streaming",
+        "  dilmodeli convert mixtral.gguf mixtral-streaming.gguf --layout streaming\n"
+        "  dilmodeli convert model.gguf small.gguf --type mixed:4",
         options,
         sizeof options / sizeof *options,
         2,

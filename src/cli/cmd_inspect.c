@@ -5,8 +5,10 @@
 
 #include "cli/cli.h"
 #include "model/expert_layout.h"
+#include "model/mixed_tensor.h"
 
 enum { N_TYPES = 64 };
+#define MIXED "mixed"
 
 typedef struct type_total {
     uint64_t tensors, bytes, elements;
@@ -24,6 +26,8 @@ typedef struct inspection {
     uint64_t params;
     uint64_t bytes; /* of all tensors */
     type_total types[N_TYPES];
+    type_total mixed; /* tensors of mixed-width panels, which to GGUF are bytes */
+    dm_mixed_totals widths;
 } inspection;
 
 /* ---- Looking ---- */
@@ -67,17 +71,49 @@ static double bits_per_weight(uint64_t bytes, uint64_t elements) {
     return elements > 0 ? 8.0 * (double)bytes / (double)elements : 0.0;
 }
 
+/* False for a tensor of another type, and for one that is damaged: it is then what GGUF takes it for. */
+static bool measure_mixed(const dm_gguf_tensor *tensor, dm_mixed_totals *out) {
+    *out = (dm_mixed_totals){0};
+    return dm_tensor_is_mixed(tensor) && dm_mixed_measure(tensor->data, (size_t)tensor->bytes, out) == DM_OK;
+}
+
+static void count(type_total *total, uint64_t bytes, uint64_t elements) {
+    total->tensors++;
+    total->bytes += bytes;
+    total->elements += elements;
+}
+
+static uint64_t tiles_of(const dm_mixed_totals *totals) {
+    uint64_t tiles = totals->pruned;
+    for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
+        tiles += totals->tiles[i];
+    }
+    return tiles;
+}
+
+static void add_widths(dm_mixed_totals *all, const dm_mixed_totals *one) {
+    all->pruned += one->pruned;
+    for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
+        all->tiles[i] += one->tiles[i];
+    }
+}
+
 static void look(inspection *it, const char *path) {
     read_text(it->file, "general.architecture", it->arch, sizeof it->arch);
     read_text(it->file, "general.name", it->name, sizeof it->name);
     for (size_t i = 0; i < dm_gguf_n_tensors(it->file); i++) {
         const dm_gguf_tensor *tensor = dm_gguf_tensor_at(it->file, i);
-        it->params += tensor->elements;
+        dm_mixed_totals mixed;
         it->bytes += tensor->bytes;
+        if (measure_mixed(tensor, &mixed)) {
+            count(&it->mixed, tensor->bytes, mixed.weights);
+            add_widths(&it->widths, &mixed);
+            it->params += mixed.weights;
+            continue;
+        }
+        it->params += tensor->elements;
         if ((uint32_t)tensor->type < N_TYPES) {
-            it->types[tensor->type].tensors++;
-            it->types[tensor->type].bytes += tensor->bytes;
-            it->types[tensor->type].elements += tensor->elements;
+            count(&it->types[tensor->type], tensor->bytes, tensor->elements);
         }
     }
     look_at_model(it, path);
@@ -107,6 +143,26 @@ static json_t *json_metadata(const dm_gguf *file) {
     return object;
 }
 
+static void set_integer(json_t *object, const char *key, uint64_t value) {
+    json_object_set_new(object, key, json_integer((json_int_t)value));
+}
+
+/* Shares of all weights by bits: {"0": 0.3, "4": 0.7}. */
+static json_t *json_widths(const dm_mixed_totals *totals) {
+    const double all = (double)tiles_of(totals);
+    json_t *object = json_object();
+    if (totals->pruned > 0) {
+        json_object_set_new(object, "0", json_real((double)totals->pruned / all));
+    }
+    for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
+        if (totals->tiles[i] > 0) {
+            char bits[] = {(char)('0' + dm_mixed_bits(i)), '\0'};
+            json_object_set_new(object, bits, json_real((double)totals->tiles[i] / all));
+        }
+    }
+    return object;
+}
+
 static json_t *json_tensors(const dm_gguf *file) {
     json_t *array = json_array();
     for (size_t i = 0; i < dm_gguf_n_tensors(file); i++) {
@@ -115,28 +171,38 @@ static json_t *json_tensors(const dm_gguf *file) {
         for (uint32_t d = 0; d < tensor->n_dims; d++) {
             json_array_append_new(dims, json_integer((json_int_t)tensor->dims[d]));
         }
-        json_array_append_new(array,
-                              json_pack("{s:s, s:s, s:o, s:I}", "name", tensor->name, "type",
-                                        dm_type_name((uint32_t)tensor->type), "dims", dims, "bytes", (json_int_t)tensor->bytes));
+        dm_mixed_totals mixed;
+        const bool is_mixed = measure_mixed(tensor, &mixed);
+        const char *type = is_mixed ? MIXED : dm_type_name((uint32_t)tensor->type);
+        json_t *object = json_pack("{s:s, s:s, s:o, s:I}", "name", tensor->name, "type", type, "dims", dims, "bytes",
+                                   (json_int_t)tensor->bytes);
+        if (is_mixed) {
+            set_integer(object, "weights", mixed.weights);
+            json_object_set_new(object, "widths", json_widths(&mixed));
+        }
+        json_array_append_new(array, object);
     }
     return array;
 }
 
+static json_t *json_total(const type_total *total) {
+    return json_pack("{s:I, s:I, s:f}", "tensors", (json_int_t)total->tensors, "bytes", (json_int_t)total->bytes, "bpw",
+                     bits_per_weight(total->bytes, total->elements));
+}
+
 static json_t *json_types(const inspection *it) {
     json_t *object = json_object();
+    if (it->mixed.tensors > 0) {
+        json_t *mixed = json_total(&it->mixed);
+        json_object_set_new(mixed, "widths", json_widths(&it->widths));
+        json_object_set_new(object, MIXED, mixed);
+    }
     for (uint32_t type = 0; type < N_TYPES; type++) {
         if (it->types[type].tensors > 0) {
-            json_object_set_new(object, dm_type_name(type),
-                                json_pack("{s:I, s:I, s:f}", "tensors", (json_int_t)it->types[type].tensors, "bytes",
-                                          (json_int_t)it->types[type].bytes, "bpw",
-                                          bits_per_weight(it->types[type].bytes, it->types[type].elements)));
+            json_object_set_new(object, dm_type_name(type), json_total(&it->types[type]));
         }
     }
     return object;
-}
-
-static void set_integer(json_t *object, const char *key, uint64_t value) {
-    json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
 static json_t *json_shape(const dm_model_info *info) {
@@ -224,6 +290,26 @@ static void print_layout(const char *layout) {
     printf("layout        %s: %s\n", layout, means);
 }
 
+static void print_type(const char *name, const type_total *total) {
+    if (total->tensors > 0) {
+        printf(" %s (%" PRIu64 " x, %sB, %.4g bits)", name, total->tensors, short_number(total->bytes).text,
+               bits_per_weight(total->bytes, total->elements));
+    }
+}
+
+/* "0 bits 30%, 4 bits 70%" */
+static void print_widths(const dm_mixed_totals *totals) {
+    const double all = (double)tiles_of(totals);
+    const char *separator = "\nwidths        ";
+    for (int i = -1; i < DM_MIXED_WIDTHS; i++) {
+        const uint64_t tiles = i < 0 ? totals->pruned : totals->tiles[i];
+        if (tiles > 0) {
+            printf("%s%d bits %.1f%%", separator, i < 0 ? 0 : dm_mixed_bits(i), 100.0 * (double)tiles / all);
+            separator = ", ";
+        }
+    }
+}
+
 static void print_summary(const inspection *it, const char *path) {
     printf("file          %s, GGUF version %" PRIu32 ", %sB\n", path, dm_gguf_version(it->file),
            short_number(dm_gguf_size(it->file)).text);
@@ -241,11 +327,10 @@ static void print_summary(const inspection *it, const char *path) {
     }
     printf("types        ");
     for (uint32_t type = 0; type < N_TYPES; type++) {
-        if (it->types[type].tensors > 0) {
-            printf(" %s (%" PRIu64 " x, %sB, %.4g bits)", dm_type_name(type), it->types[type].tensors,
-                   short_number(it->types[type].bytes).text, bits_per_weight(it->types[type].bytes, it->types[type].elements));
-        }
+        print_type(dm_type_name(type), &it->types[type]);
     }
+    print_type(MIXED, &it->mixed);
+    print_widths(&it->widths);
     if (it->params > 0) {
         printf("\nbits          %.2f per weight\n", bits_per_weight(it->bytes, it->params));
     } else {
@@ -277,7 +362,12 @@ static void print_tensors(const dm_gguf *file) {
         for (uint32_t d = 0; d < tensor->n_dims; d++) {
             used += (size_t)snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, d > 0 ? " x " : "", tensor->dims[d]);
         }
-        printf("  %-44s %-7s %-24s %sB\n", tensor->name, dm_type_name((uint32_t)tensor->type), shape,
+        dm_mixed_totals mixed;
+        if (measure_mixed(tensor, &mixed)) {
+            snprintf(shape, sizeof shape, "%s x %.2f bits", short_number(mixed.weights).text,
+                     bits_per_weight(tensor->bytes, mixed.weights));
+        }
+        printf("  %-44s %-7s %-24s %sB\n", tensor->name, mixed.matrices > 0 ? MIXED : dm_type_name((uint32_t)tensor->type), shape,
                short_number(tensor->bytes).text);
     }
 }

@@ -62,11 +62,11 @@ static const type_row types[DM_TYPES] = {
 };
 
 const char *dm_type_name(uint32_t type) {
-    return type < DM_TYPES ? types[type].name : NULL;
+    return type == DM_TYPE_MIXED ? "MIXED" : type < DM_TYPES ? types[type].name : NULL;
 }
 
 bool dm_type_block(uint32_t type, uint32_t *weights, uint32_t *bytes) {
-    if (dm_type_name(type) == NULL) {
+    if (type >= DM_TYPES || types[type].name == NULL) {
         return false;
     }
     *weights = types[type].weights;

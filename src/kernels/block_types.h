@@ -44,10 +44,11 @@ typedef enum dm_type {
     DM_TYPE_TQ1_0 = 34,
     DM_TYPE_TQ2_0 = 35,
     DM_TYPE_MXFP4 = 39,
+    DM_TYPE_MIXED = 1000, /* of no file: a matrix of kernels/mixed_panels.h, which lies in a tensor of I8 */
 } dm_type;
 
 enum {
-    DM_TYPES = 40,      /* numbers are below this */
+    DM_TYPES = 40,      /* numbers of files are below this */
     DM_MAX_BLOCK = 256, /* weights; every block size divides it */
 };
 

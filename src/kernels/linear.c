@@ -204,13 +204,20 @@ static void linear_packed(shared *s, int threads) {
     }
 }
 
-static bool all_packed(const dm_linear_product *products, size_t count) {
+static size_t count_packed(const dm_linear_product *products, size_t count) {
+    size_t n = 0;
     for (size_t i = 0; i < count; i++) {
-        if (products[i].weight.panels == NULL) {
-            return false;
-        }
+        n += products[i].weight.panels != NULL;
     }
-    return true;
+    return n;
+}
+
+/* One product at a time, where some are packed and others not. */
+static dm_status linear_each(const shared *s, int threads) {
+    for (size_t i = 0; i < s->count; i++) {
+        DM_TRY(dm_linear(s->products + i, 1, s->x, s->ldx, s->m, s->rows, s->scratch, threads));
+    }
+    return DM_OK;
 }
 
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
@@ -221,9 +228,13 @@ dm_status dm_linear(const dm_linear_product *products, size_t count, const float
         dm_linear_tiles(products, count, x, ldx, m, scratch, threads);
         return DM_OK;
     }
-    if (all_packed(products, count)) {
+    const size_t packed = count_packed(products, count);
+    if (packed == count) {
         linear_packed(&s, threads);
         return DM_OK;
+    }
+    if (packed > 0) {
+        return linear_each(&s, threads);
     }
     if (rows == DM_ROWS_APART || (rows == DM_ROWS_OF_CHUNK && m <= FEW_TOKENS)) {
         linear_few(&s, threads);

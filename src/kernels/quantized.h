@@ -7,7 +7,7 @@
 #ifndef DM_KERNELS_QUANTIZED_H
 #define DM_KERNELS_QUANTIZED_H
 
-#include "kernels/panels.h"
+#include "kernels/mixed_panels.h"
 
 /* 32 activations: x = scale q, |q| <= 127. One cache line. */
 typedef struct dm_q8_block {
@@ -27,10 +27,15 @@ typedef void (*dm_quantize_fn)(dm_q8_block *out, const float *x, size_t n);
 typedef void (*dm_panel_product_fn)(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,
                                     const void *ahead, size_t columns);
 
+/* The same with a panel of a matrix of mixed widths that was checked. */
+typedef void (*dm_mixed_product_fn)(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m,
+                                    const dm_mixed_header *matrix, size_t panel, const void *ahead);
+
 typedef struct dm_quantized_table {
     const char *isa;
     dm_quantize_fn quantize;
     dm_panel_product_fn product[DM_PANEL_COUNT]; /* by number of the format */
+    dm_mixed_product_fn mixed;
 } dm_quantized_table;
 
 /* The best table this machine runs (DILMODELI_ISA taken into account). */

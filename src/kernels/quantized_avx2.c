@@ -22,8 +22,8 @@
 #define v_dot_signed(acc, w, x)                                                                                                  \
     v_dot(acc, _mm256_sign_epi8((__m256i)(w), (__m256i)(w)), _mm256_sign_epi8((__m256i)(x), (__m256i)(w)))
 #define v_signed(w) (w)
-#define v_lookup(w)                                                                                                              \
-    ((vu)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)dm_iq4_values)), (__m256i)(w)))
+#define v_table(p) ((vu)_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p))))
+#define v_look(table, w) ((vu)_mm256_shuffle_epi8((__m256i)(table), (__m256i)(w)))
 
 static inline int32_t max_of(__m256i a) {
     __m128i v = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

@@ -19,8 +19,8 @@
 #define v_sum_of(a) _mm512_reduce_add_epi32((__m512i)(a))
 #define v_dot(acc, w, x) ((vi)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(w), (__m512i)(x)))
 #define v_signed(w) ((w) ^ 0x80808080)
-#define v_lookup(w)                                                                                                              \
-    ((vu)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)dm_iq4_values)), (__m512i)(w)))
+#define v_table(p) ((vu)_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p))))
+#define v_look(table, w) ((vu)_mm512_shuffle_epi8((__m512i)(table), (__m512i)(w)))
 
 #include "kernels/quantized_impl.h"
 #endif

@@ -186,6 +186,8 @@ ALWAYS_INLINE void product(dm_panel_codes codes, dm_panel_scales scales, int off
     }
 DM_PANEL_FORMATS(DEFINE_PRODUCT)
 
+#include "kernels/mixed_impl.h"
+
 #define TABLE_ENTRY(name, type, codes, scales, offset) product_##name,
 
-const dm_quantized_table DM_TABLE = {DM_ISA, quantize, {DM_PANEL_FORMATS(TABLE_ENTRY)}};
+const dm_quantized_table DM_TABLE = {DM_ISA, quantize, {DM_PANEL_FORMATS(TABLE_ENTRY)}, mixed};

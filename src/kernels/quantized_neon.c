@@ -19,7 +19,8 @@
 #define v_sum_of(a) vaddvq_s32((int32x4_t)(a))
 #define v_dot(acc, w, x) ((vi)vdotq_s32((int32x4_t)(acc), (int8x16_t)(w), (int8x16_t)(x)))
 #define v_signed(w) (w)
-#define v_lookup(w) ((vu)vqtbl1q_s8(vld1q_s8(dm_iq4_values), (uint8x16_t)(w)))
+#define v_table(p) ((vu)vld1q_s8(p))
+#define v_look(table, w) ((vu)vqtbl1q_s8((int8x16_t)(table), (uint8x16_t)(w)))
 
 static inline uint8x8_t four_bytes(const uint8_t *p) {
     uint32_t word;

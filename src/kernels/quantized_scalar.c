@@ -4,6 +4,8 @@
 
 #include "kernels/block_layouts.h"
 #include "kernels/half.h"
+#include "kernels/mixed_panels.h"
+#include "kernels/panel_codes.h"
 #include "kernels/quantized_tables.h"
 
 enum { ROWS = DM_PANEL_ROWS, UNIT = DM_PANEL_UNIT };
@@ -30,32 +32,10 @@ static void quantize(dm_q8_block *out, const float *x, size_t n) {
     }
 }
 
-/* Bits [0, bits) of column `column`, of a plane of 4, 2 or 1 bits. */
-static int plane_code(const uint8_t *plane, int bits, int row, int column) {
-    int line = column / 4; /* of as many in the plane as a code has bits */
-    int byte = plane[line % bits * DM_PANEL_LINE + row * 4 + column % 4];
-    return byte >> (line / bits * bits) & ((1 << bits) - 1);
-}
-
-static int code(dm_panel_codes codes, const uint8_t *unit, int row, int column) {
-    const uint8_t *second = unit + (codes == DM_CODES_3 ? 2 : 4) * DM_PANEL_LINE;
-    switch (codes) {
-    case DM_CODES_2:
-        return plane_code(unit, 2, row, column);
-    case DM_CODES_3:
-        return plane_code(unit, 2, row, column) | plane_code(second, 1, row, column) << 2;
-    case DM_CODES_4:
-        return plane_code(unit, 4, row, column);
-    case DM_CODES_5:
-        return plane_code(unit, 4, row, column) | plane_code(second, 1, row, column) << 4;
-    case DM_CODES_6:
-        return plane_code(unit, 4, row, column) | plane_code(second, 2, row, column) << 4;
-    case DM_CODES_TABLE:
-        return dm_iq4_values[plane_code(unit, 4, row, column)];
-    case DM_CODES_8:
-        break;
-    }
-    return (int8_t)unit[column / 4 * DM_PANEL_LINE + row * 4 + column % 4];
+/* What a unit's code is multiplied as. */
+static int factor(dm_panel_codes codes, const uint8_t *unit, int row, int column) {
+    int code = dm_panel_code(codes, unit, row, column);
+    return codes == DM_CODES_TABLE ? dm_iq4_values[code] : code;
 }
 
 static float half_at(const uint8_t *p, int row) {
@@ -99,7 +79,7 @@ static void group_scales(const dm_panel_format *format, const uint8_t *p, int ro
 static int32_t dot(const dm_panel_format *format, const uint8_t *unit, int row, const dm_q8_block *x, int group) {
     int32_t sum = 0;
     for (int column = 16 * group; column < 16 * group + 16; column++) {
-        sum += code(format->codes, unit, row, column) * x->q[column];
+        sum += factor(format->codes, unit, row, column) * x->q[column];
     }
     return sum;
 }
@@ -144,6 +124,38 @@ static void product(int format, float *y, size_t ldy, const dm_q8_block *x, size
     }
 }
 
+/* One row of a panel of mixed widths. */
+static float mixed_row_product(const dm_mixed_header *matrix, size_t panel, int row, const dm_q8_block *x) {
+    const dm_mixed_entry *entry = dm_mixed_entries(matrix) + panel;
+    const uint16_t *units = dm_mixed_units(matrix) + entry->first;
+    const uint8_t *scales = dm_mixed_panel(matrix, panel), *codes = scales + dm_mixed_scale_bytes(dm_mixed_tiles(entry));
+    const float row_scale = half_at(scales, row);
+    float sum = 0.0f;
+    scales += 2 * ROWS;
+    for (int i = 0; i < DM_MIXED_WIDTHS; i++) {
+        for (size_t k = 0; k < entry->tiles[i]; k++, units++, scales += ROWS) {
+            int32_t exact = 0;
+            for (int column = 0; column < UNIT; column++) {
+                int code = dm_panel_code(dm_mixed_codes(i), codes, row, column);
+                exact += dm_mixed_level(&matrix->levels, i, (unsigned)code) * x[*units].q[column];
+            }
+            sum = fmaf((float)exact * x[*units].scale, row_scale * (float)(int8_t)scales[row], sum);
+            codes += dm_panel_lines(dm_mixed_codes(i)) * DM_PANEL_LINE;
+        }
+    }
+    return sum;
+}
+
+static void mixed(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const dm_mixed_header *matrix, size_t panel,
+                  const void *ahead) {
+    (void)ahead;
+    for (size_t t = 0; t < m; t++) {
+        for (int row = 0; row < ROWS; row++) {
+            y[t * ldy + (size_t)row] = mixed_row_product(matrix, panel, row, x + t * ldx);
+        }
+    }
+}
+
 #define DEFINE_PRODUCT(name, type, codes, scales, offset)                                                                        \
     static void product_##name(float *y, size_t ldy, const dm_q8_block *x, size_t ldx, size_t m, const void *panel,              \
                                const void *ahead, size_t columns) {                                                              \
@@ -154,4 +166,4 @@ DM_PANEL_FORMATS(DEFINE_PRODUCT)
 
 #define TABLE_ENTRY(name, type, codes, scales, offset) product_##name,
 
-const dm_quantized_table dm_quantized_scalar = {"scalar", quantize, {DM_PANEL_FORMATS(TABLE_ENTRY)}};
+const dm_quantized_table dm_quantized_scalar = {"scalar", quantize, {DM_PANEL_FORMATS(TABLE_ENTRY)}, mixed};

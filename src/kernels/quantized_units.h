@@ -7,7 +7,8 @@
  *   v_from_f16(halves)      halves to floats
  *   v_from_u8(p), v_from_i8(p)  LANES bytes at p to int32
  *   v_signed(w)             signed codes as the products want them
- *   v_lookup(w)             dm_iq4_values of bytes 0 .. 15
+ *   v_table(p)              16 bytes at p for each 16 bytes of a vector
+ *   v_look(table, w)        of such a table those that bytes 0 .. 15 name
  */
 #include <string.h>
 
@@ -63,7 +64,7 @@ ALWAYS_INLINE void unpack(vu w[LINES], dm_panel_codes kind, const uint8_t *codes
     if (kind == DM_CODES_TABLE) {
 #pragma GCC unroll 8
         for (int g = 0; g < LINES; g++) {
-            w[g] = v_signed(v_lookup(w[g]));
+            w[g] = v_look(v_signed(v_table(dm_iq4_values)), w[g]);
         }
     }
     if (kind == DM_CODES_3) {

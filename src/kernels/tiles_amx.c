@@ -14,8 +14,8 @@
 #define v_from_u8(p) ((vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define v_from_i8(p) ((vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define v_signed(w) ((w) ^ 0x80808080)
-#define v_lookup(w)                                                                                                              \
-    ((vu)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)dm_iq4_values)), (__m512i)(w)))
+#define v_table(p) ((vu)_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(p))))
+#define v_look(table, w) ((vu)_mm512_shuffle_epi8((__m512i)(table), (__m512i)(w)))
 
 #include "kernels/quantized_units.h"
 
@@ -31,7 +31,8 @@ bool dm_tiles(void) {
 }
 
 bool dm_tiles_take(const dm_weight *weight) {
-    return weight->panels != NULL || weight->type == DM_TYPE_F16 || weight->type == DM_TYPE_BF16;
+    return (weight->panels != NULL && weight->type != DM_TYPE_MIXED) || weight->type == DM_TYPE_F16 ||
+           weight->type == DM_TYPE_BF16;
 }
 
 size_t dm_tiles_units(size_t columns) {

@@ -4,7 +4,8 @@
 
 #include "kernels/quantized.h"
 
-/* A matrix W [rows, columns] of a type that has a decoder; rows contiguous, each of whole blocks. Memory is the owner's. */
+/* A matrix W [rows, columns] of a type that has a decoder; rows contiguous, each of whole blocks. Or one of DM_TYPE_MIXED, which
+ * was checked: data and panels are then its header. Memory is the owner's. */
 typedef struct dm_weight {
     const void *data;
     dm_type type;
@@ -33,10 +34,14 @@ void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, c
 /* Where a panel of a matrix lies. */
 const void *dm_weight_panel(const dm_weight *weight, size_t panel);
 
+/* A matrix as its file has it: its bytes, and how many. */
+const void *dm_weight_stored(const dm_weight *weight, size_t *bytes);
+
 /* Bytes of all panels of a matrix whose type has them. */
 size_t dm_weight_panel_bytes(const dm_weight *weight);
 
-/* Rows first .. first + rows - 1 of a matrix, e.g. one expert of a stack of them. It has panels if they begin with one. */
+/* Rows first .. first + rows - 1 of a matrix, e.g. one expert of a stack of them. It has panels if they begin with one. Not of
+ * DM_TYPE_MIXED. */
 dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows);
 
 #endif

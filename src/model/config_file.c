@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/arch.h"
+#include "model/mixed_tensor.h"
 
 /* ---- Keys ---- */
 
@@ -206,13 +207,14 @@ static dm_status read_vocabulary(const reader *r, dm_config *c) {
     if (embedding == NULL) {
         return dm_fail(DM_ERR_FORMAT, "%s: holds no model: the tensor 'token_embd.weight' is missing", dm_gguf_path(r->file));
     }
-    c->vocab = cut(embedding->dims[1]);
+    const uint64_t rows = dm_tensor_is_mixed(embedding) ? ((const dm_mixed_header *)embedding->data)->rows : embedding->dims[1];
+    c->vocab = cut(rows);
     if (dm_gguf_has(r->file, "tokenizer.ggml.tokens")) {
         uint64_t tokens = 0;
         DM_TRY(dm_gguf_count(r->file, "tokenizer.ggml.tokens", &tokens));
-        if (tokens != embedding->dims[1]) {
+        if (tokens != rows) {
             return dm_fail(DM_ERR_FORMAT, "%s: the vocabulary has %" PRIu64 " tokens, but 'token_embd.weight' %" PRIu64 " rows",
-                           dm_gguf_path(r->file), tokens, embedding->dims[1]);
+                           dm_gguf_path(r->file), tokens, rows);
         }
     }
     c->tied_output = dm_gguf_find_tensor(r->file, "output.weight") == NULL;

@@ -27,13 +27,14 @@ static bool in_one_stretch(const dm_layer *layer, int32_t expert) {
     uintptr_t end = 0;
     for (int i = 0; i < MATRICES; i++) {
         const dm_tensor *tensor = &layer->tensors[roles[i]];
-        const dm_expert_tensor *own = &tensor->experts[expert];
-        uintptr_t start = (uintptr_t)own->data;
+        const dm_weight own = dm_tensor_matrix(tensor, (size_t)expert);
+        size_t bytes;
+        uintptr_t start = (uintptr_t)dm_weight_stored(&own, &bytes);
         bool fits = i == 0 ? start % DM_EXPERT_BOUNDARY == 0 : start >= end && start - end < DM_EXPERT_BOUNDARY;
         if (!fits) {
             return false;
         }
-        end = start + (size_t)tensor->dims[1] * dm_type_bytes(own->type, (size_t)tensor->dims[0]);
+        end = start + bytes;
     }
     return true;
 }
@@ -43,7 +44,7 @@ dm_expert_layout dm_model_expert_layout(const dm_model *model) {
     if (c->n_experts == 0) {
         return DM_LAYOUT_NONE;
     }
-    if (model->experts == NULL) {
+    if ((dm_config_parts(c) & DM_PART_APART) == 0) {
         return DM_LAYOUT_STANDARD;
     }
     for (int32_t l = 0; l < c->n_layers; l++) {

@@ -1,6 +1,7 @@
 #include "model/fingerprint.h"
 
 #include "base/hash.h"
+#include "kernels/weight.h"
 
 enum { SAMPLE = 256 }; /* bytes at each end of a tensor */
 
@@ -39,7 +40,9 @@ static uint64_t add_config(uint64_t hash, const dm_config *c) {
 }
 
 static uint64_t add_weights(uint64_t hash, const void *data, dm_type type, const uint64_t *dims) {
-    size_t bytes = dm_type_bytes(type, (size_t)dims[0]) * (size_t)(dims[1] * dims[2] * dims[3]);
+    const dm_weight matrix = {.data = data, .type = type, .rows = dims[1] * dims[2] * dims[3], .columns = dims[0]};
+    size_t bytes;
+    data = dm_weight_stored(&matrix, &bytes);
     size_t sample = bytes < SAMPLE ? bytes : SAMPLE;
     hash = dm_hash_mix(hash, (uint64_t)type + 1);
     return add(add(hash, data, sample), (const char *)data + bytes - sample, sample);

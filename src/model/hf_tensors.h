@@ -36,7 +36,7 @@ bool dm_hf_is_buffer(const char *name);
 /* A matrix, or a part of one, to be read row by row in another form than it lies in. */
 typedef struct dm_weights {
     const uint8_t *data;    /* at any address */
-    dm_type type;           /* one that has a decoder */
+    dm_type type;           /* one that has a decoder, or DM_TYPE_MIXED */
     uint64_t rows, columns; /* as it lies; a row is whole blocks */
     uint64_t head_rows;     /* rows of a head whose numbers move, 0: none do */
     bool to_halves;         /* neighbours are taken apart; else halves are put side by side */

@@ -1,6 +1,7 @@
 /* Numbers brought from the form that they lie in to the one that the other kind of file has. */
 #include <string.h>
 
+#include "kernels/mixed_panels.h"
 #include "model/hf_tensors.h"
 
 enum { STEP = 16 * DM_MAX_BLOCK }; /* numbers brought to an even address at a time */
@@ -11,7 +12,21 @@ static bool lies_well(const dm_weights *w) {
     return (uintptr_t)w->data % unit == 0;
 }
 
+/* Of one row at a time. */
+static void decode_mixed(const dm_mixed_header *matrix, uint64_t first, size_t n, float *out) {
+    for (size_t done = 0; done < n;) {
+        size_t row = (size_t)((first + done) / matrix->columns), column = (size_t)((first + done) % matrix->columns);
+        size_t m = n - done < matrix->columns - column ? n - done : matrix->columns - column;
+        dm_mixed_part(out + done, matrix, row, column, m);
+        done += m;
+    }
+}
+
 static void decode(const dm_weights *w, uint64_t first, size_t n, float *out) {
+    if (w->type == DM_TYPE_MIXED) {
+        decode_mixed((const dm_mixed_header *)(const void *)w->data, first, n, out);
+        return;
+    }
     dm_decode_fn decoder = dm_type_decoder((uint32_t)w->type);
     const uint8_t *from = w->data + dm_type_bytes(w->type, (size_t)first);
     if (lies_well(w)) {

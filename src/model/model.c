@@ -22,9 +22,6 @@ static void shape_text(const uint64_t *dims, uint32_t n_dims, char *text, size_t
 
 static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, const dm_tensor_spec *spec) {
     const char *path = dm_gguf_path(file);
-    if (found == NULL) {
-        return dm_fail(DM_ERR_FORMAT, "%s: the tensor '%s' is missing", path, spec->name);
-    }
     if (memcmp(found->dims, spec->dims, sizeof spec->dims) != 0) {
         char is[96], should[96];
         shape_text(found->dims, found->n_dims, is, sizeof is);
@@ -39,19 +36,31 @@ static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, 
     return DM_OK;
 }
 
-/* A layer's three kinds of expert matrices, where each expert is a tensor, share one table. */
+static const dm_role expert_roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
+
+/* A layer's three kinds of expert matrices, where each expert has a place of its own, share one table. */
 static bool allocate_experts(dm_model *model) {
-    static const dm_role roles[] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
     const dm_config *c = &model->config;
-    if ((dm_config_parts(c) & DM_PART_APART) == 0) {
+    model->experts = calloc((size_t)c->n_layers * 3 * (size_t)c->n_experts, sizeof *model->experts);
+    return model->experts != NULL;
+}
+
+/* Those of number `role` of expert_roles. */
+static dm_expert_tensor *experts_of(const dm_model *model, int32_t layer, int role) {
+    return model->experts + ((size_t)layer * 3 + (size_t)role) * (size_t)model->config.n_experts;
+}
+
+static bool prepare_experts(dm_model *model) {
+    if ((dm_config_parts(&model->config) & DM_PART_APART) == 0) {
         return true;
     }
-    size_t per_role = (size_t)c->n_experts;
-    model->experts = calloc((size_t)c->n_layers * 3 * per_role, sizeof *model->experts);
-    for (size_t i = 0; i < (size_t)c->n_layers * 3 && model->experts != NULL; i++) {
-        model->layers[i / 3].tensors[roles[i % 3]].experts = model->experts + i * per_role;
+    if (!allocate_experts(model)) {
+        return false;
     }
-    return model->experts != NULL;
+    for (int32_t i = 0; i < model->config.n_layers * 3; i++) {
+        model->layers[i / 3].tensors[expert_roles[i % 3]].experts = experts_of(model, i / 3, i % 3);
+    }
+    return true;
 }
 
 static dm_status allocate(const dm_config *config, dm_model **out) {
@@ -60,7 +69,7 @@ static dm_status allocate(const dm_config *config, dm_model **out) {
         model->config = *config;
         model->layers = calloc((size_t)config->n_layers, sizeof *model->layers);
     }
-    if (model == NULL || model->layers == NULL || !allocate_experts(model)) {
+    if (model == NULL || model->layers == NULL || !prepare_experts(model)) {
         dm_model_close(model);
         return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", config->n_layers);
     }
@@ -83,6 +92,26 @@ static void place(dm_model *model, const dm_tensor_spec *spec, dm_type type, con
         tensor->type = type;
         memcpy(tensor->dims, spec->dims, sizeof tensor->dims);
     }
+}
+
+/* An expert of a stack has a size of its own, so it gets a place of its own. */
+static dm_status place_mixed(dm_model *model, const dm_tensor_spec *spec, size_t first) {
+    const void *data = model->mixed.of[first];
+    if (dm_role_is_expert(spec->role) && spec->expert < 0) {
+        if (model->experts == NULL && !allocate_experts(model)) {
+            return dm_fail(DM_ERR_MEMORY, "out of memory for a model of %" PRId32 " layers", model->config.n_layers);
+        }
+        const int role = spec->role == DM_FFN_GATE_EXPS ? 0 : spec->role == DM_FFN_UP_EXPS ? 1 : 2;
+        dm_expert_tensor *experts = experts_of(model, spec->layer, role);
+        for (int32_t e = 0; e < model->config.n_experts; e++) {
+            experts[e] = (dm_expert_tensor){model->mixed.of[first + (size_t)e], DM_TYPE_MIXED};
+        }
+        place(model, spec, DM_TYPE_MIXED, data);
+        model->layers[spec->layer].tensors[spec->role].experts = experts;
+        return DM_OK;
+    }
+    place(model, spec, DM_TYPE_MIXED, data);
+    return DM_OK;
 }
 
 static void tie_output(dm_model *model) {
@@ -113,17 +142,28 @@ static dm_status refuse_surplus(const dm_gguf *file, const dm_tensor_spec *specs
     return status;
 }
 
+static dm_status find_tensor(dm_model *model, const dm_gguf *file, const dm_tensor_spec *spec) {
+    const dm_gguf_tensor *found = dm_gguf_find_tensor(file, spec->name);
+    if (found == NULL) {
+        return dm_fail(DM_ERR_FORMAT, "%s: the tensor '%s' is missing", dm_gguf_path(file), spec->name);
+    }
+    if (dm_tensor_is_mixed(found)) {
+        size_t first;
+        DM_TRY(dm_tensor_read_mixed(file, found, spec, &model->mixed, &first));
+        return place_mixed(model, spec, first);
+    }
+    DM_TRY(check_tensor(file, found, spec));
+    place(model, spec, found->type, found->data);
+    return DM_OK;
+}
+
 static dm_status find_tensors(dm_model *model, const dm_gguf *file) {
     dm_tensor_spec *specs = NULL;
     size_t count = 0;
     DM_TRY(dm_config_tensors(&model->config, &specs, &count));
     dm_status status = DM_OK;
     for (size_t i = 0; i < count && status == DM_OK; i++) {
-        const dm_gguf_tensor *found = dm_gguf_find_tensor(file, specs[i].name);
-        status = check_tensor(file, found, &specs[i]);
-        if (status == DM_OK) {
-            place(model, &specs[i], found->type, found->data);
-        }
+        status = find_tensor(model, file, &specs[i]);
     }
     if (status == DM_OK && dm_gguf_n_tensors(file) != count) {
         status = refuse_surplus(file, specs, count);
@@ -231,6 +271,17 @@ dm_status dm_model_from_memory(const dm_config *config, const float *const *weig
     return DM_OK;
 }
 
+dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number) {
+    dm_weight out = {.data = tensor->data, .type = tensor->type, .rows = tensor->dims[1], .columns = tensor->dims[0]};
+    if (tensor->experts != NULL) {
+        out.data = tensor->experts[number].data;
+        out.type = tensor->experts[number].type;
+    } else if (number > 0) {
+        out.data = (const uint8_t *)tensor->data + number * out.rows * dm_type_bytes(out.type, out.columns);
+    }
+    return out;
+}
+
 void dm_model_close(dm_model *model) {
     if (model == NULL) {
         return;
@@ -238,6 +289,7 @@ void dm_model_close(dm_model *model) {
     dm_streaming_free(model->streaming);
     dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
+    dm_mixed_tables_free(&model->mixed);
     dm_free(model->expert_bias);
     free(model->experts);
     free(model->layers);

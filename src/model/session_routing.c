@@ -10,8 +10,14 @@ double dm_session_expert_bytes(const dm_session *session) {
     for (int32_t l = 0; l < c->n_layers; l++) {
         for (int i = 0; i < 3; i++) {
             const dm_weight *all = &session->layers[l].matrices[roles[i]];
-            size_t rows = (size_t)(roles[i] == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
-            bytes += (double)rows * (double)dm_type_bytes(all->type, all->columns);
+            const size_t rows = (size_t)(roles[i] == DM_FFN_DOWN_EXPS ? c->dim : c->expert_dim);
+            const dm_weight *apart = session->layers[l].apart[roles[i]];
+            for (int32_t e = 0; e < c->n_experts; e++) {
+                const dm_weight one = apart != NULL ? apart[e] : dm_weight_rows(all, (size_t)e * rows, rows);
+                size_t own;
+                dm_weight_stored(&one, &own);
+                bytes += (double)own / c->n_experts;
+            }
         }
     }
     return bytes / c->n_layers;

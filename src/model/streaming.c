@@ -32,16 +32,9 @@ static const dm_tensor *tensor_of(const dm_model *model, int32_t layer, int matr
     return &model->layers[layer].tensors[roles[matrix]];
 }
 
-/* Bytes of an expert's matrix, and where its first one is. */
-static const uint8_t *matrix_of(const dm_tensor *tensor, int32_t expert, size_t *bytes) {
-    const dm_type type = tensor->experts != NULL ? tensor->experts[expert].type : tensor->type;
-    *bytes = (size_t)tensor->dims[1] * dm_type_bytes(type, (size_t)tensor->dims[0]);
-    return tensor->experts != NULL ? tensor->experts[expert].data : (const uint8_t *)tensor->data + (size_t)expert * *bytes;
-}
-
 /* The tensor was checked when the file was opened: it lies in one of them. */
 static dm_expert_piece locate(const dm_streaming *it, const dm_gguf *file, const uint8_t *data, size_t bytes) {
-    dm_expert_piece piece = {0, 0, bytes};
+    dm_expert_piece piece = {.bytes = bytes};
     for (size_t i = 0; i < it->files.n_files; i++) {
         const dm_gguf_file part = dm_gguf_file_at(file, i);
         if ((uintptr_t)data >= (uintptr_t)part.data && (uintptr_t)data < (uintptr_t)part.data + part.size) {
@@ -61,10 +54,12 @@ static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t
         it->matrices[l * DM_EXPERT_MATRICES + m] = (dm_expert_matrix){(size_t)tensor->dims[1], (size_t)tensor->dims[0],
                                                                       panels ? dm_panel_format_of(tensor->type) : NULL};
         for (int32_t e = 0; e < model->config.n_experts; e++) {
+            const dm_weight own = dm_tensor_matrix(tensor, (size_t)e);
             size_t bytes;
-            const uint8_t *data = matrix_of(tensor, e, &bytes);
+            const uint8_t *data = dm_weight_stored(&own, &bytes);
             dm_expert_piece *pieces = it->pieces + ((size_t)l * (size_t)model->config.n_experts + (size_t)e) * DM_EXPERT_MATRICES;
             pieces[m] = locate(it, model->file, data, bytes);
+            pieces[m].mixed = own.type == DM_TYPE_MIXED;
         }
     }
     return packed == 0 || (packed == DM_EXPERT_MATRICES && model->config.expert_dim % DM_PANEL_UNIT == 0)
@@ -180,8 +175,18 @@ static bool is_table(const dm_model *model, int role) {
            (role == DM_TOKEN_EMBD && (!model->config.tied_output || dm_repacked_panels(model, -1, DM_OUTPUT) != NULL));
 }
 
+/* All of a tensor in its file. */
+static const uint8_t *stored(const dm_tensor *t, size_t *bytes) {
+    const dm_weight all = {.data = t->data, .type = t->type, .rows = t->dims[1] * t->dims[2] * t->dims[3], .columns = t->dims[0]};
+    return dm_weight_stored(&all, bytes);
+}
+
 static uint64_t tensor_bytes(const dm_tensor *t) {
-    return t->data != NULL ? t->dims[1] * t->dims[2] * t->dims[3] * dm_type_bytes(t->type, (size_t)t->dims[0]) : 0;
+    size_t bytes = 0;
+    if (t->data != NULL) {
+        stored(t, &bytes);
+    }
+    return bytes;
 }
 
 /* Gives back what the system holds of the tables, and reads of them what is asked for alone. */
@@ -190,9 +195,10 @@ static void release_tables(const dm_streaming *it, const dm_model *model) {
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
         const dm_tensor *t = &model->tensors[tables[i]];
         if (t->data != NULL && is_table(model, tables[i])) {
-            const size_t bytes = (size_t)tensor_bytes(t);
-            const dm_expert_piece piece = locate(it, model->file, t->data, bytes);
-            dm_pages_release(t->data, bytes);
+            size_t bytes;
+            const uint8_t *data = stored(t, &bytes);
+            const dm_expert_piece piece = locate(it, model->file, data, bytes);
+            dm_pages_release(data, bytes);
             dm_expert_store_forget(it->store, piece.file, piece.offset, bytes);
         }
     }

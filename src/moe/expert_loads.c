@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "base/threads.h"
+#include "kernels/mixed_panels.h"
 
 enum {
     ROOM = 16 << 20, /* bytes under way, about: several reads of some megabytes keep a disk busy */
@@ -275,6 +276,21 @@ static void put_in_place(const dm_expert_files *files, const load *of) {
     dm_parallel(dm_threads(), panels, PANELS_A_TURN, pack_body, &it);
 }
 
+/* The file may have changed since the model was opened, and products follow these tables without looking. */
+static dm_status check_tables(const dm_expert_files *files, const load *of) {
+    const dm_expert_piece *pieces = dm_expert_pieces(files, of->layer, of->expert);
+    size_t offsets[DM_EXPERT_MATRICES];
+    dm_expert_place(files, of->layer, of->expert, offsets);
+    for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
+        const dm_expert_matrix *m = &files->matrices[of->layer * DM_EXPERT_MATRICES + i];
+        if (pieces[i].mixed) {
+            dm_status status = dm_mixed_check(of->place + offsets[i], pieces[i].bytes, m->rows, m->columns);
+            DM_TRY(status == DM_OK ? DM_OK : dm_fail_in(status, files->files[pieces[i].file].path));
+        }
+    }
+    return DM_OK;
+}
+
 dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert) {
     *layer = *expert = -1;
     while (it->busy > 0) {
@@ -290,6 +306,7 @@ dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer,
             dm_status status = dm_failure_raise(&of->failure);
             if (status == DM_OK) {
                 put_in_place(it->files, of);
+                status = check_tables(it->files, of);
             }
             of->place = NULL;
             it->busy--;

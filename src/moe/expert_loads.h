@@ -20,6 +20,7 @@ typedef struct dm_expert_piece {
     uint32_t file; /* which of `files` */
     uint64_t offset;
     size_t bytes; /* 0: this layer has no experts */
+    bool mixed;   /* panels of mixed widths, whose tables are checked again when they were read */
 } dm_expert_piece;
 
 /* A file as it was when the model was opened. */

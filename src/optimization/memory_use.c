@@ -60,7 +60,7 @@ static uint64_t panels_of(const dm_session *session, const dm_weights *weights) 
             continue; /* the store has those that are there */
         }
         uint64_t matrices = weights->apart[role] != NULL ? (uint64_t)session->model->config.n_experts : 1;
-        bytes += matrix->panels != NULL ? matrices * dm_weight_panel_bytes(matrix) : 0;
+        bytes += matrix->panels != NULL && matrix->type != DM_TYPE_MIXED ? matrices * dm_weight_panel_bytes(matrix) : 0;
     }
     return bytes;
 }

@@ -1,12 +1,23 @@
 #include "optimization/token_cost.h"
 
+/* Of one of the matrices of a tensor. */
+static double mean_bytes(const dm_tensor *tensor, size_t matrices) {
+    double sum = 0.0;
+    for (size_t i = 0; i < matrices; i++) {
+        const dm_weight one = dm_tensor_matrix(tensor, i);
+        size_t bytes;
+        dm_weight_stored(&one, &bytes);
+        sum += (double)bytes;
+    }
+    return sum / (double)matrices;
+}
+
 /* Adds what one token reads of a tensor, and what it does with it. */
 static void add_tensor(const dm_config *c, const dm_tensor *tensor, dm_role role, dm_token_cost *cost) {
     if (tensor->data == NULL || role == DM_POSITION_EMBD || role == DM_TOKEN_EMBD) {
         return;
     }
-    double rows = (double)tensor->dims[1];
-    double bytes = rows * (double)dm_type_bytes(tensor->type, tensor->dims[0]);
+    double rows = (double)tensor->dims[1], bytes = mean_bytes(tensor, dm_role_is_expert(role) ? (size_t)c->n_experts : 1);
     double matrices = dm_role_is_expert(role) ? (double)c->top_k : (double)tensor->dims[2];
     if (dm_role_is_expert(role)) {
         cost->expert_bytes += bytes / (double)c->n_layers;

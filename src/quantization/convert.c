@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "kernels/weight.h"
 #include "quantization/encode.h"
 
 /* The same numbers in the same places, so that bytes can be copied. */
@@ -40,10 +41,33 @@ static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out)
     }
 }
 
+const uint8_t *dm_converted_part(const dm_converted *it, int32_t part, size_t *bytes) {
+    const dm_weights *w = &it->parts[part];
+    const dm_weight whole = {.data = w->data, .type = w->type, .rows = 1, .columns = (size_t)it->part_elements};
+    return dm_weight_stored(&whole, bytes);
+}
+
+/* The same of mixed-width panels, whose sizes differ and whose elements are bytes. */
+static void copy_mixed(const dm_converted *it, uint64_t first, size_t n, uint8_t *out) {
+    uint64_t start = 0;
+    for (int32_t i = 0; i < it->n_parts; i++) {
+        size_t bytes;
+        const uint8_t *data = dm_converted_part(it, i, &bytes);
+        const uint64_t from = first > start ? first - start : 0, to = first + n < start + bytes ? first + n - start : bytes;
+        if (first < start + bytes && first + n > start) {
+            memcpy(out + (start + from - first), data + from, (size_t)(to - from));
+            dm_pages_release(data + from, (size_t)(to - from));
+        }
+        start += bytes;
+    }
+}
+
 /* What was read is not needed again: a file larger than memory passes by. */
 static void release(const dm_converted *it) {
     for (int32_t i = 0; i < it->n_parts; i++) {
-        dm_pages_release(it->parts[i].data, dm_type_bytes(it->parts[i].type, (size_t)it->part_elements));
+        size_t bytes;
+        const uint8_t *data = dm_converted_part(it, i, &bytes);
+        dm_pages_release(data, bytes);
     }
 }
 
@@ -51,6 +75,11 @@ dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out) {
     const dm_converted *it = user;
     if (dm_interrupted()) {
         return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
+    }
+    if (it->type == DM_TYPE_MIXED) {
+        copy_mixed(it, first, n, out);
+        report(it->conversion, n);
+        return DM_OK;
     }
     bool same = true;
     for (int32_t i = 0; i < it->n_parts; i++) {
@@ -119,11 +148,13 @@ dm_status dm_convert(const char *from, const char *to, const dm_convert_options 
         conversion.options = *options;
     }
     DM_TRY(parse_layout(conversion.options.layout, &conversion.layout));
-    bool of_folder = dm_is_folder(from), relaid = !of_folder && conversion.layout != DM_LAYOUT_NONE;
-    made.to_gguf = of_folder || relaid;
-    dm_status status = of_folder ? dm_convert_to_gguf(&conversion, &made)
-                       : relaid  ? dm_convert_layout(&conversion, &made)
-                                 : dm_convert_to_folder(&conversion, &made);
+    const bool of_folder = dm_is_folder(from), relaid = !of_folder && conversion.layout != DM_LAYOUT_NONE;
+    const bool mixed = !relaid && dm_convert_is_mixed(conversion.options.type);
+    made.to_gguf = of_folder || relaid || mixed;
+    dm_status status = mixed       ? dm_convert_mixed(&conversion, &made)
+                       : of_folder ? dm_convert_to_gguf(&conversion, &made)
+                       : relaid    ? dm_convert_layout(&conversion, &made)
+                                   : dm_convert_to_folder(&conversion, &made);
     free(conversion.piece);
     free(conversion.whole);
     if (status == DM_OK && result != NULL) {

@@ -29,6 +29,9 @@ typedef struct dm_converted {
 /* A dm_gguf_maker: `user` is a dm_converted. */
 dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out);
 
+/* A part as its file has it: its bytes, and how many. */
+const uint8_t *dm_converted_part(const dm_converted *it, int32_t part, size_t *bytes);
+
 /* Scratch for matrices of up to `turned` elements that change rows and columns. */
 dm_status dm_conversion_prepare(dm_conversion *conversion, uint64_t turned);
 
@@ -38,5 +41,9 @@ dm_status dm_conversion_check_target(const char *path);
 dm_status dm_convert_to_gguf(dm_conversion *conversion, dm_convert_result *result);
 dm_status dm_convert_to_folder(dm_conversion *conversion, dm_convert_result *result);
 dm_status dm_convert_layout(dm_conversion *conversion, dm_convert_result *result);
+
+/* Whether a type asks for mixed-width panels: "mixed:4". */
+bool dm_convert_is_mixed(const char *type);
+dm_status dm_convert_mixed(dm_conversion *conversion, dm_convert_result *result);
 
 #endif

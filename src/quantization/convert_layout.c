@@ -18,6 +18,7 @@ typedef struct relayout {
     dm_converted *converted;      /* [count] */
     dm_weights *matrices;         /* what they are made from: an expert's matrix is one, as is every other tensor */
     size_t n_matrices;
+    bool mixed; /* some are mixed-width panels */
 } relayout;
 
 /* ---- Where weights lie ---- */
@@ -28,14 +29,19 @@ static const dm_tensor *tensor_of(const dm_model *model, const dm_tensor_spec *s
 
 /* A tensor, or one expert's part of it; expert -1 for what is none's. */
 static dm_weights find(const dm_tensor *tensor, int32_t expert) {
-    dm_weights out = {.data = tensor->data, .type = tensor->type, .rows = tensor->dims[1], .columns = tensor->dims[0]};
-    if (expert >= 0 && tensor->experts != NULL) {
-        out.data = tensor->experts[expert].data;
-        out.type = tensor->experts[expert].type;
-    } else if (expert >= 0) {
-        out.data += (size_t)expert * out.rows * dm_type_bytes(out.type, out.columns);
+    const dm_weight own = dm_tensor_matrix(tensor, expert >= 0 ? (size_t)expert : 0);
+    return (dm_weights){.data = own.data, .type = own.type, .rows = own.rows, .columns = own.columns};
+}
+
+/* Bytes of all parts. */
+static uint64_t bytes_of(const dm_converted *it) {
+    uint64_t bytes = 0;
+    for (int32_t i = 0; i < it->n_parts; i++) {
+        size_t own;
+        dm_converted_part(it, i, &own);
+        bytes += own;
     }
-    return out;
+    return bytes;
 }
 
 /* Experts that lie apart need not be of one type; a stack's are. */
@@ -62,7 +68,8 @@ static dm_status find_parts(relayout *r, const dm_tensor_spec *spec, dm_converte
     }
     r->n_matrices += (size_t)it->n_parts;
     it->type = it->parts[0].type;
-    r->conversion->total += dm_type_bytes(it->type, (size_t)spec->elements);
+    r->conversion->total += bytes_of(it);
+    r->mixed = r->mixed || it->type == DM_TYPE_MIXED;
     for (int32_t i = 1; i < it->n_parts; i++) {
         DM_TRY(check_type(r, spec, it, i));
     }
@@ -100,11 +107,16 @@ static dm_status write_file(const relayout *r) {
     dm_gguf_copy_values(writer, r->model->file, "");
     if (r->order != NULL) {
         dm_streaming_write(writer);
+    } else if (r->mixed) {
+        dm_gguf_set_alignment(writer, DM_MIXED_ALIGNMENT);
     }
     for (size_t i = 0; i < r->count; i++) {
         const dm_tensor_spec *spec = r->order != NULL ? r->order[i] : &r->specs[i];
         dm_converted *it = &r->converted[spec - r->specs];
-        dm_gguf_add_tensor_made(writer, spec->name, it->type, spec->dims, spec->n_dims, dm_convert_piece, it);
+        const uint64_t bytes = bytes_of(it);
+        const bool mixed = it->type == DM_TYPE_MIXED;
+        dm_gguf_add_tensor_made(writer, spec->name, mixed ? DM_TYPE_I8 : it->type, mixed ? &bytes : spec->dims,
+                                mixed ? 1 : spec->n_dims, dm_convert_piece, it);
     }
     dm_status status = dm_gguf_writer_finish(writer, r->conversion->to);
     dm_gguf_writer_free(writer);

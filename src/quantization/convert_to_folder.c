@@ -78,10 +78,9 @@ static dm_type choose_type(const source *s, const dm_tensor_spec *spec, const dm
 
 /* The part's own bytes in the GGUF tensor that it lies in, and how they are read. */
 static void place(const source *s, const dm_tensor_spec *spec, const dm_hf_tensor *as, int32_t part, dm_weights *out) {
-    const dm_gguf_tensor *tensor = dm_gguf_find_tensor(s->model->file, spec->name);
-    uint64_t skipped = (uint64_t)part * as->elements;
-    *out =
-        (dm_weights){.data = (const uint8_t *)tensor->data + dm_type_bytes(tensor->type, (size_t)skipped), .type = tensor->type};
+    const dm_tensor *tensors = spec->layer < 0 ? s->model->tensors : s->model->layers[spec->layer].tensors;
+    const dm_weight own = dm_tensor_matrix(&tensors[spec->role], spec->expert > 0 ? (size_t)spec->expert : (size_t)part);
+    *out = (dm_weights){.data = own.data, .type = own.type};
     out->columns = spec->dims[0];
     out->rows = as->elements / spec->dims[0];
     out->turned = as->form == DM_HF_TURNED;

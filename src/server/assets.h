@@ -1,4 +1,4 @@
-/* Pages that the server has in itself: the files of web/, put into the program when it is built (cmake/assets.cmake). */
+/* Pages that the server has in itself: the files of web/page/, put into the program when it is built (cmake/assets.cmake). */
 #ifndef DM_SERVER_ASSETS_H
 #define DM_SERVER_ASSETS_H
 
