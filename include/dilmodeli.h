@@ -747,6 +747,61 @@ typedef struct dm_gradcheck_options {
 DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, const dm_gradcheck_options *options,
                               dm_gradcheck_result *result);
 
+/* ---- Calibration ---------------------------------------------------------- */
+
+/* How the model's sensitivity to errors of each matrix is found: the mean squared gradient of its predictions' logarithms with
+ * respect to each row of what the matrix gives. */
+typedef enum dm_slopes {
+    DM_SLOPES_AUTO,     /* by gradients where the architecture can be trained and they fit into memory, else measured */
+    DM_SLOPES_GRADIENT, /* one number a row, by the backward pass */
+    DM_SLOPES_MEASURED, /* one number a matrix, by the divergence that noise in it makes */
+    DM_SLOPES_NONE
+} dm_slopes;
+
+typedef struct dm_calibrate_progress {
+    const char *stage;    /* "inputs" or "slopes" */
+    uint64_t done, total; /* tokens to read; a text may be read several times */
+    double seconds_left;
+} dm_calibrate_progress;
+
+typedef void (*dm_calibrate_fn)(void *user, const dm_calibrate_progress *progress);
+
+/* All zero: the defaults. */
+typedef struct dm_calibrate_options {
+    int32_t context;       /* tokens per window; 0: 512, at most the model's */
+    uint64_t tokens;       /* of the text to read; 0: 32768 */
+    uint64_t slope_tokens; /* of them for the slopes; 0: 8192 */
+    uint64_t memory;       /* bytes for sums; with less than they need the text is read several times; 0: 1 GB */
+    uint64_t seed;         /* of where windows begin, and of what is drawn */
+    dm_slopes slopes;
+    const char *imatrix;     /* also write llama.cpp's importance matrix here, the older format to NAME.dat; NULL: do not */
+    dm_calibrate_fn on_step; /* NULL: tells nobody */
+    void *user;
+} dm_calibrate_options;
+
+typedef struct dm_calibrate_result {
+    uint64_t tokens, slope_tokens; /* read */
+    uint64_t windows;
+    uint32_t passes;         /* readings of the text */
+    const char *slopes;      /* "gradient", "measured" or "none" */
+    uint64_t resumed_tokens; /* of all readings: what a run before this one had read */
+    double seconds;
+} dm_calibrate_result;
+
+/*
+ * Reads n token ids of a text and writes to `out` what compression wants to know about each matrix: docs/compression.md. Where
+ * the work is interrupted, by dm_interrupt() (DM_ERR_INTERRUPTED) or otherwise, parts stay beside `out`, and the same call goes
+ * on with them to the same result. `tokenizer`, which may be NULL, tells the token that windows begin with; `options` and
+ * `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked for in a way that this model does not allow.
+ */
+DM_API dm_status dm_calibrate(const dm_model *model, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, const char *out,
+                              const dm_calibrate_options *options, dm_calibrate_result *result);
+
+/* Texts to calibrate on where there is none: sequences of `context` tokens (0: 512, at most the model's) that the model draws
+ * itself, at temperature 1, n tokens together. *ids (malloc) is the caller's to free(). on_step may be NULL. */
+DM_API dm_status dm_calibrate_generate(const dm_model *model, const dm_tokenizer *tokenizer, size_t n, int32_t context,
+                                       uint64_t seed, dm_calibrate_fn on_step, void *user, int32_t **ids);
+
 /* ---- Games ---------------------------------------------------------------- */
 
 /* A game in strategic form: players choose a strategy each at the same time, and a table says what each gets. */

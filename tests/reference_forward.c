@@ -31,6 +31,7 @@ static float draw(dm_random *random, const dm_tensor_spec *spec) {
 
 void reference_make(reference_model *m, const dm_config *config, uint64_t seed) {
     m->config = *config;
+    m->see = NULL;
     if (dm_config_check(config) != DM_OK || dm_config_tensors(config, &m->specs, &m->count) != DM_OK) {
         fprintf(stderr, "%s\n", dm_error_message());
         exit(1);
@@ -97,6 +98,12 @@ double reference_difference(const float *logits, const double *expected, size_t 
 }
 
 /* ---- Pieces ---- */
+
+static void show(const reference_model *m, int32_t layer, dm_role role, int32_t expert, const double *x, int32_t n, double gate) {
+    if (m->see != NULL) {
+        m->see(m->user, layer, role, expert, x, n, gate);
+    }
+}
 
 /* y = W x + b */
 static void product(double *y, const float *w, const float *b, const double *x, int32_t rows, int32_t columns) {
@@ -242,11 +249,14 @@ static void attention(const reference_model *m, int32_t l, double *x, int32_t n,
         queries_keys_values(m, l, h, t, q + (size_t)t * nq, k + (size_t)t * nk, v + (size_t)t * nk);
     }
     for (int32_t t = first; t < n; t++) {
+        norm(h, x + t * c->dim, find(m, DM_ATTN_NORM, l, -1), find(m, DM_ATTN_NORM_B, l, -1), (double)c->norm_eps, c->dim);
+        show(m, l, find(m, DM_ATTN_QKV, l, -1) != NULL ? DM_ATTN_QKV : DM_ATTN_Q, -1, h, c->dim, 1.0);
         for (int32_t head = 0; head < c->n_heads; head++) {
             size_t kv = (size_t)(head / (c->n_heads / c->n_kv_heads)) * (size_t)c->head_dim;
             size_t own = (size_t)head * (size_t)c->head_dim;
             attend(c, q + (size_t)t * nq + own, k + kv, v + kv, t, weights, out + own);
         }
+        show(m, l, DM_ATTN_OUTPUT, -1, out, (int32_t)nq, 1.0);
         product(h, find(m, DM_ATTN_OUTPUT, l, -1), find(m, DM_ATTN_OUTPUT_B, l, -1), out, c->dim, (int32_t)nq);
         for (int32_t i = 0; i < c->dim; i++) {
             x[t * c->dim + i] += h[i];
@@ -260,10 +270,18 @@ static void attention(const reference_model *m, int32_t l, double *x, int32_t n,
     free(weights);
 }
 
+/* Whose matrices a feed-forward block has. */
+typedef struct owner {
+    const reference_model *m;
+    int32_t layer, expert;
+    dm_role up, down;
+} owner;
+
 /* y += share * down(act(gate x) * up x) */
-static void feed_forward(double *y, double share, const float *gate, const float *gate_b, const float *up, const float *up_b,
-                         const float *down, const float *down_b, const double *x, int32_t width, int32_t dim) {
+static void feed_forward(const owner *own, double *y, double share, const float *gate, const float *gate_b, const float *up,
+                         const float *up_b, const float *down, const float *down_b, const double *x, int32_t width, int32_t dim) {
     double *g = calloc((size_t)width, sizeof *g), *u = calloc((size_t)width, sizeof *u), *d = calloc((size_t)dim, sizeof *d);
+    show(own->m, own->layer, own->up, own->expert, x, dim, share);
     product(u, up, up_b, x, width, dim);
     if (gate != NULL) {
         product(g, gate, gate_b, x, width, dim);
@@ -271,6 +289,7 @@ static void feed_forward(double *y, double share, const float *gate, const float
     for (int32_t i = 0; i < width; i++) {
         u[i] = gate != NULL ? silu(g[i]) * u[i] : gelu(u[i]);
     }
+    show(own->m, own->layer, own->down, own->expert, u, width, share);
     product(d, down, down_b, u, dim, width);
     for (int32_t i = 0; i < dim; i++) {
         y[i] += share * d[i];
@@ -306,15 +325,17 @@ static void experts(const reference_model *m, int32_t l, const double *x, double
     for (int32_t e = 0; e < c->n_experts; e++) {
         if (taken[e]) {
             double share = p[e] / (c->plain_gates ? total : chosen) * (c->expert_scale != 0.0f ? (double)c->expert_scale : 1.0);
-            feed_forward(y, share, expert(m, DM_FFN_GATE_EXPS, l, e), NULL, expert(m, DM_FFN_UP_EXPS, l, e), NULL,
+            const owner own = {m, l, e, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
+            feed_forward(&own, y, share, expert(m, DM_FFN_GATE_EXPS, l, e), NULL, expert(m, DM_FFN_UP_EXPS, l, e), NULL,
                          expert(m, DM_FFN_DOWN_EXPS, l, e), NULL, x, c->expert_dim, c->dim);
         }
     }
     if (c->shared_dim > 0) {
         double gate;
         product(&gate, find(m, DM_FFN_ROUTER_SHEXP, l, -1), NULL, x, 1, c->dim);
-        feed_forward(y, 1.0 / (1.0 + exp(-gate)), find(m, DM_FFN_GATE_SHEXP, l, -1), NULL, find(m, DM_FFN_UP_SHEXP, l, -1), NULL,
-                     find(m, DM_FFN_DOWN_SHEXP, l, -1), NULL, x, c->shared_dim, c->dim);
+        const owner own = {m, l, -1, DM_FFN_UP_SHEXP, DM_FFN_DOWN_SHEXP};
+        feed_forward(&own, y, 1.0 / (1.0 + exp(-gate)), find(m, DM_FFN_GATE_SHEXP, l, -1), NULL, find(m, DM_FFN_UP_SHEXP, l, -1),
+                     NULL, find(m, DM_FFN_DOWN_SHEXP, l, -1), NULL, x, c->shared_dim, c->dim);
     }
     free(p);
     free(taken);
@@ -339,15 +360,17 @@ void reference_forward(const reference_model *m, const int32_t *ids, int32_t n, 
             if (c->n_experts > 0) {
                 experts(m, l, h, own);
             } else {
-                feed_forward(own, 1.0, find(m, DM_FFN_GATE, l, -1), find(m, DM_FFN_GATE_B, l, -1), find(m, DM_FFN_UP, l, -1),
-                             find(m, DM_FFN_UP_B, l, -1), find(m, DM_FFN_DOWN, l, -1), find(m, DM_FFN_DOWN_B, l, -1), h,
-                             c->ffn_dim, c->dim);
+                const owner dense = {m, l, -1, DM_FFN_UP, DM_FFN_DOWN};
+                feed_forward(&dense, own, 1.0, find(m, DM_FFN_GATE, l, -1), find(m, DM_FFN_GATE_B, l, -1),
+                             find(m, DM_FFN_UP, l, -1), find(m, DM_FFN_UP_B, l, -1), find(m, DM_FFN_DOWN, l, -1),
+                             find(m, DM_FFN_DOWN_B, l, -1), h, c->ffn_dim, c->dim);
             }
         }
     }
     const float *out = find(m, c->tied_output ? DM_TOKEN_EMBD : DM_OUTPUT, -1, -1);
     for (int32_t t = n - rows; t < n; t++) {
         norm(h, x + t * c->dim, find(m, DM_OUTPUT_NORM, -1, -1), find(m, DM_OUTPUT_NORM_B, -1, -1), (double)c->norm_eps, c->dim);
+        show(m, -1, DM_OUTPUT, -1, h, c->dim, 1.0);
         product(logits + (size_t)(t - n + rows) * (size_t)c->vocab, out, NULL, h, c->vocab, c->dim);
     }
     free(x);

@@ -14,6 +14,10 @@ typedef struct reference_model {
     dm_tensor_spec *specs;
     float **weights;
     size_t count;
+    /* Shown x[n] before the matrices that share it multiply it, with what their result is multiplied with; roles as in
+     * dm_observation. NULL, as reference_make() leaves it: nobody. */
+    void (*see)(void *user, int32_t layer, dm_role role, int32_t expert, const double *x, int32_t n, double gate);
+    void *user;
 } reference_model;
 
 /* A small shape with grouped heads of a width of their own, everything odd that may be; the same with experts. */

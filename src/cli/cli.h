@@ -107,6 +107,7 @@ void cli_print_stream(const dm_model *model);
 void cli_print_routing(const dm_routing_stats *routing);
 
 int cmd_bench(int argc, char **argv);
+int cmd_calibrate(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_gradcheck(int argc, char **argv);

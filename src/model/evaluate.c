@@ -37,6 +37,10 @@ static double divergence(const float *base, double base_sum, const float *logits
     return total;
 }
 
+double dm_evaluation_divergence(const float *base, const float *logits, size_t vocab) {
+    return divergence(base, log_sum_exp(base, vocab), logits, log_sum_exp(logits, vocab), vocab);
+}
+
 static void score_position(const dm_evaluation *e, size_t row, int32_t target, double *scores) {
     const float *logits = e->logits + row * e->vocab;
     double sum = log_sum_exp(logits, e->vocab);

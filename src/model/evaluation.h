@@ -31,6 +31,9 @@ dm_status dm_evaluation_feed(const dm_evaluation *e, dm_session *session, size_t
 /* What m rows of logits say about their targets: adds to the sums and to the result's counts. */
 void dm_evaluation_score(dm_evaluation *e, const int32_t *targets, size_t m);
 
+/* The KL divergence of logits[vocab] from those of a base, nats. */
+double dm_evaluation_divergence(const float *base, const float *logits, size_t vocab);
+
 /* Several parts of the text, a token of each at a time. */
 dm_status dm_evaluate_side_by_side(dm_evaluation *e, size_t context, size_t overlap, dm_evaluate_fn on_window, void *user);
 

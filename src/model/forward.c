@@ -49,6 +49,16 @@ dm_status dm_forward_linear(const dm_pass *pass, const dm_weights *weights, dm_r
     return dm_linear(&product, 1, x, product.weight.columns, n, pass->rows, pass->work->scratch.widened, pass->work->threads);
 }
 
+dm_status dm_forward_watch(const dm_pass *pass, const dm_weights *weights, dm_role role, const float *x, const float *gates) {
+    const dm_observer *observer = pass->work->observer;
+    if (observer == NULL) {
+        return DM_OK;
+    }
+    int32_t layer = weights == &pass->work->global ? -1 : (int32_t)(weights - pass->work->layers);
+    const dm_observation seen = {layer, role, -1, weights->matrices[role].columns, pass->n, x, NULL, gates};
+    return observer->see(observer->user, &seen);
+}
+
 /* x = token embedding, plus that of the position where positions are learned; and the rotary table of the position. */
 static void embed_body(void *user, size_t begin, size_t end, int thread) {
     const dm_pass *pass = user;
@@ -111,9 +121,16 @@ static dm_status layer(const dm_pass *pass, int32_t l) {
 }
 
 static dm_status output(const dm_pass *pass, dm_logits_kind kind, float *logits) {
-    size_t rows = kind == DM_LOGITS_ALL ? pass->n : 1;
     const dm_weights *weights = &pass->work->global;
     const dm_activations *a = &pass->work->scratch;
+    if (pass->work->observer != NULL) {
+        dm_forward_norm(pass->work, weights, DM_OUTPUT_NORM, DM_OUTPUT_NORM_B, a->x, pass->n, a->h);
+        DM_TRY(dm_forward_watch(pass, weights, DM_OUTPUT, a->h, NULL));
+    }
+    if (kind == DM_LOGITS_NONE) {
+        return DM_OK;
+    }
+    size_t rows = kind == DM_LOGITS_ALL ? pass->n : 1;
     const float *x = a->x + (pass->n - rows) * (size_t)config_of(pass->work)->dim;
     dm_forward_norm(pass->work, weights, DM_OUTPUT_NORM, DM_OUTPUT_NORM_B, x, rows, a->h);
     return dm_forward_linear(pass, weights, DM_OUTPUT, DM_ROLES, a->h, rows, logits);
@@ -131,10 +148,13 @@ dm_status dm_forward(const dm_pass *pass, dm_logits_kind kind, float *logits) {
     dm_times_start(&pass->work->times);
     embed(pass);
     dm_times_lap(&pass->work->times, DM_OPERATION_EMBEDDING);
-    for (int32_t l = 0; l < config_of(pass->work)->n_layers; l++) {
+    const dm_observer *observer = pass->work->observer;
+    const int32_t layers = config_of(pass->work)->n_layers;
+    const int32_t end = observer != NULL && observer->layers < layers ? observer->layers : layers;
+    for (int32_t l = 0; l < end; l++) {
         DM_TRY(layer(pass, l));
     }
-    if (kind != DM_LOGITS_NONE) {
+    if (end == layers) {
         DM_TRY(output(pass, kind, logits));
         dm_times_lap(&pass->work->times, DM_OPERATION_OUTPUT);
     }

@@ -50,6 +50,10 @@ dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights);
 
 /* ---- Pieces of them ---- */
 
+/* Shows the observer, where there is one, x [n, columns of the matrix] before or after it met the matrix of `role`; gates [n] as
+ * in dm_observation. */
+dm_status dm_forward_watch(const dm_pass *pass, const dm_weights *weights, dm_role role, const float *x, const float *gates);
+
 /* One expert's matrix of a role. */
 dm_weight dm_forward_expert_matrix(const dm_session *session, const dm_weights *weights, dm_role role, int32_t e);
 /* One layer's experts over n tokens of h, whose choices, slots and starts are known. */

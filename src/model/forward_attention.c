@@ -112,11 +112,14 @@ static dm_status attend(const dm_pass *pass, const heads *at, int32_t l) {
 dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, int32_t l) {
     const dm_activations *a = &pass->work->scratch;
     heads at;
+    const dm_role first = weights->matrices[DM_ATTN_QKV].data != NULL ? DM_ATTN_QKV : DM_ATTN_Q;
+    DM_TRY(dm_forward_watch(pass, weights, first, a->h, NULL));
     DM_TRY(project(pass, weights, &at));
     dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
     append(pass, weights, &at, l);
     DM_TRY(attend(pass, &at, l));
     dm_times_lap(&pass->work->times, DM_OPERATION_ATTENTION);
+    DM_TRY(dm_forward_watch(pass, weights, DM_ATTN_OUTPUT, a->attended, NULL));
     DM_TRY(dm_forward_linear(pass, weights, DM_ATTN_OUTPUT, DM_ATTN_OUTPUT_B, a->attended, pass->n, a->h));
     dm_times_lap(&pass->work->times, DM_OPERATION_PROJECTIONS);
     return DM_OK;

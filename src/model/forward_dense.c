@@ -81,7 +81,7 @@ static void tiled_body(void *user, size_t begin, size_t end, int thread) {
 }
 
 static bool takes_tiles(const dm_pass *pass, const dm_linear_product *in, size_t count, const dm_linear_product *down) {
-    return pass->rows == DM_ROWS_OF_CHUNK && in->weight.rows % DM_TILE_COLUMNS == 0 &&
+    return pass->work->observer == NULL && pass->rows == DM_ROWS_OF_CHUNK && in->weight.rows % DM_TILE_COLUMNS == 0 &&
            dm_linear_takes_tiles(in, count, pass->n) && dm_linear_takes_tiles(down, 1, pass->n);
 }
 
@@ -101,8 +101,8 @@ static void run_tiled(const dm_pass *pass, const dm_linear_product *in, size_t c
 
 /* ---- Whole blocks ---- */
 
-/* y = down(silu(gate(h)) * up(h)) */
-static dm_status gated(const dm_pass *pass, const dm_weights *weights, const block *with, float *y) {
+/* y = down(silu(gate(h)) * up(h)); the caller will multiply it with shares [n], unless NULL */
+static dm_status gated(const dm_pass *pass, const dm_weights *weights, const block *with, const float *shares, float *y) {
     const dm_activations *a = &pass->work->scratch;
     const dm_linear_product in[] = {
         dm_forward_product(weights, with->gate, with->gate_bias, a->ffn),
@@ -113,8 +113,10 @@ static dm_status gated(const dm_pass *pass, const dm_weights *weights, const blo
         run_tiled(pass, in, 2, &down);
         return DM_OK;
     }
+    DM_TRY(dm_forward_watch(pass, weights, with->up, a->h, shares));
     DM_TRY(dm_linear(in, 2, a->h, in[0].weight.columns, pass->n, pass->rows, a->widened, pass->work->threads));
     activate(pass, a->ffn_up, in[0].weight.rows);
+    DM_TRY(dm_forward_watch(pass, weights, with->down, a->ffn, shares));
     return dm_forward_linear(pass, weights, with->down, with->down_bias, a->ffn, pass->n, y);
 }
 
@@ -127,14 +129,16 @@ static dm_status plain(const dm_pass *pass, const dm_weights *weights) {
         run_tiled(pass, &up, 1, &down);
         return DM_OK;
     }
+    DM_TRY(dm_forward_watch(pass, weights, DM_FFN_UP, a->h, NULL));
     DM_TRY(dm_forward_linear(pass, weights, DM_FFN_UP, DM_FFN_UP_B, a->h, pass->n, a->ffn));
     activate(pass, NULL, (size_t)pass->work->model->config.ffn_dim);
+    DM_TRY(dm_forward_watch(pass, weights, DM_FFN_DOWN, a->ffn, NULL));
     return dm_forward_linear(pass, weights, DM_FFN_DOWN, DM_FFN_DOWN_B, a->ffn, pass->n, a->h);
 }
 
 dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights) {
     static const block dense = {DM_FFN_GATE, DM_FFN_GATE_B, DM_FFN_UP, DM_FFN_UP_B, DM_FFN_DOWN, DM_FFN_DOWN_B};
-    DM_TRY(weights->matrices[DM_FFN_GATE].data != NULL ? gated(pass, weights, &dense, pass->work->scratch.h)
+    DM_TRY(weights->matrices[DM_FFN_GATE].data != NULL ? gated(pass, weights, &dense, NULL, pass->work->scratch.h)
                                                        : plain(pass, weights));
     dm_times_lap(&pass->work->times, DM_OPERATION_FEED_FORWARD);
     return DM_OK;
@@ -146,10 +150,12 @@ dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights) {
     const dm_activations *a = &pass->work->scratch;
     const float *gate = weights->vectors[DM_FFN_ROUTER_SHEXP];
     size_t dim = (size_t)pass->work->model->config.dim;
-    DM_TRY(gated(pass, weights, &shared, a->shared));
     for (size_t t = 0; t < pass->n; t++) {
-        float share = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
-        vector->scale(a->shared + t * dim, share, a->shared + t * dim, dim);
+        a->shares[t] = 1.0f / (1.0f + expf(-vector->dot(gate, a->h + t * dim, dim)));
+    }
+    DM_TRY(gated(pass, weights, &shared, a->shares, a->shared));
+    for (size_t t = 0; t < pass->n; t++) {
+        vector->scale(a->shared + t * dim, a->shares[t], a->shared + t * dim, dim);
     }
     dm_times_lap(&pass->work->times, DM_OPERATION_SHARED_EXPERT);
     return DM_OK;

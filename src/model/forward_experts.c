@@ -287,6 +287,9 @@ static const dm_expert_kernel each_token = {nothing, run_each_token, dm_forward_
 static const dm_expert_kernel many_tokens = {gather, run_many_tokens, dm_forward_experts_mix};
 
 static const dm_expert_kernel *kernel_for(const dm_pass *pass, const dm_weights *weights) {
+    if (pass->work->observer != NULL) {
+        return &many_tokens; /* which leaves the rows between the matrices as they were multiplied */
+    }
     if (pass->rows == DM_ROWS_OF_CHUNK && pass->n >= dm_forward_enough_for_tiles(&pass->work->model->config) &&
         dm_forward_experts_take_tiles(pass->work, weights)) {
         return &dm_experts_tiled;
@@ -295,6 +298,28 @@ static const dm_expert_kernel *kernel_for(const dm_pass *pass, const dm_weights 
         return &dm_experts_packed;
     }
     return pass->rows == DM_ROWS_APART ? &each_token : &many_tokens;
+}
+
+/* Shows what the layer's experts have multiplied: rows of h, and of what is between their matrices. */
+static dm_status watch_experts(const dm_expert_run *run, int32_t l, size_t active) {
+    const dm_session *session = run->session;
+    const dm_observer *observer = session->observer;
+    const dm_config *c = &session->model->config;
+    const dm_activations *a = &session->scratch;
+    for (size_t row = 0; row < (size_t)a->starts[c->n_experts]; row++) {
+        a->tokens[row] = a->choices[row] / c->top_k;
+        a->token_gates[row] = a->gates[a->choices[row]];
+    }
+    for (size_t i = 0; i < active; i++) {
+        const int32_t e = a->active[i];
+        const size_t first = (size_t)a->starts[e], n = (size_t)a->starts[e + 1] - first, width = (size_t)c->expert_dim;
+        const float *gates = a->token_gates + first;
+        const dm_observation in = {l, DM_FFN_UP_EXPS, e, (size_t)c->dim, n, a->h, a->tokens + first, gates};
+        const dm_observation between = {l, DM_FFN_DOWN_EXPS, e, width, n, a->hidden + first * width, NULL, gates};
+        DM_TRY(observer->see(observer->user, &in));
+        DM_TRY(observer->see(observer->user, &between));
+    }
+    return DM_OK;
 }
 
 /* The experts of the layer as they come from the store. */
@@ -332,6 +357,7 @@ static dm_status run_experts(const dm_pass *pass, const dm_weights *weights, int
     size_t active = sort_choices(session, pass->n);
     kernel->begin(&run);
     DM_TRY(session->store != NULL ? run_streamed(kernel, &run, l, active) : kernel->run(&run, a->active, active));
+    DM_TRY(session->observer != NULL ? watch_experts(&run, l, active) : DM_OK);
     kernel->end(&run);
     if (shared) {
         dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);

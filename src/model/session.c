@@ -119,14 +119,11 @@ static size_t widest_row(const dm_session *session) {
 static void make_tiles_scratch(dm_session *session) {
     const dm_config *c = &session->model->config;
     dm_activations *a = &session->scratch;
-    size_t choices = (size_t)session->batch * (size_t)c->top_k;
     dm_expert_tiles_sizes sizes;
     dm_forward_expert_tiles_sizes(c, (size_t)session->batch, &sizes);
     a->grouped_tiles = want(session, sizes.grouped, 1);
     a->hidden_tiles = want(session, sizes.hidden, 1);
     a->tile_rows = want(session, (size_t)c->n_experts, sizeof *a->tile_rows);
-    a->tokens = want(session, choices, sizeof *a->tokens);
-    a->token_gates = want(session, choices, sizeof *a->token_gates);
     a->tile_room = want(session, (size_t)session->threads * sizes.each, 1);
     a->tile_room_each = sizes.each;
 }
@@ -156,10 +153,11 @@ static void make_expert_scratch(dm_session *session) {
     a->choices = want(session, choices, sizeof *a->choices);
     a->starts = want(session, experts + 1, sizeof *a->starts);
     a->active = want(session, experts, sizeof *a->active);
-    bool some_packed = false, some_not = false, all_tiled = true, some_tiled = false;
+    bool watched = session->observer != NULL;
+    bool some_packed = false, some_not = watched, all_tiled = !watched, some_tiled = false;
     for (int32_t l = 0; l < c->n_layers; l++) {
         bool packed = dm_forward_experts_are_packed(session, &session->layers[l]);
-        bool tiled = dm_forward_experts_take_tiles(session, &session->layers[l]);
+        bool tiled = !watched && dm_forward_experts_take_tiles(session, &session->layers[l]);
         some_packed = some_packed || packed;
         some_not = some_not || !packed;
         some_tiled = some_tiled || tiled;
@@ -167,6 +165,10 @@ static void make_expert_scratch(dm_session *session) {
     }
     if (some_tiled) {
         make_tiles_scratch(session);
+    }
+    if (some_tiled || watched) {
+        a->tokens = want(session, choices, sizeof *a->tokens);
+        a->token_gates = want(session, choices, sizeof *a->token_gates);
     }
     if (all_tiled) { /* what is longer meets tiles */
         size_t enough = dm_forward_enough_for_tiles(c);
@@ -216,7 +218,7 @@ static void make_scratch(dm_session *session) {
     size_t batch = (size_t)session->batch;
     size_t ffn = (size_t)(c->n_experts > 0 ? c->shared_dim : c->ffn_dim);
     bool gated = (dm_config_parts(c) & DM_PART_GATED) != 0;
-    bool tiled = ffn % DM_TILE_COLUMNS == 0 && dense_takes_tiles(session);
+    bool tiled = session->observer == NULL && ffn % DM_TILE_COLUMNS == 0 && dense_takes_tiles(session);
     size_t rows = tiled && batch > STEPS ? STEPS : batch; /* more at a time become tiles */
     a->x = want(session, batch * (size_t)c->dim, sizeof *a->x);
     a->h = want(session, batch * (size_t)c->dim, sizeof *a->h);
@@ -225,6 +227,7 @@ static void make_scratch(dm_session *session) {
     a->ffn_up = want(session, gated ? rows * ffn : 0, sizeof *a->ffn_up);
     a->ffn_tiles = want(session, dm_tiles() ? dm_tiles_bytes(batch, ffn) : 0, 1);
     a->shared = want(session, c->shared_dim > 0 ? batch * (size_t)c->dim : 0, sizeof *a->shared);
+    a->shares = want(session, c->shared_dim > 0 ? batch : 0, sizeof *a->shares);
     a->widened_size = dm_linear_scratch(widest_row(session), 0, 1);
     a->widened = want(session, dm_linear_scratch(widest_row(session), batch, session->threads), sizeof *a->widened);
     session->ids = want(session, (size_t)session->context, sizeof *session->ids);
@@ -292,7 +295,8 @@ static dm_status check_context(const dm_model *model, int32_t context) {
     return DM_OK;
 }
 
-dm_status dm_session_create_with(const dm_model *model, const dm_session_options *options, dm_session **out) {
+dm_status dm_session_create_observed(const dm_model *model, const dm_session_options *options, const dm_observer *observer,
+                                     dm_session **out) {
     *out = NULL;
     const dm_session_options asked = options != NULL ? *options : (dm_session_options){0};
     DM_TRY(check_context(model, asked.context));
@@ -301,6 +305,7 @@ dm_status dm_session_create_with(const dm_model *model, const dm_session_options
         return DM_ERR_MEMORY;
     }
     session->model = model;
+    session->observer = observer;
     session->context = asked.context > 0 ? asked.context : model->config.context;
     session->batch = dm_tiles() ? TILED_BATCH : BATCH;
     session->batch = session->context < session->batch ? session->context : session->batch;
@@ -312,6 +317,10 @@ dm_status dm_session_create_with(const dm_model *model, const dm_session_options
     }
     *out = session;
     return DM_OK;
+}
+
+dm_status dm_session_create_with(const dm_model *model, const dm_session_options *options, dm_session **out) {
+    return dm_session_create_observed(model, options, NULL, out);
 }
 
 dm_status dm_session_create(const dm_model *model, int32_t context, dm_session **out) {

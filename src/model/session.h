@@ -5,6 +5,7 @@
 #include "kernels/linear.h"
 #include "model/attention.h"
 #include "model/model.h"
+#include "model/observer.h"
 #include "model/rope.h"
 #include "model/streaming.h"
 #include "model/times.h"
@@ -31,6 +32,7 @@ typedef struct dm_activations {
     float *ffn_up;                /* the same, where gated */
     uint8_t *ffn_tiles;           /* the result of their nonlinearity as tiles, where weights meet such */
     float *shared;                /* [B, dim] result of the shared expert */
+    float *shares;                /* [B] its gate */
     float *router;                /* [B, n_experts] logits, then probabilities */
     int32_t *experts;             /* [B, top_k] -1 after a token's last */
     float *gates;                 /* [B, top_k] */
@@ -76,6 +78,7 @@ struct dm_session {
     uint64_t *loads;             /* [n_layers, n_experts] tokens sent to each expert */
     uint64_t routed;             /* tokens that went through the routers */
     dm_routing *routing;         /* NULL: the model's own choice */
+    const dm_observer *observer; /* borrowed; NULL: nobody watches */
     dm_trace_writer *trace;      /* borrowed, of the passes that this session lends its scratch to; NULL: none */
     int32_t chunk;               /* tokens of a prompt that are routed together, 0: none */
     uint64_t passes;             /* that this session lent its scratch to */
@@ -96,6 +99,11 @@ struct dm_session {
     const dm_tokenizer *tokenizer; /* borrowed, or `own_tokenizer`, or NULL until generation asks for it */
     dm_tokenizer *own_tokenizer;
 };
+
+/* A session that is watched, by an observer that must outlive it. It keeps what is between an expert's or a feed-forward block's
+ * matrices as floats, where others may have it rounded. `options` as for dm_session_create_with(). */
+dm_status dm_session_create_observed(const dm_model *model, const dm_session_options *options, const dm_observer *observer,
+                                     dm_session **out);
 
 /* Lends a vocabulary to a session whose model has no file; it must outlive the session. */
 void dm_session_lend_tokenizer(dm_session *session, const dm_tokenizer *tokenizer);

@@ -1,7 +1,9 @@
 #include "training/cross_entropy.h"
 
+#include <math.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "kernels/vector.h"
 
 /* Rows at a time: logits of about 8 MB, within a shared cache, but enough rows for products to be efficient. */
@@ -14,8 +16,22 @@ size_t dm_cross_entropy_scratch(size_t vocab) {
     return rows_at_a_time(vocab) * dm_matmul_stride(vocab);
 }
 
-/* Losses of `n` rows of logits, which become their gradients where `scale` is not 0. */
-static double rows_loss(float *logits, size_t stride, const int32_t *targets, size_t n, size_t vocab, float scale) {
+/* A token by its probability p[vocab]. */
+static int32_t draw(const float *p, size_t vocab, uint64_t key) {
+    dm_random random;
+    dm_random_seed(&random, key);
+    double left = dm_random_uniform(&random);
+    size_t at = 0;
+    while (at + 1 < vocab && left >= (double)p[at]) {
+        left -= (double)p[at++];
+    }
+    return (int32_t)at;
+}
+
+/* Losses of `n` rows of logits, which become their gradients where `scale` is not 0. Targets are drawn from `key` on, unless it
+ * is NULL. */
+static double rows_loss(float *logits, size_t stride, const int32_t *targets, size_t n, size_t vocab, float scale,
+                        const uint64_t *key) {
     const dm_vector_table *vector = dm_vector();
     double loss = 0.0;
     double losses[512];
@@ -27,11 +43,16 @@ static double rows_loss(float *logits, size_t stride, const int32_t *targets, si
             losses[i] = 0.0;
             continue;
         }
-        float target = row[targets[i]];
+        int32_t at = targets[i];
+        const float target = row[at];
         losses[i] = (double)vector->softmax(row, vocab) - (double)target;
+        if (key != NULL) {
+            at = draw(row, vocab, *key + i);
+            losses[i] = -log((double)row[at]);
+        }
         if (scale != 0.0f) {
             vector->scale(row, scale, row, vocab);
-            row[targets[i]] -= scale;
+            row[at] -= scale;
         }
     }
     for (size_t i = 0; i < n; i++) {
@@ -49,9 +70,15 @@ dm_status dm_cross_entropy_run(const dm_cross_entropy *head, dm_rows x, const in
         size_t rows = n - first < step ? n - first : step;
         DM_TRY(dm_matmul_forward(head->precision, head->scratch, stride, dm_row(x, first), x.stride, head->weight, head->dim,
                                  rows, head->vocab, head->dim, false));
-        *loss += rows_loss(head->scratch, stride, targets + first, rows, head->vocab, dx.data != NULL ? scale : 0.0f);
+        const uint64_t key = head->watch != NULL ? head->watch->key + first : 0;
+        *loss += rows_loss(head->scratch, stride, targets + first, rows, head->vocab, dx.data != NULL ? scale : 0.0f,
+                           head->watch != NULL ? &key : NULL);
         if (dx.data == NULL) {
             continue;
+        }
+        if (head->watch != NULL) {
+            const dm_gradient_seen seen = {-1, DM_OUTPUT, -1, {head->scratch, stride}, rows, head->vocab, NULL, false};
+            head->watch->see(head->watch->user, &seen);
         }
         DM_TRY(dm_matmul_input_gradient(head->precision, dm_row(dx, first), dx.stride, head->scratch, stride, head->weight,
                                         head->dim, rows, head->vocab, head->dim, false));

@@ -8,13 +8,14 @@
 #include <stdint.h>
 
 #include "kernels/matmul.h"
-#include "training/rows.h"
+#include "training/watch.h"
 
 typedef struct dm_cross_entropy {
     size_t dim, vocab;
     dm_precision precision;
-    const float *weight; /* [vocab, dim] */
-    float *scratch;      /* dm_cross_entropy_scratch(vocab) floats */
+    const float *weight;            /* [vocab, dim] */
+    float *scratch;                 /* dm_cross_entropy_scratch(vocab) floats */
+    const dm_gradient_watch *watch; /* shown the gradients; draws the targets that are not negative; NULL: nobody */
 } dm_cross_entropy;
 
 size_t dm_cross_entropy_scratch(size_t vocab);

@@ -151,6 +151,29 @@ dm_status dm_experts_forward(const dm_experts *layer, dm_experts_state *s, dm_ex
 
 /* ---- Backward ---- */
 
+/* Gradients of n tokens of an expert with respect to what its three matrices give. */
+static void show(const dm_experts *layer, const piece_scratch *mine, const float *gates, size_t e, size_t n) {
+    const dm_gradient_watch *watch = layer->watch;
+    const struct {
+        dm_role role;
+        dm_rows dy;
+        size_t columns;
+    } matrices[] = {{DM_FFN_GATE_EXPS, mine->dgate, layer->expert_dim},
+                    {DM_FFN_UP_EXPS, mine->dup, layer->expert_dim},
+                    {DM_FFN_DOWN_EXPS, mine->dy, layer->dim}};
+    for (size_t i = 0; i < 3 && watch != NULL; i++) {
+        const dm_gradient_seen seen = {.layer = layer->layer,
+                                       .role = matrices[i].role,
+                                       .expert = (int32_t)e,
+                                       .dy = matrices[i].dy,
+                                       .n = n,
+                                       .columns = matrices[i].columns,
+                                       .gates = gates,
+                                       .before_gates = matrices[i].role == DM_FFN_DOWN_EXPS};
+        watch->see(watch->user, &seen);
+    }
+}
+
 /*
  * With y = gate_weight * down h: dh0 = down^T dy is shared by the gradient of the gate weight, <dh0, h>, and that of h,
  * gate_weight * dh0; so the expert's output itself need not be kept. `weights` are the gate weights of the piece's pairs.
@@ -181,6 +204,7 @@ static dm_status backward_piece(const dm_experts *layer, const dm_experts_gradie
         vector->swiglu_backward(dm_row(mine.dgate, i), dm_row(mine.dup, i), NULL, dh, gate, up, width);
         vector->scale(h, weight, h, width);
     }
+    show(layer, &mine, weights + first, e, n);
     DM_TRY(dm_matmul_weight_gradient(precision, g->down + at, width, mine.dy.data, mine.dy.stride, mine.h.data, mine.h.stride, n,
                                      dim, width, true));
     DM_TRY(dm_matmul_weight_gradient(precision, g->gate + at, dim, mine.dgate.data, mine.dgate.stride, mine.x.data, mine.x.stride,

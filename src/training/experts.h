@@ -8,13 +8,15 @@
 
 #include "kernels/matmul.h"
 #include "moe/router.h"
-#include "training/rows.h"
+#include "training/watch.h"
 
 /* Shapes and weights of one layer; row-major as in the file. */
 typedef struct dm_experts {
     size_t dim, expert_dim;
     dm_router router;
     dm_precision precision;
+    const dm_gradient_watch *watch; /* of layer number `layer`; NULL: nobody */
+    int32_t layer;
     const float *router_weight; /* [n_experts, dim] */
     const float *gate;          /* [n_experts, expert_dim, dim] */
     const float *up;            /* [n_experts, expert_dim, dim] */

@@ -66,10 +66,11 @@ struct dm_network {
     dm_train_routing *routing; /* NULL: the model chooses */
     dm_router_terms *terms;    /* NULL: of no weight */
     dm_router_losses weights_of_losses, values;
-    uint64_t *loads; /* [n_layers, n_experts] */
-    bool trains;     /* in this pass */
-    bool fixed;      /* routing */
-    void **blocks;   /* everything that was allocated */
+    const dm_gradient_watch *watch; /* NULL: nobody */
+    uint64_t *loads;                /* [n_layers, n_experts] */
+    bool trains;                    /* in this pass */
+    bool fixed;                     /* routing */
+    void **blocks;                  /* everything that was allocated */
     size_t n_blocks, max_blocks;
 };
 
@@ -304,6 +305,10 @@ void dm_network_fix_routing(dm_network *net, bool on) {
     net->fixed = on;
 }
 
+void dm_network_watch(dm_network *net, const dm_gradient_watch *watch) {
+    net->watch = watch;
+}
+
 const dm_router_losses *dm_network_router_losses(const dm_network *net) {
     return &net->values;
 }
@@ -317,6 +322,15 @@ dm_train_routing *dm_network_routing(const dm_network *net) {
 }
 
 /* ---- Linear layers ---- */
+
+/* dy [n, columns] is that of the layer's matrix of a role. */
+static void show(const dm_network *net, const layer_weights *w, dm_role role, dm_rows dy, size_t columns) {
+    if (net->watch != NULL) {
+        const dm_gradient_seen seen = {
+            .layer = (int32_t)(w - net->weights), .role = role, .expert = -1, .dy = dy, .n = net->n, .columns = columns};
+        net->watch->see(net->watch->user, &seen);
+    }
+}
 
 static dm_status linear(const dm_network *net, dm_rows y, dm_rows x, const float *w, size_t out, size_t in) {
     return dm_matmul_forward(net->precision, y.data, y.stride, x.data, x.stride, w, in, net->n, out, in, false);
@@ -397,9 +411,13 @@ static dm_status projections_backward(dm_network *net, const layer_weights *w, c
     const size_t dim = (size_t)net->config.dim;
     qkv_rows d = split_qkv(net, net->dqkv);
     if (w->qkv != NULL) {
+        show(net, w, DM_ATTN_QKV, net->dqkv, d.q_width + 2 * d.kv_width);
         dm_bias_backward(g->qkv_b, net->dqkv, net->n, d.q_width + 2 * d.kv_width, &net->partials);
         return linear_backward(net, net->dnormed, false, g->qkv, net->dqkv, s->normed1, w->qkv, d.q_width + 2 * d.kv_width, dim);
     }
+    show(net, w, DM_ATTN_Q, d.q, d.q_width);
+    show(net, w, DM_ATTN_K, d.k, d.kv_width);
+    show(net, w, DM_ATTN_V, d.v, d.kv_width);
     DM_TRY(linear_backward(net, net->dnormed, false, g->q, d.q, s->normed1, w->q, d.q_width, dim));
     DM_TRY(linear_backward(net, net->dnormed, true, g->k, d.k, s->normed1, w->k, d.kv_width, dim));
     return linear_backward(net, net->dnormed, true, g->v, d.v, s->normed1, w->v, d.kv_width, dim);
@@ -412,6 +430,7 @@ static dm_status attention_backward(dm_network *net, const layer_weights *w, con
     const dm_causal_attention shape = attention_shape(net);
     qkv_rows raw = split_qkv(net, s->qkv);
     qkv_rows draw = split_qkv(net, net->dqkv);
+    show(net, w, DM_ATTN_OUTPUT, net->dx, dim);
     DM_TRY(linear_backward(net, net->datt, false, g->output, net->dx, s->attention, w->output, dim, raw.q_width));
     if (w->output_b != NULL) {
         dm_bias_backward(g->output_b, net->dx, net->n, dim, &net->partials);
@@ -447,6 +466,8 @@ static dm_experts experts_of(const dm_network *net, const layer_weights *w, size
                    .top_k = c->top_k,
                    .bias = net->parameters->expert_bias + l * (size_t)c->n_experts},
         .precision = net->precision,
+        .watch = net->watch,
+        .layer = (int32_t)l,
         .router_weight = w->router,
         .gate = w->gate_exps,
         .up = w->up_exps,
@@ -511,6 +532,7 @@ static dm_status ffn_backward(dm_network *net, size_t l, double share) {
         DM_TRY(dm_experts_backward(&experts, &gradient, &s->experts, &net->experts_scratch, net->dnormed, net->dx, s->normed2,
                                    net->n, &slopes));
     } else {
+        show(net, w, DM_FFN_DOWN, net->dx, dim);
         dm_bias_backward(g->down_b, net->dx, net->n, dim, &net->partials);
         dm_gelu_forward(net->hidden, s->up, net->n, wide);
         DM_TRY(dm_matmul_weight_gradient(net->precision, g->down, wide, net->dx.data, net->dx.stride, net->hidden.data,
@@ -518,6 +540,7 @@ static dm_status ffn_backward(dm_network *net, size_t l, double share) {
         DM_TRY(dm_matmul_input_gradient(net->precision, net->hidden.data, net->hidden.stride, net->dx.data, net->dx.stride,
                                         w->down, wide, net->n, dim, wide, false));
         dm_gelu_backward(net->hidden, net->hidden, s->up, net->n, wide);
+        show(net, w, DM_FFN_UP, net->hidden, wide);
         dm_bias_backward(g->up_b, net->hidden, net->n, wide, &net->partials);
         DM_TRY(linear_backward(net, net->dnormed, false, g->up, net->hidden, s->normed2, w->up, wide, dim));
     }
@@ -600,6 +623,7 @@ static dm_status run(dm_network *net, const int32_t *ids, const int32_t *targets
         .precision = net->precision,
         .weight = dm_parameter_weight(net->parameters, output, -1),
         .scratch = net->head_scratch,
+        .watch = gradients ? net->watch : NULL,
     };
     dm_rows dfinal = gradients ? net->dnormed : (dm_rows){NULL, 0};
     return dm_cross_entropy_run(&head, net->final, targets, net->n, scale, dfinal,

@@ -7,6 +7,7 @@
 #include "kernels/matmul.h"
 #include "training/parameters.h"
 #include "training/routing.h"
+#include "training/watch.h"
 
 typedef struct dm_network dm_network;
 
@@ -28,6 +29,10 @@ dm_status dm_network_gradients(dm_network *network, const int32_t *ids, const in
 /* While on, later passes are training passes that keep the experts which the last pass chose for the token at each place, and
  * all else that its losses held fixed. */
 void dm_network_fix_routing(dm_network *network, bool on);
+
+/* From now on passes with gradients show them to `watch`, which must outlive them, and predict what it draws instead of their
+ * targets, but for those of -1. NULL: no more. */
+void dm_network_watch(dm_network *network, const dm_gradient_watch *watch);
 
 /* Of the last pass: the losses of routing (all 0 for dense models; the Switch loss alone outside training), and how many
  * tokens chose each expert, [n_layers, n_experts], owned by the network. */

@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 #include "kernels/vector.h"
-#include "model/model.h"
+#include "kernels/weight.h"
 
 static dm_status lay_out(dm_parameters *p) {
     p->offsets = dm_alloc(p->count, sizeof *p->offsets);
@@ -25,8 +25,7 @@ static dm_status lay_out(dm_parameters *p) {
     return DM_OK;
 }
 
-/* What the backward pass is written for. */
-static dm_status check_trainable(const dm_config *c) {
+dm_status dm_parameters_check(const dm_config *c) {
     if (c->arch != DM_ARCH_QWEN3MOE && c->arch != DM_ARCH_GPT2) {
         return dm_fail(DM_ERR_UNSUPPORTED, "models of the architecture %s can be run, but not trained; qwen3moe and gpt2 can",
                        dm_arch_name(c->arch));
@@ -46,7 +45,7 @@ static dm_status check_trainable(const dm_config *c) {
 
 dm_status dm_parameters_create(const dm_config *config, dm_parameter_use use, dm_parameters *out) {
     *out = (dm_parameters){.config = *config};
-    DM_TRY(check_trainable(config));
+    DM_TRY(dm_parameters_check(config));
     dm_status status = dm_config_tensors(config, &out->specs, &out->count);
     if (status == DM_OK) {
         status = lay_out(out);
@@ -119,6 +118,31 @@ dm_status dm_parameters_load(dm_parameters *p, const dm_gguf *file) {
         memcpy(p->expert_bias, data, count * sizeof(float));
     }
     return DM_OK;
+}
+
+static void copy_tensor(const dm_tensor *tensor, const dm_tensor_spec *spec, size_t n_experts, float *out) {
+    dm_weight weight = {.data = tensor->data, .type = tensor->type, .columns = spec->dims[0]};
+    const size_t matrices = tensor->experts != NULL ? n_experts : 1;
+    weight.rows = spec->elements / spec->dims[0] / matrices;
+    for (size_t e = 0; e < matrices; e++) {
+        if (tensor->experts != NULL) {
+            weight.data = tensor->experts[e].data;
+            weight.type = tensor->experts[e].type;
+        }
+        dm_weight_widen(out + e * weight.rows * weight.columns, &weight);
+    }
+}
+
+void dm_parameters_copy(dm_parameters *p, const dm_model *model) {
+    const size_t experts = (size_t)model->config.n_experts;
+    for (size_t i = 0; i < p->count; i++) {
+        const dm_tensor_spec *spec = &p->specs[i];
+        const dm_tensor *tensors = spec->layer < 0 ? model->tensors : model->layers[spec->layer].tensors;
+        copy_tensor(&tensors[spec->role], spec, experts, p->weights + p->offsets[i]);
+    }
+    if (p->expert_bias != NULL && model->expert_bias != NULL) {
+        memcpy(p->expert_bias, model->expert_bias, (size_t)model->config.n_layers * experts * sizeof *p->expert_bias);
+    }
 }
 
 static float *find(const dm_parameters *p, float *array, dm_role role, int32_t layer) {

@@ -3,7 +3,7 @@
 #define DM_TRAINING_PARAMETERS_H
 
 #include "base/status.h"
-#include "model/config.h"
+#include "model/model.h"
 
 typedef struct dm_parameters {
     dm_config config;
@@ -23,9 +23,16 @@ typedef enum dm_parameter_use {
     DM_FOR_TRAINING,  /* the moments too */
 } dm_parameter_use;
 
+/* DM_ERR_UNSUPPORTED, with the reason, for shapes that the backward pass is not written for. */
+dm_status dm_parameters_check(const dm_config *config);
+
 /* All zero. On failure *out is empty; else free it with dm_parameters_free(). */
 dm_status dm_parameters_create(const dm_config *config, dm_parameter_use use, dm_parameters *out);
 void dm_parameters_free(dm_parameters *parameters);
+
+/* Copies the weights of an open model of any type of weights, whose config is that of the parameters but that its experts may be
+ * tensors of their own. */
+void dm_parameters_copy(dm_parameters *parameters, const dm_model *model);
 
 /* Copies the weights (F32, F16 or BF16) and selection biases of a model file of exactly this shape. */
 dm_status dm_parameters_load(dm_parameters *parameters, const dm_gguf *file);
