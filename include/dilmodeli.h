@@ -838,7 +838,7 @@ typedef struct dm_compress_options {
     dm_compress_method method;
     int32_t neighbours;              /* that a move wakes; 0: everybody looks in every sweep */
     bool random_neighbours;          /* any instead of the nearest: what the measure of nearness is worth */
-    int32_t sweeps;                  /* of the game at most; 0: 4 */
+    int32_t sweeps;                  /* of the game at most; 0: 2 */
     uint64_t seed;                   /* of random neighbours */
     dm_convert_fn on_progress;       /* weights done and to be done, twice each; NULL: tells nobody */
     dm_compress_matrix_fn on_matrix; /* NULL: tells nobody */

@@ -27,7 +27,7 @@ static const cli_option options[] = {
     {"method", 'm', CLI_STRING, &option.method, "NAME", "game, gptq, rtn, wanda or magnitude"},
     {"neighbours", 0, CLI_INT, &option.neighbours, "K", "units that a move wakes; 0: all units look in every sweep"},
     {"random-neighbours", 0, CLI_FLAG, &option.random, NULL, "any K units instead of the nearest, to compare"},
-    {"sweeps", 0, CLI_INT, &option.sweeps, "N", "of the game, at most 32; 0: 4"},
+    {"sweeps", 0, CLI_INT, &option.sweeps, "N", "of the game, at most 32; 0: 2"},
     {"seed", 0, CLI_INT, &option.seed, "N", "of what is drawn"},
     {"report", 0, CLI_STRING, &option.report, "FILE", "write what was done to each matrix as JSON"},
 };

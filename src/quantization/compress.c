@@ -14,7 +14,7 @@
 _Static_assert((int)DM_COMPRESS_SWEEPS == (int)DM_MOST_SWEEPS && (int)DM_COMPRESS_WIDTHS == (int)DM_CHOICES,
                "the report has room for all of them");
 
-enum { DEFAULT_SWEEPS = 4, SETTLINGS = 4 };
+enum { DEFAULT_SWEEPS = 2, SETTLINGS = 4 };
 
 typedef struct compression {
     dm_compress_model model;
