@@ -68,9 +68,10 @@ fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60) on what hostile files m
 	@scripts/fuzz build-fuzz $(FUZZ_SECONDS)
 
 .PHONY: peer
-peer: ## fetch llama.cpp and Hugging Face's tokenizers, with which a test compares text and ids
+peer: ## fetch llama.cpp, Hugging Face's tokenizers and OpenAI's client, with which tests compare text and ids, and ask the server
 	@scripts/deps peer
 	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
+	@cd tests/openai && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 
 .PHONY: bench
 bench: ## inference beside llama.cpp, training beside PyTorch, memory, bfloat16's cost, kernels: about an hour, machine idle

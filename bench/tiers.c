@@ -9,18 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "core/stack_distance.h"
 #include "model/model.h"
 #include "moe/served.h"
 #include "optimization/hardware.h"
+#include "optimization/served_weights.h"
 
 typedef struct bench {
     const char *model_path, *trace_path;
     dm_trace trace;
     char names[DM_SERVED_CACHES + 2][16]; /* [options.caches + 2] memory and disk last */
     dm_served_options options;
-    uint64_t *before, *matrices, *after; /* of dm_served_weights */
     dm_served_weights weights;
     bool json;
 } bench;
@@ -89,46 +88,13 @@ static bool add_given_cache(bench *b, const char *text) {
 
 /* ---- Sizes of the model ---- */
 
-static uint64_t bytes_of(const dm_tensor *tensor) {
-    return tensor->data != NULL ? tensor->dims[2] * tensor->dims[1] * dm_type_bytes(tensor->type, tensor->dims[0]) : 0;
-}
-
-static void measure_layer(bench *b, const dm_model *model, size_t l) {
-    const dm_tensor *tensors = model->layers[l].tensors;
-    const uint64_t experts = (uint64_t)model->config.n_experts;
-    for (int role = 0; role < DM_ROLES; role++) {
-        uint64_t bytes = bytes_of(&tensors[role]);
-        if (role >= DM_FFN_GATE_EXPS && role <= DM_FFN_DOWN_EXPS) {
-            b->matrices[3 * l + (size_t)(role - DM_FFN_GATE_EXPS)] = bytes / experts;
-        } else {
-            *(role >= DM_FFN_ROUTER_SHEXP ? &b->after[l] : &b->before[l]) += bytes;
-        }
-    }
-}
-
-/* Embeddings are left out: of them a token reads a row. */
 static dm_status measure_model(bench *b, const dm_model *model) {
     const dm_config *c = &model->config;
-    const size_t layers = (size_t)c->n_layers;
     if (c->n_layers != b->trace.shape.layers || c->n_experts != b->trace.shape.experts) {
         return dm_fail(DM_ERR_ARGUMENT, "%s is of %d layers with %d experts, %s has %d with %d: expected a trace of this model",
                        b->trace_path, b->trace.shape.layers, b->trace.shape.experts, b->model_path, c->n_layers, c->n_experts);
     }
-    b->before = dm_alloc(layers, sizeof *b->before);
-    b->matrices = dm_alloc(3 * layers, sizeof *b->matrices);
-    b->after = dm_alloc(layers, sizeof *b->after);
-    if (b->before == NULL || b->matrices == NULL || b->after == NULL) {
-        return DM_ERR_MEMORY;
-    }
-    for (size_t l = 0; l < layers; l++) {
-        measure_layer(b, model, l);
-    }
-    uint64_t output = 0;
-    for (int role = 0; role < DM_ROLES; role++) {
-        output += role != DM_TOKEN_EMBD && role != DM_POSITION_EMBD ? bytes_of(&model->tensors[role]) : 0;
-    }
-    b->weights = (dm_served_weights){b->before, b->matrices, b->after, output};
-    return DM_OK;
+    return dm_served_weights_of(model, &b->weights);
 }
 
 /* ---- Output ---- */
@@ -244,9 +210,7 @@ int main(int argc, char **argv) {
     }
     dm_trace_free(&b.trace);
     dm_model_close(model);
-    dm_free(b.before);
-    dm_free(b.matrices);
-    dm_free(b.after);
+    dm_served_weights_free(&b.weights);
     if (status != DM_OK) {
         fprintf(stderr, "dm-bench-tiers: %s\n", dm_error_message());
         return 1;

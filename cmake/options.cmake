@@ -2,6 +2,7 @@
 option(DM_TESTS "Build the tests" ON)
 option(DM_WERROR "Warnings are errors" ON)
 option(DM_LIBURING "Read disks through io_uring, where liburing is found" ON)
+option(DM_SERVER "Build the HTTP server, `dilmodeli serve`" ON)
 option(DM_LIBEDIT "Edit lines of a chat and remember them, where libedit is found" ON)
 set(DM_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined or thread")
 option(DM_FUZZ "Build the fuzz targets, and everything for them; clang only" OFF)

@@ -657,6 +657,7 @@ typedef struct dm_topology_options {
     const char *path; /* measure the disk below this model, or, of a folder, write a file there and remove it again; NULL: the
                        * user's cache folder */
     bool refresh;     /* measure again what is kept */
+    bool kept_only;   /* measure nothing: figures that are not kept are NaN */
     dm_topology_fn on_step; /* NULL: tells nobody */
     void *user;
 } dm_topology_options;
@@ -752,7 +753,8 @@ DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, c
 /* How the model's sensitivity to errors of each matrix is found: the mean squared gradient of its predictions' logarithms with
  * respect to each row of what the matrix gives. */
 typedef enum dm_slopes {
-    DM_SLOPES_AUTO,     /* by gradients where the architecture can be trained and they fit into memory, else measured */
+    DM_SLOPES_AUTO,     /* scaled where the architecture can be trained and its gradients fit into memory, else measured */
+    DM_SLOPES_SCALED,   /* by gradients, all rows of a matrix then scaled to what is measured */
     DM_SLOPES_GRADIENT, /* one number a row, by the backward pass */
     DM_SLOPES_MEASURED, /* one number a matrix, by the divergence that noise in it makes */
     DM_SLOPES_NONE
@@ -783,7 +785,7 @@ typedef struct dm_calibrate_result {
     uint64_t tokens, slope_tokens; /* read */
     uint64_t windows;
     uint32_t passes;         /* readings of the text */
-    const char *slopes;      /* "gradient", "measured" or "none" */
+    const char *slopes;      /* "scaled", "gradient", "measured" or "none" */
     uint64_t resumed_tokens; /* of all readings: what a run before this one had read */
     double seconds;
 } dm_calibrate_result;

@@ -17,7 +17,7 @@ one_line
 
 code 0 dilmodeli calibrate m.gguf --data text.txt --out s --tokens 200 --ctx 50 --slope-tokens 100 --imatrix i.dat --json
 only_json
-for word in '"tokens":200' '"slope_tokens":100' '"windows":4' '"passes":1' '"slopes":"gradient"' '"path":"s"'; do
+for word in '"tokens":200' '"slope_tokens":100' '"windows":4' '"passes":1' '"slopes":"scaled"' '"path":"s"'; do
     expect "$word" out
 done
 expect 'blk.0.ffn_down_exps.weight' i.dat

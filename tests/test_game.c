@@ -203,6 +203,50 @@ static void every_move_lifts_the_potential_by_its_gain(void **state) {
     assert_true(moves > 1000);
 }
 
+/* ---- Sweeps ---- */
+
+typedef struct sweeps {
+    size_t told, tokens;
+    dm_routing_game_sweep first, last;
+} sweeps;
+
+static void check_sweep(void *user, const dm_routing_game_sweep *sweep) {
+    sweeps *s = user;
+    assert_int_equal(sweep->sweeps, s->told);
+    assert_int_equal(sweep->tokens, s->tokens);
+    if (s->told == 0) {
+        s->first = *sweep;
+    } else {
+        assert_true(sweep->potential >= s->last.potential - 1e-11 && sweep->moves >= s->last.moves);
+    }
+    s->last = *sweep;
+    s->told++;
+}
+
+static void sweeps_are_told_and_change_nothing(void **state) {
+    (void)state;
+    dm_random_seed(&a.random, 13);
+    for (size_t round = 0; round < 300; round++) {
+        dm_routing_game game = draw_game(1 + below(FORM_MOST_PLAYERS), 9, 3 + below(7), 1 + below(3), (int)(round % 16));
+        game.propose = below(2) != 0;
+        game.most_sweeps = round % 5 == 0 ? 1 : game.most_sweeps;
+        int32_t alone[FORM_MOST_PLAYERS * 3];
+        const size_t n = game.tokens * game.max_k;
+        dm_routing_game_result without = play(&game, a.strategies);
+        memcpy(alone, a.strategies, n * sizeof *alone);
+        sweeps s = {.tokens = game.tokens};
+        game.on_sweep = check_sweep;
+        game.on_sweep_user = &s;
+        dm_routing_game_result result = play(&game, a.strategies);
+        assert_memory_equal(&result, &without, sizeof result);
+        assert_memory_equal(a.strategies, alone, n * sizeof *alone);
+        assert_int_equal(s.told, result.sweeps + 1);
+        assert_true(s.first.potential == result.potential_before && s.first.moves == 0);
+        assert_true(s.last.potential == result.potential_after && s.last.moves == result.moves);
+        assert_true(result.at_rest == !(s.last.max_regret > game.eps));
+    }
+}
+
 /* ---- Brute force ---- */
 
 static void write_form(const dm_routing_game *game, strategic_form *form) {
@@ -729,6 +773,7 @@ static void senseless_games_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_move_lifts_the_potential_by_its_gain),
+        cmocka_unit_test(sweeps_are_told_and_change_nothing),
         cmocka_unit_test(small_games_end_in_equilibria),
         cmocka_unit_test(equilibria_of_fetching_beside_the_optimum),
         cmocka_unit_test(both_solvers_find_the_same_equilibria),

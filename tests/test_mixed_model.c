@@ -173,7 +173,7 @@ static void test_random_models(void **state) {
         char path[256];
         snprintf(path, sizeof path, "%s", test_path("plain.gguf"));
         make(&shapes[i], path);
-        check_model(path, 1e-5, DM_EMULATED ? 5 : 1);
+        check_model(path, 1e-5, i > 0 || DM_EMULATED ? 5 : 1);
         unlink(path);
     }
 }
@@ -266,7 +266,7 @@ static uint8_t *find(uint8_t *bytes, size_t size, const char *text) {
 
 static void test_damage(void **state) {
     (void)state;
-    enum { TRIES = DM_EMULATED ? 20 : 400, HEAD = 600 };
+    enum { TRIES = DM_EMULATED ? 20 : 100, HEAD = 600 };
     char plain[256], mixed[256];
     snprintf(plain, sizeof plain, "%s", test_path("plain.gguf"));
     snprintf(mixed, sizeof mixed, "%s", test_path("mixed.gguf"));

@@ -555,7 +555,10 @@ static void expert_sizes(void **state) {
     assert_int_equal(setenv("XDG_CACHE_HOME", tree, 1), 0);
     assert_int_equal(setenv("HWLOC_SYNTHETIC", "L2Cache:1(size=1MiB) Core:1 PU:2", 1), 0); /* small, and quickly measured */
     tiny_model_make(&tiny, "qwen3moe", "f32", 3);
-    const dm_topology_options how = {.path = tiny.path};
+    const dm_topology_options how = {.path = tiny.path}, kept = {.path = tiny.path, .kept_only = true};
+    assert_int_equal(dm_topology_measure(&kept, &topology), DM_OK);
+    assert_true(!topology.measured && topology.n_tiers >= 1 && isnan(topology.tiers[topology.n_tiers - 1].bandwidth_gb_s));
+    dm_topology_free(&topology);
     assert_int_equal(dm_topology_measure(&how, &topology), DM_OK);
     assert_true(topology.measured && topology.n_tiers >= 1 && topology.usable_threads >= 1);
     assert_string_equal(topology.disk.path, tiny.path);
@@ -564,6 +567,9 @@ static void expert_sizes(void **state) {
     assert_int_equal(dm_topology_measure(&how, &topology), DM_OK);
     assert_false(topology.measured);
     assert_int_equal(topology.disk.read_bytes, 12288);
+    dm_topology_free(&topology);
+    assert_int_equal(dm_topology_measure(&kept, &topology), DM_OK);
+    assert_true(!topology.measured && isfinite(topology.tiers[topology.n_tiers - 1].bandwidth_gb_s));
     dm_topology_free(&topology);
     const dm_topology_options nowhere = {.path = tree_path("nowhere.gguf")};
     assert_int_equal(dm_topology_measure(&nowhere, &topology), DM_ERR_IO);

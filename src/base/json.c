@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/utf8.h"
 
 dm_status dm_json_parse(const char *where, const char *bytes, size_t size, json_t **out) {
     json_error_t error;
@@ -93,6 +94,17 @@ dm_status dm_json_text_or(const dm_json_reader *from, const char *key, const cha
     }
     *out = value != NULL ? json_string_value(value) : fallback;
     return DM_OK;
+}
+
+json_t *dm_json_bytes(const char *bytes, size_t length) {
+    json_t *text = json_stringn(bytes, length);
+    if (text != NULL) {
+        return text;
+    }
+    char *mended = malloc(3 * length + 1);
+    text = mended != NULL ? json_stringn(mended, dm_utf8_mend(bytes, length, mended)) : NULL;
+    free(mended);
+    return text;
 }
 
 static dm_status save(const json_t *object, const char *path) {

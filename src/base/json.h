@@ -30,6 +30,9 @@ dm_status dm_json_text_or(const dm_json_reader *from, const char *key, const cha
 /* The same for keys that must be there. */
 dm_status dm_json_int(const dm_json_reader *from, const char *key, int32_t *out);
 
+/* A string of any bytes; those that are no UTF-8 become U+FFFD. */
+json_t *dm_json_bytes(const char *bytes, size_t length);
+
 /* Writes `object` (taken over) as a file of a folder, atomically, indented for people. NULL, for want of memory, is reported. */
 dm_status dm_json_save(json_t *object, const char *folder, const char *name);
 

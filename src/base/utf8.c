@@ -81,3 +81,18 @@ size_t dm_utf8_mend(const char *text, size_t length, char *out) {
     }
     return (size_t)(out - start);
 }
+
+size_t dm_utf8_length(char first) {
+    uint8_t byte = (uint8_t)first;
+    return byte >= 0xf0 && byte < 0xf8 ? 4 : byte >= 0xe0 ? (byte < 0xf0 ? 3 : 1) : byte >= 0xc2 ? 2 : 1;
+}
+
+size_t dm_utf8_unfinished(const char *text, size_t length) {
+    for (size_t back = 1; back <= 3 && back <= length; back++) {
+        char byte = text[length - back];
+        if (!continues((uint8_t)byte)) {
+            return dm_utf8_length(byte) > back ? back : 0;
+        }
+    }
+    return 0;
+}

@@ -12,6 +12,10 @@ size_t dm_utf8_decode(const char *text, size_t length, uint32_t *code);
 size_t dm_utf8_encode(uint32_t code, char out[4]);
 /* Bytes at the start of `text` that are whole characters. */
 size_t dm_utf8_valid_prefix(const char *text, size_t length);
+/* Bytes of the character that begins with `first`; 1 for a byte that begins none. */
+size_t dm_utf8_length(char first);
+/* Bytes at the end of text[length] that begin a character of which the rest is still to come. */
+size_t dm_utf8_unfinished(const char *text, size_t length);
 /* Copies `text` with U+FFFD in place of every byte that belongs to no character; returns the bytes written, at most
  * 3 * length. */
 size_t dm_utf8_mend(const char *text, size_t length, char *out);

@@ -19,7 +19,7 @@ static const cli_option options[] = {
     {"tokens", 'n', CLI_INT, &option.tokens, "N", "how much of the text to read, in windows spread evenly over it"},
     {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: 512, at most the model's context"},
     {"slopes", 0, CLI_STRING, &option.slopes, "HOW",
-     "what errors cost: by gradient, measured (with noise, one number a matrix), none, or auto"},
+     "what errors cost: gradient, measured (with noise, one number a matrix), scaled (both), none, or auto"},
     {"slope-tokens", 0, CLI_INT, &option.slope_tokens, "N",
      "how much of the text to read for them; measured ones take 1024 at most"},
     {"memory", 0, CLI_STRING, &option.memory, "BYTES", "for sums; where they need more, the text is read several times"},
@@ -104,7 +104,7 @@ static void print(const dm_calibrate_result *r) {
 }
 
 static int check_options(dm_calibrate_options *how) {
-    static const char *const names[] = {"auto", "gradient", "measured", "none"};
+    static const char *const names[] = {"auto", "scaled", "gradient", "measured", "none"};
     size_t slopes = 0;
     if (option.out == NULL) {
         return cli_usage_error("expected --out STATS: the file to write");
@@ -121,11 +121,11 @@ static int check_options(dm_calibrate_options *how) {
     if (!cli_parse_size(option.memory, &how->memory)) {
         return cli_usage_error("--memory expects a size such as 500M or 2G, not '%s'", option.memory);
     }
-    while (slopes < 4 && strcmp(option.slopes, names[slopes]) != 0) {
+    while (slopes < 5 && strcmp(option.slopes, names[slopes]) != 0) {
         slopes++;
     }
-    if (slopes == 4) {
-        return cli_usage_error("--slopes expects auto, gradient, measured or none, not '%s'", option.slopes);
+    if (slopes == 5) {
+        return cli_usage_error("--slopes expects auto, scaled, gradient, measured or none, not '%s'", option.slopes);
     }
     how->slopes = (dm_slopes)slopes;
     how->tokens = (uint64_t)option.tokens;

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/train_display.h"
 #include "training/train_config.h"
+#include "visualization/dashboard.h"
 
 enum { MOST_OPTIONS = 96 };
 
@@ -18,11 +19,14 @@ typedef struct train_options {
     const char *defaults[MOST_OPTIONS];
     const char *values[MOST_OPTIONS];
     cli_list lists[MOST_OPTIONS];
-    size_t n; /* of the library's; the rows have one more */
+    size_t n; /* of the library's, before those of this command */
     const char *config_path;
+    int64_t dashboard; /* port; -1: none */
 } train_options;
 
-static train_options given;
+enum { OWN_OPTIONS = 2 /* beside the library's */ };
+
+static train_options given = {.dashboard = -1};
 
 static bool adds_up(const char *name) {
     return strcmp(name, "data") == 0 || strcmp(name, "valid") == 0;
@@ -30,7 +34,7 @@ static bool adds_up(const char *name) {
 
 static void list_options(void) {
     const char *name, *help, *fallback;
-    while (given.n + 1 < MOST_OPTIONS && dm_train_config_describe(given.n, &name, &help, &fallback)) {
+    while (given.n + OWN_OPTIONS < MOST_OPTIONS && dm_train_config_describe(given.n, &name, &help, &fallback)) {
         size_t i = given.n++;
         bool list = adds_up(name);
         given.defaults[i] = given.values[i] = *fallback != '\0' ? fallback : NULL;
@@ -44,10 +48,15 @@ static void list_options(void) {
     }
     given.rows[given.n] =
         (cli_option){"config", 'c', CLI_STRING, &given.config_path, "FILE", "lines `name = value`; options given here win"};
+    given.rows[given.n + 1] = (cli_option){
+        "dashboard", 0, CLI_INT, &given.dashboard, "PORT", "show the run at http://127.0.0.1:PORT; 0: any that is free, -1: no"};
 }
 
 /* What to return; CLI_DONE to go on. */
 static int apply_options(dm_train_config *config) {
+    if (given.dashboard < -1 || given.dashboard > UINT16_MAX) {
+        return cli_usage_error("--dashboard expects a port, 0 to %d", UINT16_MAX);
+    }
     if (given.config_path != NULL && dm_train_config_load(config, given.config_path) != DM_OK) {
         return cli_fail_status();
     }
@@ -99,7 +108,7 @@ static void print_text(const dm_train_result *r, const char *out) {
     }
 }
 
-static int train(const dm_train_config *config) {
+static int train_and_tell(const dm_train_config *config) {
     dm_train_result result;
     train_display_begin();
     dm_status status = dm_train(config, train_display_step, NULL, &result);
@@ -121,6 +130,19 @@ static int train(const dm_train_config *config) {
     return CLI_DONE;
 }
 
+static int train(const dm_train_config *config) {
+    dm_dashboard *dashboard = NULL;
+    if (given.dashboard >= 0) {
+        if (dm_dashboard_start(config->out, (uint16_t)given.dashboard, &dashboard) != DM_OK) {
+            return cli_fail_status();
+        }
+        fprintf(stderr, "the run can be watched at http://127.0.0.1:%u\n", dm_dashboard_port(dashboard));
+    }
+    int status = train_and_tell(config);
+    dm_dashboard_stop(dashboard);
+    return status;
+}
+
 int cmd_train(int argc, char **argv) {
     list_options();
     const cli_usage usage = {
@@ -128,9 +150,10 @@ int cmd_train(int argc, char **argv) {
         .summary = "Trains a model on text, or goes on with the run in DIR. Counts may end in k, M or G. The run can be\n"
                    "interrupted at any time; the same command resumes it. DIR/config.txt records every value.",
         .example = "  dilmodeli train --data texts/ --out run --tokens 2M\n"
-                   "  dilmodeli train --data a.txt b.txt --out run --layers 8 --dim 512 --heads 8 --precision bf16",
+                   "  dilmodeli train --data a.txt b.txt --out run --layers 8 --dim 512 --heads 8 --precision bf16\n"
+                   "  dilmodeli train --data texts/ --out run --dashboard 8080",
         .options = given.rows,
-        .n_options = given.n + 1,
+        .n_options = given.n + OWN_OPTIONS,
     };
     int n, status;
     dm_train_config *config = NULL;

@@ -18,8 +18,12 @@ static const cli_command commands[] = {
     {"calibrate", "measure what compression wants to know about a model", cmd_calibrate},
     {"quantize", "compress a model: bits where they matter, under one price of a byte", cmd_quantize},
     {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
+#if DM_SERVER
+    {"serve", "answer requests over HTTP, as OpenAI's API does", cmd_serve},
+#endif
     {"bench", "how fast a model runs here, and what would be possible", cmd_bench},
     {"topology", "caches, memory, disk and processor of this machine, measured", cmd_topology},
+    {"report", "pictures of a run, a model or a compression", cmd_report},
     {"nash", "equilibria of a game in strategic form", cmd_nash},
     {NULL, NULL, NULL},
 };

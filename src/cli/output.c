@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/utf8.h"
+#include "base/json.h"
 #include "cli/cli.h"
 
 void cli_print_json(json_t *object) {
@@ -149,14 +149,7 @@ bool cli_parse_ids(const char *text, int32_t **ids, size_t *n) {
 }
 
 json_t *cli_json_text(const char *bytes, size_t length) {
-    json_t *text = json_stringn(bytes, length);
-    if (text != NULL) {
-        return text;
-    }
-    char *mended = malloc(3 * length + 1);
-    text = mended != NULL ? json_stringn(mended, dm_utf8_mend(bytes, length, mended)) : NULL;
-    free(mended);
-    return text;
+    return dm_json_bytes(bytes, length);
 }
 
 json_t *cli_json_figure(double value) {

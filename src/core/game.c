@@ -469,6 +469,18 @@ static bool respond(board *b, size_t i, double *gain, dm_routing_game_result *re
     return true;
 }
 
+/* Changes nothing that play depends on. */
+static void tell_sweep(board *b, const dm_routing_game_result *result) {
+    if (b->game->on_sweep != NULL) {
+        const dm_routing_game_sweep now = {.tokens = b->game->tokens,
+                                           .sweeps = result->sweeps,
+                                           .potential = potential(b),
+                                           .max_regret = survey(b),
+                                           .moves = result->moves};
+        b->game->on_sweep(b->game->on_sweep_user, &now);
+    }
+}
+
 /* Rest is reached when as many tokens as there are have been content, one after another; one that just changed is. */
 static bool play_in_turn(board *b, dm_routing_game_result *result) {
     size_t quiet = 0, n = b->game->tokens;
@@ -484,6 +496,7 @@ static bool play_in_turn(board *b, dm_routing_game_result *result) {
                 result->max_regret = gain > result->max_regret ? gain : result->max_regret;
             }
         }
+        tell_sweep(b, result);
     }
     return quiet >= n;
 }
@@ -493,6 +506,7 @@ static bool play_proposals(board *b, dm_routing_game_result *result) {
         result->sweeps++;
         result->max_regret = survey(b);
         if (!(result->max_regret > b->game->eps)) {
+            tell_sweep(b, result);
             return true;
         }
         for (size_t i = 0; i < b->game->tokens; i++) {
@@ -501,6 +515,7 @@ static bool play_proposals(board *b, dm_routing_game_result *result) {
                 respond(b, i, &gain, result);
             }
         }
+        tell_sweep(b, result);
     }
     return false;
 }
@@ -527,6 +542,7 @@ void dm_routing_game_play(const dm_routing_game *game, int32_t *strategies, void
     carve_board(&b, &c);
     start(&b);
     *result = (dm_routing_game_result){.potential_before = potential(&b)};
+    tell_sweep(&b, result);
     result->at_rest = game->propose ? play_proposals(&b, result) : play_in_turn(&b, result);
     if (!result->at_rest) {
         result->max_regret = survey(&b);

@@ -37,6 +37,17 @@ typedef struct dm_routing_game_costs {
 /* Told of each accepted change: the `count` experts that the token plays from now on, in no order, and what it gains. */
 typedef void (*dm_routing_game_move_fn)(void *user, size_t token, const int32_t *experts, size_t count, double gain);
 
+/* How far play has come. Looking costs as much as a sweep, so only those who ask are told. */
+typedef struct dm_routing_game_sweep {
+    size_t tokens;     /* T */
+    size_t sweeps;     /* done; 0: the start */
+    double potential;  /* Phi now */
+    double max_regret; /* greatest gain of any token by changing alone now */
+    size_t moves;      /* accepted changes so far */
+} dm_routing_game_sweep;
+
+typedef void (*dm_routing_game_sweep_fn)(void *user, const dm_routing_game_sweep *sweep);
+
 typedef struct dm_routing_game {
     size_t tokens;             /* T */
     size_t experts;            /* E, 1 or more */
@@ -56,6 +67,8 @@ typedef struct dm_routing_game {
     int threads;        /* for proposals, 1 or more; results do not depend on it */
     dm_routing_game_move_fn on_move; /* or NULL */
     void *on_move_user;
+    dm_routing_game_sweep_fn on_sweep; /* told of the start and after each sweep; or NULL */
+    void *on_sweep_user;
 } dm_routing_game;
 
 typedef struct dm_routing_game_result {

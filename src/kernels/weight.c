@@ -116,11 +116,11 @@ void dm_weight_panels_product(const dm_weight *weight, size_t first, size_t n, c
     enum { NEAR = 12 << 10 }; /* bytes between what is read and what is asked for */
     const dm_panel_format *format = dm_panel_format_of(weight->type);
     const size_t bytes = format != NULL ? dm_panel_bytes(format, weight->columns) : 0;
-    const char *begin = dm_weight_panel(weight, first), *data = begin;
+    const char *begin = dm_weight_panel(weight, first);
     const char *ahead = next != NULL ? next : begin + (bytes > 0 ? (NEAR + bytes - 1) / bytes * bytes : NEAR);
     for (size_t panel = first; panel < first + n; panel++, y += DM_PANEL_ROWS) {
         size_t left = weight->rows - panel * DM_PANEL_ROWS;
-        data = format != NULL ? begin + (panel - first) * bytes : (const char *)dm_weight_panel(weight, panel);
+        const char *data = format != NULL ? begin + (panel - first) * bytes : (const char *)dm_weight_panel(weight, panel);
         if (left >= DM_PANEL_ROWS) {
             multiply_panel(weight, format, panel, data, ahead + (data - begin), x, ldx, m, y, ldy);
             continue;

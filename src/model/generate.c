@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/threads.h"
+#include "base/utf8.h"
 #include "model/sampling.h"
 #include "model/session.h"
 
@@ -16,22 +17,6 @@ typedef struct streamer {
     bool stopped; /* the callback said so */
 } streamer;
 
-/* Length of the character that starts with `first`; 1 for bytes that start none. */
-static size_t character_length(unsigned char first) {
-    return first >= 0xf0 && first < 0xf8 ? 4 : first >= 0xe0 ? (first < 0xf0 ? 3 : 1) : first >= 0xc2 ? 2 : 1;
-}
-
-/* How many bytes at the end of text[n] begin a character that is not complete. */
-static size_t unfinished(const char *text, size_t n) {
-    for (size_t back = 1; back <= 3 && back <= n; back++) {
-        unsigned char byte = (unsigned char)text[n - back];
-        if ((byte & 0xc0) != 0x80) {
-            return character_length(byte) > back ? back : 0;
-        }
-    }
-    return 0;
-}
-
 static void emit(streamer *stream, const char *bytes, size_t length) {
     if (length > 0 && !stream->stopped && stream->on_text != NULL) {
         stream->stopped = !stream->on_text(stream->user, bytes, length);
@@ -41,7 +26,7 @@ static void emit(streamer *stream, const char *bytes, size_t length) {
 /* Completes what is pending with the first bytes; returns how many it took. */
 static size_t complete_pending(streamer *stream, const char *bytes, size_t length) {
     size_t taken = 0;
-    size_t whole = character_length((unsigned char)stream->pending[0]);
+    size_t whole = dm_utf8_length(stream->pending[0]);
     while (stream->n_pending < whole && taken < length && ((unsigned char)bytes[taken] & 0xc0) == 0x80) {
         stream->pending[stream->n_pending++] = bytes[taken++];
     }
@@ -58,7 +43,7 @@ static void push(streamer *stream, const char *bytes, size_t length) {
         bytes += taken;
         length -= taken;
     }
-    size_t kept = unfinished(bytes, length);
+    size_t kept = dm_utf8_unfinished(bytes, length);
     emit(stream, bytes, length - kept);
     memcpy(stream->pending + stream->n_pending, bytes + length - kept, kept);
     stream->n_pending += kept;

@@ -22,9 +22,6 @@ static void shape_text(const uint64_t *dims, uint32_t n_dims, char *text, size_t
 
 static dm_status check_tensor(const dm_gguf *file, const dm_gguf_tensor *found, const dm_tensor_spec *spec) {
     const char *path = dm_gguf_path(file);
-    if (found == NULL) {
-        return dm_fail(DM_ERR_FORMAT, "%s: the tensor '%s' is missing", path, spec->name);
-    }
     if (memcmp(found->dims, spec->dims, sizeof spec->dims) != 0) {
         char is[96], should[96];
         shape_text(found->dims, found->n_dims, is, sizeof is);
@@ -145,23 +142,28 @@ static dm_status refuse_surplus(const dm_gguf *file, const dm_tensor_spec *specs
     return status;
 }
 
+static dm_status find_tensor(dm_model *model, const dm_gguf *file, const dm_tensor_spec *spec) {
+    const dm_gguf_tensor *found = dm_gguf_find_tensor(file, spec->name);
+    if (found == NULL) {
+        return dm_fail(DM_ERR_FORMAT, "%s: the tensor '%s' is missing", dm_gguf_path(file), spec->name);
+    }
+    if (dm_tensor_is_mixed(found)) {
+        size_t first;
+        DM_TRY(dm_tensor_read_mixed(file, found, spec, &model->mixed, &first));
+        return place_mixed(model, spec, first);
+    }
+    DM_TRY(check_tensor(file, found, spec));
+    place(model, spec, found->type, found->data);
+    return DM_OK;
+}
+
 static dm_status find_tensors(dm_model *model, const dm_gguf *file) {
     dm_tensor_spec *specs = NULL;
     size_t count = 0;
     DM_TRY(dm_config_tensors(&model->config, &specs, &count));
     dm_status status = DM_OK;
     for (size_t i = 0; i < count && status == DM_OK; i++) {
-        const dm_gguf_tensor *found = dm_gguf_find_tensor(file, specs[i].name);
-        if (found != NULL && dm_tensor_is_mixed(found)) {
-            size_t first;
-            status = dm_tensor_read_mixed(file, found, &specs[i], &model->mixed, &first);
-            status = status == DM_OK ? place_mixed(model, &specs[i], first) : status;
-            continue;
-        }
-        status = check_tensor(file, found, &specs[i]);
-        if (status == DM_OK) {
-            place(model, &specs[i], found->type, found->data);
-        }
+        status = find_tensor(model, file, &specs[i]);
     }
     if (status == DM_OK && dm_gguf_n_tensors(file) != count) {
         status = refuse_surplus(file, specs, count);

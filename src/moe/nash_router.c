@@ -19,6 +19,8 @@ struct dm_nash_router {
     size_t *users;          /* [n_experts] of that choice */
     float *even;            /* [n_experts] the same time to fetch each */
     void *scratch;          /* of the game */
+    dm_routing_game_sweep_fn on_sweep;
+    void *on_sweep_user;
 };
 
 /* ---- Flocks -------------------------------------------------------------- */
@@ -201,6 +203,8 @@ static dm_routing_game game_of(const dm_nash_router *it, size_t first, size_t n,
         .eps = 1e-9,
         .most_sweeps = (size_t)r->sweeps,
         .threads = 1,
+        .on_sweep = it->on_sweep,
+        .on_sweep_user = it->on_sweep_user,
     };
     game.costs.beta = n > 1 ? r->beta : 0.0; /* who plays alone crowds nobody */
     game.costs.price = r->price;
@@ -239,6 +243,7 @@ static void answer_once(dm_nash_router *it, const dm_routing_game *game, size_t 
     price_model_choice(it, game, first);
     fixed.costs = (dm_routing_game_costs){.price = it->prices};
     fixed.most_sweeps = 1;
+    fixed.on_sweep = after.on_sweep = NULL; /* what they play is no game of its own */
     dm_routing_game_play(&fixed, experts, it->scratch, result);
     after.warm = true;
     after.most_sweeps = 0;
@@ -256,6 +261,11 @@ void dm_nash_router_play(dm_nash_router *it, size_t first, size_t n, const dm_na
     } else {
         dm_routing_game_play(&game, experts, it->scratch, result);
     }
+}
+
+void dm_nash_router_watch(dm_nash_router *it, dm_routing_game_sweep_fn on_sweep, void *user) {
+    it->on_sweep = on_sweep;
+    it->on_sweep_user = user;
 }
 
 /* ---- Memory -------------------------------------------------------------- */

@@ -61,4 +61,7 @@ typedef struct dm_nash_state {
 void dm_nash_router_play(dm_nash_router *it, size_t first, size_t n, const dm_nash_state *state, int32_t *experts,
                          dm_routing_game_result *result);
 
+/* The games from now on tell `on_sweep` (core/game.h); those of 0 sweeps, in which everybody answers once, tell nothing. */
+void dm_nash_router_watch(dm_nash_router *it, dm_routing_game_sweep_fn on_sweep, void *user);
+
 #endif

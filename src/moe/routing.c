@@ -270,6 +270,10 @@ void dm_routing_choose(dm_routing *it, int32_t layer, size_t n, bool together, i
     }
 }
 
+void dm_routing_watch(dm_routing *it, dm_routing_game_sweep_fn on_sweep, void *user) {
+    dm_nash_router_watch(it->router, on_sweep, user);
+}
+
 /* ---- Figures ------------------------------------------------------------- */
 
 static double median_sweeps(const dm_routing *it) {

@@ -40,4 +40,7 @@ void dm_routing_choose(dm_routing *it, int32_t layer, size_t n, bool together, i
  * experts were not resident; unchanged where residency is not known. */
 void dm_routing_report(const dm_routing *it, dm_routing_stats *out, double *missed);
 
+/* The games from now on tell `on_sweep`, as dm_nash_router_watch() says: those of a pass layer by layer. */
+void dm_routing_watch(dm_routing *it, dm_routing_game_sweep_fn on_sweep, void *user);
+
 #endif

@@ -101,13 +101,14 @@ static dm_status identify_disk(const char *path, uint64_t *read_bytes, dm_disk *
 
 static dm_status measure(const dm_topology_options *options, const dm_hardware *hardware, const dm_topology_file *file,
                          uint64_t read_bytes, dm_topology *out) {
-    if (options->refresh || !dm_topology_file_tiers(file, out)) {
+    bool tiers = !options->refresh && dm_topology_file_tiers(file, out);
+    if (!tiers && !options->kept_only) {
         DM_TRY(dm_tiers_measure(hardware, out->memory.usable, options->on_step, options->user, out->tiers));
         out->measured_at = (int64_t)time(NULL);
         out->measured = true;
     }
     bool known = out->disk.problem[0] == '\0';
-    if (known && (options->refresh || !dm_topology_file_disk(file, read_bytes, &out->disk))) {
+    if (known && (options->refresh || !dm_topology_file_disk(file, read_bytes, &out->disk)) && !options->kept_only) {
         if (options->on_step != NULL) {
             options->on_step(options->user, "disk");
         }

@@ -17,6 +17,8 @@ char *dm_calibration_part(const dm_calibration_job *job, size_t group) {
         dm_fail(DM_ERR_MEMORY, "out of memory for the name of a part");
     } else if (group == DM_CALIBRATION_SLOPES) {
         snprintf(path, size, "%s.part-slopes", job->out);
+    } else if (group == DM_CALIBRATION_SCALED) {
+        snprintf(path, size, "%s.part-scaled", job->out);
     } else {
         snprintf(path, size, "%s.part-%04zu", job->out, group);
     }
@@ -25,8 +27,8 @@ char *dm_calibration_part(const dm_calibration_job *job, size_t group) {
 
 void dm_calibration_clear(const dm_calibration_job *job) {
     const size_t groups = dm_calibration_groups(job);
-    for (size_t i = 0; i <= groups; i++) {
-        char *path = dm_calibration_part(job, i < groups ? i : DM_CALIBRATION_SLOPES);
+    for (size_t i = 0; i <= groups + 1; i++) {
+        char *path = dm_calibration_part(job, i < groups ? i : i == groups ? DM_CALIBRATION_SLOPES : DM_CALIBRATION_SCALED);
         if (path != NULL) {
             unlink(path);
         }
@@ -50,17 +52,17 @@ static void free_paths(char **paths, size_t n) {
     dm_free(paths);
 }
 
-dm_status dm_calibration_finish(const dm_calibration_job *job, bool slopes) {
-    const size_t groups = dm_calibration_groups(job), n = groups + slopes;
+dm_status dm_calibration_finish(const dm_calibration_job *job, size_t slopes) {
+    const size_t groups = dm_calibration_groups(job), n = groups + (slopes != 0);
     char **paths = dm_alloc(n, sizeof(char *));
     dm_status status = paths != NULL ? DM_OK : DM_ERR_MEMORY;
     for (size_t i = 0; i < n && status == DM_OK; i++) {
-        paths[i] = dm_calibration_part(job, i < groups ? i : DM_CALIBRATION_SLOPES);
+        paths[i] = dm_calibration_part(job, i < groups ? i : slopes);
         status = paths[i] != NULL ? DM_OK : DM_ERR_MEMORY;
     }
     if (status == DM_OK) {
         status = dm_calibration_merge(&job->model->config, &job->origin, (const char *const *)paths, groups,
-                                      slopes ? paths[groups] : NULL, job->out);
+                                      slopes != 0 ? paths[groups] : NULL, job->out);
     }
     free_paths(paths, n);
     return status;

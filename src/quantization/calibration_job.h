@@ -28,14 +28,15 @@ typedef struct dm_calibration_job {
 size_t dm_calibration_groups(const dm_calibration_job *job);
 /* Measures all of them. DM_ERR_INTERRUPTED after dm_interrupt(), with everything kept. */
 dm_status dm_calibration_measure(dm_calibration_job *job);
-/* Puts the parts, with those of the slopes if there are any, into the file to come. */
-dm_status dm_calibration_finish(const dm_calibration_job *job, bool slopes);
+/* Puts the parts into the file to come, with that of the slopes: DM_CALIBRATION_SLOPES, DM_CALIBRATION_SCALED or 0: none. */
+dm_status dm_calibration_finish(const dm_calibration_job *job, size_t slopes);
 /* Removes the parts. */
 void dm_calibration_clear(const dm_calibration_job *job);
 
-/* Path of a part (malloc), the caller's to free(); NULL when memory is short. The slopes' is `DM_CALIBRATION_SLOPES`. */
+/* Path of a part (malloc), the caller's to free(); NULL when memory is short. The slopes' are these. */
 char *dm_calibration_part(const dm_calibration_job *job, size_t group);
 #define DM_CALIBRATION_SLOPES SIZE_MAX
+#define DM_CALIBRATION_SCALED (SIZE_MAX - 1)
 
 /* What follows a window of `tokens` tokens: reports, and tells whether it is time for a checkpoint. */
 bool dm_calibration_step(dm_calibration_job *job, const char *stage, uint64_t tokens);

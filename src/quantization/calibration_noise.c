@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -81,6 +82,8 @@ typedef struct noise {
     dm_calibration_job *job;
     const char *path; /* of the part */
     dm_calibration_slopes slopes;
+    const dm_calibration_slopes *shape; /* slopes by rows, which are scaled to what is measured; NULL: one number a matrix */
+    const char *method;
     dm_observer observer;
     dm_session *session;
     double *traces; /* [slots] sum over tokens of gate^2 |x|^2, in the first pass */
@@ -148,25 +151,29 @@ static double disturb(float *y, size_t n, uint64_t seed) {
     return squares / (double)n;
 }
 
-static double trace_of(const noise *n, const matrices *m, size_t copies) {
-    double sum = 0.0;
-    for (size_t e = 0; e < copies; e++) {
-        sum +=
-            n->traces[dm_calibration_slot_of(n->slopes.config, m->layer, m->role, dm_role_is_expert(m->role) ? (int32_t)e : -1)];
-    }
-    return sum;
+/* The slot of copy `e` of the matrices. */
+static size_t slot_of(const noise *n, const matrices *m, size_t e) {
+    return dm_calibration_slot_of(n->slopes.config, m->layer, m->role, dm_role_is_expert(m->role) ? (int32_t)e : -1);
 }
 
-/* Noise of mean square s in all rows of all copies makes an error of rows s trace / tokens; half of the slope times that is the
- * divergence per token. */
+/* Noise of mean square s in all rows of all copies makes an error of s trace in each row, summed over the tokens; half of the
+ * slopes times those is the divergence. */
 static void note(const noise *n, const matrices *m, double mean_square) {
     const dm_config *config = n->slopes.config;
     const size_t rows = dm_calibration_rows(config, m->role), copies = dm_calibration_copies(config, m->role);
-    const double error = (double)rows * mean_square * trace_of(n, m, copies);
-    const double slope = error > 0.0 && n->divergence > 0.0 ? 2.0 * n->divergence / error : 0.0;
     float *sums = n->slopes.sums + dm_calibration_slopes_at(config, m->layer, m->role, 0);
+    double expected = 0.0; /* with the sums as they are */
+    for (size_t e = 0; e < copies; e++) {
+        const size_t slot = slot_of(n, m, e);
+        double slopes = 0.0;
+        for (size_t r = 0; r < rows; r++) {
+            slopes += (double)sums[e * rows + r];
+        }
+        expected += n->slopes.squares[slot] > 0.0 ? 0.5 * mean_square * n->traces[slot] * slopes / n->slopes.squares[slot] : 0.0;
+    }
+    const double scale = expected > 0.0 && n->divergence > 0.0 ? n->divergence / expected : 0.0;
     for (size_t i = 0; i < rows * copies; i++) {
-        sums[i] = (float)slope;
+        sums[i] = (float)(scale * (double)sums[i]);
     }
 }
 
@@ -214,7 +221,7 @@ static dm_status set_up(noise *n) {
 
 static dm_status save(const noise *n, uint64_t done) {
     n->job->saved = dm_seconds();
-    return dm_calibration_write_slopes(n->path, &n->job->origin, &n->slopes, "measured", done);
+    return dm_calibration_write_slopes(n->path, &n->job->origin, &n->slopes, n->method, done);
 }
 
 static dm_status run(noise *n, size_t done) {
@@ -243,11 +250,22 @@ static dm_status run(noise *n, size_t done) {
     return DM_OK;
 }
 
-/* One number each: what divides the sums is 1. */
+/* Slopes to be scaled: those by rows, or 1 for all. */
 static dm_status begin(noise *n) {
-    DM_TRY(dm_calibration_slopes_create(&n->job->model->config, &n->slopes));
-    for (size_t i = 0; i < dm_calibration_slots(n->slopes.config); i++) {
+    const dm_config *config = &n->job->model->config;
+    const size_t slots = dm_calibration_slots(config), rows = dm_calibration_slopes_count(config);
+    DM_TRY(dm_calibration_slopes_create(config, &n->slopes));
+    if (n->shape != NULL) {
+        memcpy(n->slopes.sums, n->shape->sums, rows * sizeof *n->slopes.sums);
+        memcpy(n->slopes.squares, n->shape->squares, slots * sizeof *n->slopes.squares);
+        memcpy(n->slopes.visits, n->shape->visits, slots * sizeof *n->slopes.visits);
+        return DM_OK;
+    }
+    for (size_t i = 0; i < slots; i++) {
         n->slopes.squares[i] = 1.0;
+    }
+    for (size_t i = 0; i < rows; i++) {
+        n->slopes.sums[i] = 1.0F;
     }
     return DM_OK;
 }
@@ -258,7 +276,7 @@ static dm_status resume(noise *n, uint64_t *done) {
     if (access(n->path, F_OK) != 0) {
         return DM_OK;
     }
-    if (dm_calibration_read_slopes(n->path, &n->job->origin, &n->slopes, "measured", done) == DM_OK &&
+    if (dm_calibration_read_slopes(n->path, &n->job->origin, &n->slopes, n->method, done) == DM_OK &&
         *done <= count(n->slopes.config)) {
         dm_calibration_skip(n->job, *done * n->tokens);
         return DM_OK;
@@ -269,12 +287,14 @@ static dm_status resume(noise *n, uint64_t *done) {
     return begin(n);
 }
 
-dm_status dm_calibration_noise(dm_calibration_job *job, uint64_t tokens, uint64_t seed) {
+dm_status dm_calibration_noise(dm_calibration_job *job, uint64_t tokens, uint64_t seed, const dm_calibration_slopes *shape) {
     if (job->model->streaming != NULL) {
         return dm_fail(DM_ERR_UNSUPPORTED, "slopes are measured with all experts in memory, not with --memory or --ram for them");
     }
-    char *path = dm_calibration_part(job, DM_CALIBRATION_SLOPES);
+    char *path = dm_calibration_part(job, shape != NULL ? DM_CALIBRATION_SCALED : DM_CALIBRATION_SLOPES);
     noise n = {.job = job, .path = path, .seed = seed, .windows = windows_for(job, tokens)};
+    n.shape = shape;
+    n.method = shape != NULL ? "scaled" : "measured";
     n.tokens = dm_calibration_noise_tokens(job, tokens);
     uint64_t done = 0;
     dm_status status = path != NULL ? resume(&n, &done) : DM_ERR_MEMORY;

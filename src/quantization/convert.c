@@ -54,7 +54,7 @@ dm_status dm_converted_keep(dm_conversion *conversion, const dm_tensor_spec *spe
     *out = (dm_converted){.conversion = conversion,
                           .parts = parts,
                           .n_parts = (int32_t)matrices,
-                          .part_elements = spec->elements / matrices,
+                          .part_elements = spec->dims[0] * spec->dims[1],
                           .columns = (size_t)spec->dims[0],
                           .type = parts[0].type};
     return DM_OK;

@@ -120,7 +120,7 @@ static dm_status plan(mixing *it, size_t i) {
     const dm_tensor *tensors = spec->layer < 0 ? it->model->tensors : it->model->layers[spec->layer].tensors;
     target *t = &it->targets[i];
     const bool stack = dm_role_is_expert(spec->role) && spec->expert < 0;
-    *t = (target){.mixing = it, .tensor = &tensors[spec->role], .matrices = stack ? (size_t)spec->dims[2] : 1};
+    *t = (target){.mixing = it, .tensor = &tensors[spec->role], .matrices = stack ? (size_t)it->model->config.n_experts : 1};
     t->first = spec->expert > 0 ? (size_t)spec->expert : 0;
     if (becomes_mixed(spec)) {
         DM_TRY(plan_mixed(it, spec, t));

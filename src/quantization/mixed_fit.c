@@ -54,7 +54,7 @@ static float fit_part(const part *it, const choice *how) {
 static int8_t choose_scale(const part *it, const choice *how, uint16_t row_scale) {
     int8_t chosen = 0;
     float least = INFINITY;
-    const int nearest = dm_mixed_tile_scale(row_scale, it->wanted);
+    const int8_t nearest = dm_mixed_tile_scale(row_scale, it->wanted);
     for (int s = nearest - 1; s <= nearest + 1; s++) {
         float error = s >= -127 && s <= 127 ? fit_scale_error(it->x, it->w, UNIT, dm_mixed_scale(row_scale, (int8_t)s), &how->low)
                                             : INFINITY;

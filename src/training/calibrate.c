@@ -1,4 +1,6 @@
 /* A calibration from its options to its file: the moments of inputs, then the slopes of outputs. */
+#include <stdlib.h>
+
 #include "base/hash.h"
 #include "base/threads.h"
 #include "model/fingerprint.h"
@@ -7,7 +9,7 @@
 #include "quantization/calibration_noise.h"
 #include "training/output_slopes.h"
 
-enum { MEASURED_TOKENS = 1024, CHECKPOINT_SECONDS = 60 };
+enum { MEASURED_TOKENS = 1024, SCALED_TOKENS = 512, CHECKPOINT_SECONDS = 60 };
 
 /* ---- How slopes are found ---- */
 
@@ -22,7 +24,7 @@ static dm_slopes resolve(const dm_model *model, dm_slopes asked) {
         return asked;
     }
     if (dm_output_slopes_check(&model->config) == DM_OK && fits(&model->config)) {
-        return DM_SLOPES_GRADIENT;
+        return model->streaming == NULL ? DM_SLOPES_SCALED : DM_SLOPES_GRADIENT;
     }
     return model->streaming == NULL ? DM_SLOPES_MEASURED : DM_SLOPES_NONE;
 }
@@ -30,6 +32,7 @@ static dm_slopes resolve(const dm_model *model, dm_slopes asked) {
 /* Tokens read for them. */
 static uint64_t slope_tokens(const dm_calibration_job *job, dm_slopes slopes, uint64_t tokens) {
     switch (slopes) {
+    case DM_SLOPES_SCALED:
     case DM_SLOPES_GRADIENT:
         return dm_output_slopes_tokens(job->windows, tokens);
     case DM_SLOPES_MEASURED:
@@ -39,19 +42,39 @@ static uint64_t slope_tokens(const dm_calibration_job *job, dm_slopes slopes, ui
     }
 }
 
+static dm_status by_gradient(dm_calibration_job *job, uint64_t tokens, uint64_t seed) {
+    return dm_output_slopes(job, tokens, seed, dm_matmul_bf16_native() ? DM_PRECISION_BF16 : DM_PRECISION_F32);
+}
+
+/* Those by the gradient, scaled. */
+static dm_status scale(dm_calibration_job *job, uint64_t seed) {
+    dm_calibration_slopes shape = {0};
+    char *path = dm_calibration_part(job, DM_CALIBRATION_SLOPES);
+    uint64_t done;
+    dm_status status = path != NULL ? dm_calibration_slopes_create(&job->model->config, &shape) : DM_ERR_MEMORY;
+    status = status == DM_OK ? dm_calibration_read_slopes(path, &job->origin, &shape, "gradient", &done) : status;
+    status = status == DM_OK ? dm_calibration_noise(job, SCALED_TOKENS, seed, &shape) : status;
+    dm_calibration_slopes_free(&shape);
+    free(path);
+    return status;
+}
+
 static dm_status find_slopes(dm_calibration_job *job, dm_slopes slopes, uint64_t tokens, uint64_t seed) {
     switch (slopes) {
+    case DM_SLOPES_SCALED:
+        DM_TRY(by_gradient(job, tokens, seed));
+        return scale(job, seed);
     case DM_SLOPES_GRADIENT:
-        return dm_output_slopes(job, tokens, seed, dm_matmul_bf16_native() ? DM_PRECISION_BF16 : DM_PRECISION_F32);
+        return by_gradient(job, tokens, seed);
     case DM_SLOPES_MEASURED:
-        return dm_calibration_noise(job, tokens, seed);
+        return dm_calibration_noise(job, tokens, seed, NULL);
     default:
         return DM_OK;
     }
 }
 
 static const char *name_of(dm_slopes slopes) {
-    static const char *const names[] = {"auto", "gradient", "measured", "none"};
+    static const char *const names[] = {"auto", "scaled", "gradient", "measured", "none"};
     return names[slopes];
 }
 
@@ -84,8 +107,8 @@ static dm_status set_origin(dm_calibration_job *job, dm_slopes slopes, uint64_t 
 static dm_status run(dm_calibration_job *job, const dm_calibrate_options *options, dm_calibrate_result *result) {
     const dm_slopes slopes = resolve(job->model, options->slopes);
     const uint64_t tokens = slope_tokens(job, slopes, options->slope_tokens > 0 ? options->slope_tokens : 8192);
-    const size_t passes = slopes == DM_SLOPES_MEASURED ? dm_calibration_noise_passes(&job->model->config) : 1;
-    if (slopes == DM_SLOPES_GRADIENT) {
+    const size_t passes = dm_calibration_noise_passes(&job->model->config);
+    if (slopes == DM_SLOPES_GRADIENT || slopes == DM_SLOPES_SCALED) {
         DM_TRY(dm_output_slopes_check(&job->model->config)); /* before an hour's work */
     }
     DM_TRY(set_origin(job, slopes, tokens, options->seed));
@@ -94,10 +117,15 @@ static dm_status run(dm_calibration_job *job, const dm_calibrate_options *option
     result->windows = job->windows->count;
     result->passes = (uint32_t)dm_calibration_groups(job);
     result->slopes = name_of(slopes);
-    job->total = result->passes * job->origin.tokens + passes * tokens;
+    job->total = result->passes * job->origin.tokens + (slopes == DM_SLOPES_MEASURED ? passes : 1) * tokens +
+                 (slopes == DM_SLOPES_SCALED ? passes * dm_calibration_noise_tokens(job, SCALED_TOKENS) : 0);
     DM_TRY(dm_calibration_measure(job));
     DM_TRY(find_slopes(job, slopes, tokens, options->seed));
-    DM_TRY(dm_calibration_finish(job, slopes != DM_SLOPES_NONE));
+    const size_t parts[] = {[DM_SLOPES_SCALED] = DM_CALIBRATION_SCALED,
+                            [DM_SLOPES_GRADIENT] = DM_CALIBRATION_SLOPES,
+                            [DM_SLOPES_MEASURED] = DM_CALIBRATION_SLOPES,
+                            [DM_SLOPES_NONE] = 0};
+    DM_TRY(dm_calibration_finish(job, parts[slopes]));
     dm_calibration_clear(job);
     return options->imatrix != NULL ? write_imatrix(job->model, job->out, options->imatrix) : DM_OK;
 }

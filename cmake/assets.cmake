@@ -1,0 +1,31 @@
+# Writes OUT, a C file with all files of FOLDER as dm_assets[] (src/server/assets.h).
+# cmake -DFOLDER=web -DOUT=assets_data.c -P assets.cmake
+file(GLOB_RECURSE files RELATIVE ${FOLDER} ${FOLDER}/*)
+list(SORT files)
+set(types html "text/html\; charset=utf-8" js "text/javascript\; charset=utf-8" css "text/css\; charset=utf-8" svg image/svg+xml
+    json application/json png image/png woff2 font/woff2 txt "text/plain\; charset=utf-8")
+set(arrays "")
+set(table "")
+set(number 0)
+foreach(file ${files})
+    get_filename_component(extension ${file} LAST_EXT)
+    string(REPLACE "." "" extension "${extension}")
+    list(FIND types "${extension}" at)
+    set(type application/octet-stream)
+    if(at GREATER -1)
+        math(EXPR at "${at} + 1")
+        list(GET types ${at} type)
+    endif()
+    file(READ ${FOLDER}/${file} bytes HEX)
+    string(LENGTH "${bytes}" length)
+    math(EXPR length "${length} / 2")
+    if(length GREATER 0)
+        string(REGEX REPLACE "(..)" "0x\\1," bytes "${bytes}")
+        string(APPEND arrays "static const unsigned char file_${number}[] = {${bytes}};\n")
+        string(APPEND table "    {\"/${file}\", \"${type}\", file_${number}, ${length}},\n")
+        math(EXPR number "${number} + 1")
+    endif()
+endforeach()
+# An array has one element at least.
+file(WRITE ${OUT} "#include \"server/assets.h\"\n\n${arrays}\nconst dm_asset dm_assets[] = {\n${table}    {0},\n};\n"
+     "const size_t dm_n_assets = ${number};\n")
