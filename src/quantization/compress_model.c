@@ -8,10 +8,6 @@
 
 /* ---- Tensors ---- */
 
-static dm_role measured_role(const dm_compress_model *it, const dm_tensor_spec *spec) {
-    return spec->role == DM_TOKEN_EMBD && it->model->config.tied_output ? DM_OUTPUT : spec->role;
-}
-
 static int32_t expert_of(const dm_compress_target *t, size_t matrix) {
     return dm_role_is_expert(t->spec->role) ? (int32_t)(t->first + matrix) : -1;
 }
@@ -29,7 +25,9 @@ static dm_status plan(dm_compress_model *it, size_t i) {
     }
     t->panels = dm_panel_count((size_t)spec->dims[1]);
     t->units = (size_t)(spec->dims[0] / DM_PANEL_UNIT);
-    t->plays = measured_role(it, spec) != DM_TOKEN_EMBD;
+    /* What errors of a looked-up row cost is not measured, not even where the same matrix is the output: to the output's
+     * statistics rows of rare tokens are nearly free, and their embedding would go with them. */
+    t->plays = spec->role != DM_TOKEN_EMBD;
     return DM_OK;
 }
 
@@ -142,7 +140,7 @@ static dm_status fill(dm_compress_model *it, const dm_compress_target *t, size_t
     static const dm_neighbour_choice nobody = {0};
     const dm_compress_method method = it->options->method;
     const int32_t expert = expert_of(t, matrix);
-    const dm_role role = measured_role(it, t->spec);
+    const dm_role role = t->spec->role;
     dm_moments m = {0};
     const bool known = it->calibration != NULL && dm_calibration_has(it->calibration, t->spec->layer, role, expert);
     if (known) {
