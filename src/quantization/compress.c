@@ -75,7 +75,7 @@ static dm_status panel_bytes(const compression *it, uint64_t *bytes) {
 /* A token embedding that is no output: rounded to nearest, as wide as the rest of the model is, or wider. */
 static void set_embedding_width(compression *it, double bpw) {
     const int32_t forced = it->model.options->width;
-    const int bits = forced > 0 ? forced : bpw <= 3.0 ? 4 : bpw <= 5.0 ? 6 : 8;
+    const int bits = forced > 0 ? forced : bpw <= 4.0 ? 4 : bpw <= 6.0 ? 6 : 8;
     memset(it->widths + it->model.playing, bits, it->model.tiles - it->model.playing);
 }
 
