@@ -866,7 +866,7 @@ typedef struct dm_compress_result {
 /*
  * Writes the model `from` to `to` with its matrices as mixed-width panels (docs/format.md), each tile of 16 rows and 32 columns
  * pruned or of 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Norms, biases and routers stay as they are; a token
- * embedding that is no output too has no statistics and is rounded to 4, 6 or 8 bits. `to` is replaced whole or not at all. The
+ * embedding has no statistics of its own, and is rounded to 4, 6 or 8 bits. `to` is replaced whole or not at all. The
  * same input gives the same file for any number of threads. DM_ERR_ARGUMENT where the budget is too small, or the calibration is
  * another model's.
  */

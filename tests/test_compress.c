@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/random.h"
-#include "quantization/compress_panel.h"
+#include "quantization/compress_prices.h"
 
 enum { ROWS = DM_PANEL_ROWS, UNIT = DM_PANEL_UNIT, TILE = ROWS * UNIT };
 
@@ -110,7 +110,7 @@ static void test_factors(void **state) {
             for (size_t k = 0; k <= j; k++) {
                 sum += (double)p.moments.lower[i * n + k] * p.moments.lower[j * n + k];
             }
-            assert_float_equal(sum, p.moments.h[i * n + j], 1e-3 * sqrt(p.moments.h[i * n + i] * p.moments.h[j * n + j]));
+            assert_float_equal(sum, p.moments.h[i * n + j], 1e-3f * sqrtf(p.moments.h[i * n + i] * p.moments.h[j * n + j]));
         }
     }
     for (size_t b = 0; b < p.moments.units; b++) { /* all six units have the five others for neighbours */
@@ -312,11 +312,53 @@ static void test_written(void **state) {
     problem_close(&p);
 }
 
+/* Bytes within the budget and close to it, enough pruned tiles, and no tile that would rather have another width at the prices.
+ */
+static void test_market(void **state) {
+    enum { TILES = 3000 };
+    static float cost[TILES * DM_CHOICES];
+    static uint8_t widths[TILES];
+    dm_random random;
+    dm_market market = {TILES, cost, widths};
+    dm_prices prices;
+    (void)state;
+    dm_random_seed(&random, 11);
+    for (size_t t = 0; t < TILES; t++) {
+        const double size = exp(2.0 * dm_random_normal(&random));
+        for (int i = 0; i < DM_CHOICES; i++) {
+            cost[t * DM_CHOICES + (size_t)i] = (float)(size * pow(0.25, dm_choice_bits(i)));
+        }
+    }
+    for (double pruned = 0.0; pruned < 0.7; pruned += 0.3) {
+        const dm_market_goal goal = {TILES * dm_choice_bytes(2), pruned, -1};
+        uint64_t bytes = 0;
+        size_t zeros = 0;
+        assert_int_equal(dm_market_settle(&market, &goal, &prices), DM_OK);
+        for (size_t t = 0; t < TILES; t++) {
+            bytes += dm_choice_bytes(dm_choice_of(widths[t]));
+            zeros += widths[t] == 0;
+        }
+        assert_true(bytes <= goal.bytes && (double)bytes > 0.99 * (double)goal.bytes);
+        assert_true((double)zeros >= pruned * TILES);
+        assert_true(prices.byte > 0.0 && (pruned == 0.0) == (prices.kept == 0.0));
+    }
+    const dm_market_goal forced = {0, 0.0, 3};
+    assert_int_equal(dm_market_settle(&market, &forced, &prices), DM_OK);
+    for (size_t t = 0; t < TILES; t++) {
+        assert_int_equal(widths[t], 4);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_factors), cmocka_unit_test(test_error_is_the_definition), cmocka_unit_test(test_change_is_exact),
-        cmocka_unit_test(test_play),    cmocka_unit_test(test_rest_is_an_equilibrium),  cmocka_unit_test(test_ladder),
+        cmocka_unit_test(test_factors),
+        cmocka_unit_test(test_error_is_the_definition),
+        cmocka_unit_test(test_change_is_exact),
+        cmocka_unit_test(test_play),
+        cmocka_unit_test(test_rest_is_an_equilibrium),
+        cmocka_unit_test(test_ladder),
         cmocka_unit_test(test_written),
+        cmocka_unit_test(test_market),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
