@@ -825,6 +825,74 @@ DM_API dm_status dm_calibrate(const dm_model *model, const dm_tokenizer *tokeniz
 DM_API dm_status dm_calibrate_generate(const dm_model *model, const dm_tokenizer *tokenizer, size_t n, int32_t context,
                                        uint64_t seed, dm_calibrate_fn on_step, void *user, int32_t **ids);
 
+/* ---- Compression --------------------------------------------------------- */
+
+/* How widths and codes are chosen. All but the first are there to be compared with it: they leave out one step after another. */
+typedef enum dm_compress_method {
+    DM_COMPRESS_GAME,     /* compensation, then the game: docs/compression.md */
+    DM_COMPRESS_GPTQ,     /* compensation alone (Frantar et al. 2022, 2023) */
+    DM_COMPRESS_RTN,      /* rounding to nearest, errors weighted by the inputs' mean squares and the slopes */
+    DM_COMPRESS_WANDA,    /* weights times inputs decide (Sun et al. 2023), slopes do not */
+    DM_COMPRESS_MAGNITUDE /* weights alone decide */
+} dm_compress_method;
+
+enum { DM_COMPRESS_WIDTHS = 7, DM_COMPRESS_SWEEPS = 32 };
+
+/* One matrix as it was compressed. */
+typedef struct dm_compress_matrix {
+    const char *name; /* of the tensor; valid during the call */
+    int32_t layer;    /* -1: outside the layers */
+    int32_t expert;   /* -1: not one of a router's */
+    uint64_t rows, columns, bytes;
+    uint64_t tiles[DM_COMPRESS_WIDTHS]; /* 16 rows of 32 columns each: pruned, of 2, 3, 4, 5, 6, 8 bits */
+    double error_before, error_after;   /* after construction, after the game */
+} dm_compress_matrix;
+
+typedef void (*dm_compress_matrix_fn)(void *user, const dm_compress_matrix *matrix);
+
+/* All zero: the defaults, but for one of bpw and bytes. */
+typedef struct dm_compress_options {
+    double bpw;     /* bits per weight, all tensors together; 0: `bytes` says */
+    uint64_t bytes; /* of the whole file, at most */
+    double pruned;  /* at least this share of the tiles is pruned, below 1; 0: as the prices say */
+    int32_t width;  /* 2, 3, 4, 5, 6 or 8: all tiles that are kept get so many bits, whatever the size; 0: free */
+    const char
+        *calibration; /* file of dm_calibrate(), or llama.cpp's importance matrix; NULL: only RTN and MAGNITUDE do without */
+    dm_compress_method method;
+    int32_t neighbours;              /* that a move wakes; 0: everybody looks in every sweep */
+    bool random_neighbours;          /* any instead of the nearest: what the measure of nearness is worth */
+    int32_t sweeps;                  /* of the game at most; 0: 2 */
+    uint64_t seed;                   /* of random neighbours */
+    dm_convert_fn on_progress;       /* weights done and to be done, twice each; NULL: tells nobody */
+    dm_compress_matrix_fn on_matrix; /* NULL: tells nobody */
+    void *user;
+} dm_compress_options;
+
+typedef struct dm_compress_result {
+    uint64_t bytes_in, bytes_out; /* of the files */
+    double bpw;                   /* bits per weight, all tensors together */
+    double pruned;                /* share of all matrices' tiles */
+    uint64_t tiles[DM_COMPRESS_WIDTHS];
+    double error_before, error_after; /* sum over matrices, after construction and after the game: an estimate of the KL
+                                       * divergence in nats per token where the calibration has slopes */
+    double price;                     /* of a byte, in units of the error */
+    double kept_price;                /* of a tile that is not pruned */
+    int32_t sweeps;                   /* of the longest game; 0: none was played */
+    uint64_t proposals[DM_COMPRESS_SWEEPS], moves[DM_COMPRESS_SWEEPS]; /* per sweep: tiles looked at, and changed */
+    double payoff[DM_COMPRESS_SWEEPS + 1];                             /* before each sweep, and at the end; never falls */
+    uint64_t panels, panels_at_rest; /* panels, which are games of their own; those where nobody wants another strategy */
+    double seconds;
+} dm_compress_result;
+
+/*
+ * Writes the model `from` to `to` with its matrices as mixed-width panels (docs/format.md), each tile of 16 rows and 32 columns
+ * pruned or of 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Norms, biases and routers stay as they are; a token
+ * embedding has no statistics of its own, and is rounded to 4, 6 or 8 bits. `to` is replaced whole or not at all. The
+ * same input gives the same file for any number of threads. DM_ERR_ARGUMENT where the budget is too small, or the calibration is
+ * another model's.
+ */
+DM_API dm_status dm_compress(const char *from, const char *to, const dm_compress_options *options, dm_compress_result *result);
+
 /* ---- Games ---------------------------------------------------------------- */
 
 /* A game in strategic form: players choose a strategy each at the same time, and a table says what each gets. */

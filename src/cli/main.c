@@ -16,6 +16,7 @@ static const cli_command commands[] = {
     {"eval", "perplexity of a text, distance from a base model, logits", cmd_eval},
     {"run", "generate text", cmd_run},
     {"calibrate", "measure what compression wants to know about a model", cmd_calibrate},
+    {"quantize", "compress a model: bits where they matter, under one price of a byte", cmd_quantize},
     {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
 #if DM_SERVER
     {"serve", "answer requests over HTTP, as OpenAI's API does", cmd_serve},

@@ -41,6 +41,25 @@ static void copy(const dm_converted *it, uint64_t first, size_t n, uint8_t *out)
     }
 }
 
+dm_status dm_converted_keep(dm_conversion *conversion, const dm_tensor_spec *spec, const dm_tensor *tensor, size_t first,
+                            size_t matrices, dm_converted *out) {
+    dm_weights *parts = dm_alloc(matrices, sizeof *parts);
+    if (parts == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    for (size_t i = 0; i < matrices; i++) {
+        const dm_weight own = dm_tensor_matrix(tensor, first + i);
+        parts[i] = (dm_weights){.data = own.data, .type = own.type, .rows = own.rows, .columns = own.columns};
+    }
+    *out = (dm_converted){.conversion = conversion,
+                          .parts = parts,
+                          .n_parts = (int32_t)matrices,
+                          .part_elements = spec->dims[0] * spec->dims[1],
+                          .columns = (size_t)spec->dims[0],
+                          .type = parts[0].type};
+    return DM_OK;
+}
+
 const uint8_t *dm_converted_part(const dm_converted *it, int32_t part, size_t *bytes) {
     const dm_weights *w = &it->parts[part];
     const dm_weight whole = {.data = w->data, .type = w->type, .rows = 1, .columns = (size_t)it->part_elements};

@@ -4,6 +4,7 @@
 
 #include "model/expert_layout.h"
 #include "model/hf_tensors.h"
+#include "model/model.h"
 
 typedef struct dm_conversion {
     const char *from, *to;
@@ -29,6 +30,10 @@ typedef struct dm_converted {
 /* A dm_gguf_maker: `user` is a dm_converted. */
 dm_status dm_convert_piece(void *user, uint64_t first, size_t n, void *out);
 
+/* out = a tensor that stays as it is: `matrices` of them from number `first`. out->parts ends with dm_free(). DM_ERR_MEMORY. */
+dm_status dm_converted_keep(dm_conversion *conversion, const dm_tensor_spec *spec, const dm_tensor *tensor, size_t first,
+                            size_t matrices, dm_converted *out);
+
 /* A part as its file has it: its bytes, and how many. */
 const uint8_t *dm_converted_part(const dm_converted *it, int32_t part, size_t *bytes);
 
@@ -44,6 +49,8 @@ dm_status dm_convert_layout(dm_conversion *conversion, dm_convert_result *result
 
 /* Whether a type asks for mixed-width panels: "mixed:4". */
 bool dm_convert_is_mixed(const char *type);
+/* Adds the metadata of a file of mixed-width panels that is made of another one. */
+void dm_mixed_values(dm_gguf_writer *writer, const dm_gguf *from, bool streaming);
 dm_status dm_convert_mixed(dm_conversion *conversion, dm_convert_result *result);
 
 #endif

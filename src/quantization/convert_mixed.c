@@ -20,7 +20,6 @@ typedef struct target {
     size_t first, matrices; /* of the tensor */
     dm_mixed_plan *plans;   /* [matrices]; NULL: it stays as it is */
     dm_mixed_writer *writer;
-    dm_weights *parts; /* [matrices] of one that stays */
     dm_converted copied;
 } target;
 
@@ -116,24 +115,6 @@ static dm_status plan_mixed(mixing *it, const dm_tensor_spec *spec, target *t) {
     return t->plans != NULL ? dm_mixed_writer_create(t->plans, t->matrices, fill, t, &t->writer) : DM_ERR_MEMORY;
 }
 
-static dm_status plan_copy(mixing *it, const dm_tensor_spec *spec, target *t) {
-    t->parts = dm_alloc(t->matrices, sizeof *t->parts);
-    if (t->parts == NULL) {
-        return DM_ERR_MEMORY;
-    }
-    for (size_t i = 0; i < t->matrices; i++) {
-        const dm_weight own = dm_tensor_matrix(t->tensor, t->first + i);
-        t->parts[i] = (dm_weights){.data = own.data, .type = own.type, .rows = own.rows, .columns = own.columns};
-    }
-    t->copied = (dm_converted){.conversion = it->conversion,
-                               .parts = t->parts,
-                               .n_parts = (int32_t)t->matrices,
-                               .part_elements = spec->dims[0] * spec->dims[1],
-                               .columns = (size_t)spec->dims[0],
-                               .type = t->parts[0].type};
-    return DM_OK;
-}
-
 static dm_status plan(mixing *it, size_t i) {
     const dm_tensor_spec *spec = &it->specs[i];
     const dm_tensor *tensors = spec->layer < 0 ? it->model->tensors : it->model->layers[spec->layer].tensors;
@@ -146,7 +127,7 @@ static dm_status plan(mixing *it, size_t i) {
         it->conversion->total += dm_mixed_writer_bytes(t->writer);
         return DM_OK;
     }
-    DM_TRY(plan_copy(it, spec, t));
+    DM_TRY(dm_converted_keep(it->conversion, spec, t->tensor, t->first, t->matrices, &t->copied));
     it->conversion->total += dm_type_bytes(t->copied.type, (size_t)spec->elements);
     return DM_OK;
 }
@@ -168,20 +149,24 @@ static dm_status make_widths(mixing *it) {
 
 /* ---- The file ---- */
 
+void dm_mixed_values(dm_gguf_writer *writer, const dm_gguf *from, bool streaming) {
+    dm_gguf_copy_values(writer, from, "");
+    if (streaming) {
+        dm_streaming_write(writer);
+    } else {
+        dm_gguf_set_alignment(writer, DM_MIXED_ALIGNMENT);
+    }
+    if (!dm_gguf_has(from, DM_KEY_FORMAT)) {
+        dm_gguf_add_u32(writer, DM_KEY_FORMAT, DM_MIXED_VERSION);
+    }
+}
+
 static dm_status write_file(const mixing *it) {
     dm_gguf_writer *writer = dm_gguf_writer_create();
     if (writer == NULL) {
         return DM_ERR_MEMORY;
     }
-    dm_gguf_copy_values(writer, it->model->file, "");
-    if (it->order != NULL) {
-        dm_streaming_write(writer);
-    } else {
-        dm_gguf_set_alignment(writer, DM_MIXED_ALIGNMENT);
-    }
-    if (!dm_gguf_has(it->model->file, DM_KEY_FORMAT)) {
-        dm_gguf_add_u32(writer, DM_KEY_FORMAT, DM_MIXED_VERSION);
-    }
+    dm_mixed_values(writer, it->model->file, it->order != NULL);
     for (size_t i = 0; i < it->count; i++) {
         const dm_tensor_spec *spec = it->order != NULL ? it->order[i] : &it->specs[i];
         target *t = &it->targets[spec - it->specs];
@@ -221,7 +206,7 @@ static void drop(mixing *it) {
     for (size_t i = 0; it->targets != NULL && i < it->count; i++) {
         dm_mixed_writer_free(it->targets[i].writer);
         dm_free(it->targets[i].plans);
-        dm_free(it->targets[i].parts);
+        dm_free(it->targets[i].copied.parts);
     }
     dm_free(it->targets);
     dm_free(it->widths);
