@@ -134,6 +134,7 @@ static bool begin_editing(cli_line_editor *it, bool keep) {
 static const char *edit(cli_line_editor *it) {
     int length = 0;
     HistEvent event;
+    el_set(it->editor, EL_PREP_TERM, 1); /* before the prompt is there: keys that come at once are the editor's already */
     const char *line = el_gets(it->editor, &length);
     if (line == NULL || length <= 0 || cli_signal() != 0) {
         return NULL;
