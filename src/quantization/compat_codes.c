@@ -18,7 +18,8 @@ static dm_compat_grid q2_k_grid(const dm_block_q2_k *b, size_t i) {
 }
 
 static dm_compat_grid q3_k_grid(const dm_block_q3_k *b, size_t i) {
-    return (dm_compat_grid){dm_f16_value(b->d) * (float)dm_q3_k_scale(b->scales, (int)(i / 16)), 0.0f, 8, -4, NULL};
+    const int g = (int)(i / 16);
+    return (dm_compat_grid){dm_f16_value(b->d) * (float)dm_q3_k_scale(b->scales, g), 0.0f, 8, -4, NULL};
 }
 
 static dm_compat_grid q4_k_grid(const dm_block_q4_k *b, size_t i) {
@@ -36,7 +37,8 @@ static dm_compat_grid q6_k_grid(const dm_block_q6_k *b, size_t i) {
 }
 
 static dm_compat_grid iq4_xs_grid(const dm_block_iq4_xs *b, size_t i) {
-    return (dm_compat_grid){dm_f16_value(b->d) * (float)dm_iq4_xs_scale(b, (int)(i / 32)), 0.0f, 16, 0, dm_iq4_values};
+    const int g = (int)(i / 32);
+    return (dm_compat_grid){dm_f16_value(b->d) * (float)dm_iq4_xs_scale(b, g), 0.0f, 16, 0, dm_iq4_values};
 }
 
 /* Blocks of 32 begin with d, and those that have one go on with m. */

@@ -18,13 +18,13 @@ typedef struct row {
     dm_type type;
     uint32_t block, bytes;
     dm_decode_fn decode;
-    float *w, *q;      /* the original, and what is to be written */
-    float *target;     /* of a block, before its codes are chosen */
-    float *passed;     /* sum over the columns that are done of L_ij e_i; H e in play */
-    float *importance; /* what errors cost that nothing compensates, or that later columns do */
-    uint8_t *blocks;   /* of the row */
-    uint8_t *plain;    /* a block */
-    float *spare;      /* [block] */
+    float *w, *q;        /* the original, and what is to be written */
+    float *target;       /* of a block, before its codes are chosen */
+    float *passed;       /* sum over the columns that are done of L_ij e_i; H e in play */
+    float *importance;   /* what errors cost that nothing compensates, or that later columns do */
+    uint8_t *blocks;     /* of the row */
+    uint8_t *plain;      /* a block */
+    float *spare, *sums; /* [block] */
 } row;
 
 typedef struct work {
@@ -59,15 +59,15 @@ static void find_target(row *r, size_t first) {
 }
 
 /* |L_bb^T (value - target)|^2 of a block. */
-static double block_cost(const row *r, size_t first, const float *value) {
+static double block_cost(row *r, size_t first, const float *value) {
     const dm_compress_moments *m = r->task->moments;
     double sum = 0.0;
+    memset(r->sums, 0, r->block * sizeof *r->sums);
+    for (size_t i = 0; i < r->block; i++) {
+        add_scaled(r->sums, m->lower + (first + i) * m->columns + first, value[i] - r->target[first + i], i + 1);
+    }
     for (size_t j = 0; j < r->block; j++) {
-        double own = 0.0;
-        for (size_t i = j; i < r->block; i++) {
-            own += (double)m->lower[(first + i) * m->columns + first + j] * (value[i] - r->target[first + i]);
-        }
-        sum += own * own;
+        sum += (double)r->sums[j] * r->sums[j];
     }
     return sum;
 }
@@ -182,7 +182,7 @@ static dm_status row_create(row *r, const work *w) {
     const size_t n = w->task->moments->columns;
     *r = (row){.task = w->task, .type = w->type, .decode = dm_type_decoder((uint32_t)w->type)};
     dm_type_block((uint32_t)w->type, &r->block, &r->bytes);
-    r->w = dm_alloc(6 * n, sizeof *r->w);
+    r->w = dm_alloc(7 * n, sizeof *r->w);
     r->blocks = dm_alloc(dm_type_bytes(w->type, n) + r->bytes, 1);
     if (r->w == NULL || r->blocks == NULL) {
         return DM_ERR_MEMORY;
@@ -192,6 +192,7 @@ static dm_status row_create(row *r, const work *w) {
     r->passed = r->target + n;
     r->importance = r->passed + n;
     r->spare = r->importance + n;
+    r->sums = r->spare + n;
     r->plain = r->blocks + dm_type_bytes(w->type, n);
     return DM_OK;
 }

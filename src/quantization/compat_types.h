@@ -7,7 +7,7 @@
 
 /* What one tensor may be. */
 typedef struct dm_compat_offer {
-    double cost[DM_COMPAT_TYPES];    /* error, of dm_compat_types; below 0: not to be had */
+    double cost[DM_COMPAT_TYPES];    /* error in each of dm_compat_types */
     uint64_t bytes[DM_COMPAT_TYPES]; /* 0: not to be had */
     int chosen;                      /* number of a type */
 } dm_compat_offer;
