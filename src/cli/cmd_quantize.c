@@ -10,7 +10,7 @@
 static struct {
     const char *preset, *size, *calibration, *data, *method, *report;
     double bpw, prune;
-    int64_t width, neighbours, sweeps, seed, tokens;
+    int64_t width, embedding, neighbours, sweeps, seed, tokens;
     bool random, compat;
 } option = {.method = "game", .neighbours = 7, .tokens = 32768};
 
@@ -21,6 +21,7 @@ static const cli_option options[] = {
     {"size", 0, CLI_STRING, &option.size, "BYTES", "of the file, at most: 100M, 2G"},
     {"width", 0, CLI_INT, &option.width, "BITS", "instead: the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},
     {"compat", 0, CLI_FLAG, &option.compat, NULL, "only block types that every GGUF program reads, one for each tensor"},
+    {"embedding", 0, CLI_INT, &option.embedding, "BITS", "of the token embedding; 0: 6, above 6 bits per weight 8"},
     {"prune", 0, CLI_FLOAT, &option.prune, "R", "at least this share of the tiles is pruned [0, or the preset's]"},
     {"calib", 0, CLI_STRING, &option.calibration, "STATS", "what `dilmodeli calibrate` wrote, or llama.cpp's importance matrix"},
     {"data", 'd', CLI_STRING, &option.data, "FILE", "instead: a text to calibrate with now"},
@@ -179,7 +180,8 @@ static int check_options(dm_compress_options *how) {
         return cli_usage_error("--method expects game, gptq, rtn, wanda or magnitude, not '%s'", option.method);
     }
     if (option.neighbours < 0 || option.neighbours > INT32_MAX || option.sweeps < 0 || option.sweeps > DM_COMPRESS_SWEEPS ||
-        option.seed < 0 || option.tokens < 1 || option.width < 0 || option.width > 8 || !(option.prune >= 0.0)) {
+        option.seed < 0 || option.tokens < 1 || option.width < 0 || option.width > 8 || option.embedding < 0 ||
+        option.embedding > 8 || !(option.prune >= 0.0)) {
         return cli_usage_error("expected --neighbours, --seed and --prune of 0 or more, --sweeps 0 to 32, --tokens 1 or more");
     }
     if (option.calibration == NULL && option.data == NULL && how->method != DM_COMPRESS_RTN &&
@@ -190,6 +192,7 @@ static int check_options(dm_compress_options *how) {
     how->bpw = option.bpw;
     how->pruned = option.prune;
     how->width = (int32_t)option.width;
+    how->embedding = (int32_t)option.embedding;
     if (option.preset != NULL && !take_preset(how)) {
         return cli_usage_error("--preset expects low, balanced or high, not '%s'", option.preset);
     }
