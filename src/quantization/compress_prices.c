@@ -38,11 +38,11 @@ static outcome choose(const dm_market *it, const dm_prices *prices, int forced) 
 }
 
 static double largest_cost(const dm_market *it) {
-    double most = 1e-30;
-    for (size_t t = 0; t < it->tiles; t++) {
-        most = fmax(most, it->cost[t * DM_CHOICES]);
+    size_t at = 0; /* gcc 12 for aarch64 crashes on a loop that keeps the largest itself */
+    for (size_t t = 1; t < it->tiles; t++) {
+        at = it->cost[t * DM_CHOICES] > it->cost[at * DM_CHOICES] ? t : at;
     }
-    return most;
+    return it->tiles > 0 ? fmax(it->cost[at * DM_CHOICES], 1e-30) : 1e-30;
 }
 
 /* The least mu, to a thousandth, at which enough tiles are pruned; at the price of a byte. */
