@@ -17,7 +17,10 @@ server=
 trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
 "$program" report "$model" --out "$folder/report.html" >/dev/null
 port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
-"$program" serve "$model" --port "$port" >"$folder/log" 2>&1 &
+# Fresh weights hardly ever end an answer, so there is one to stop.
+"$program" new "$folder/fresh.gguf" --arch qwen3moe --layers 6 --dim 384 --experts 16 --top-k 4 --expert-dim 192 --heads 6 \
+    --context 8192 --vocab 8192 --tokenizer "$model" --type q8_0 >/dev/null
+"$program" serve "$folder/fresh.gguf" --ctx 8192 --port "$port" >"$folder/log" 2>&1 &
 server=$!
 tries=0
 until node -e "fetch('http://127.0.0.1:$port/health').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"; do
