@@ -846,6 +846,7 @@ typedef struct dm_compress_matrix {
     uint64_t rows, columns, bytes;
     uint64_t tiles[DM_COMPRESS_WIDTHS]; /* 16 rows of 32 columns each: pruned, of 2, 3, 4, 5, 6, 8 bits */
     double error_before, error_after;   /* after construction, after the game */
+    const char *type;                   /* "Q4_K": its blocks', where `compat` was asked for; else NULL */
 } dm_compress_matrix;
 
 typedef void (*dm_compress_matrix_fn)(void *user, const dm_compress_matrix *matrix);
@@ -859,11 +860,13 @@ typedef struct dm_compress_options {
     const char
         *calibration; /* file of dm_calibrate(), or llama.cpp's importance matrix; NULL: only RTN and MAGNITUDE do without */
     dm_compress_method method;
-    int32_t neighbours;              /* that a move wakes; 0: everybody looks in every sweep */
-    bool random_neighbours;          /* any instead of the nearest: what the measure of nearness is worth */
-    int32_t sweeps;                  /* of the game at most; 0: 2 */
-    uint64_t seed;                   /* of random neighbours */
-    dm_convert_fn on_progress;       /* weights done and to be done, twice each; NULL: tells nobody */
+    int32_t neighbours;        /* that a move wakes; 0: everybody looks in every sweep */
+    bool compat;               /* only block types that every GGUF program reads, one for each tensor; neither width nor pruned
+                                * then, and the game's players are single weights, who all look in every sweep */
+    bool random_neighbours;    /* any instead of the nearest: what the measure of nearness is worth */
+    int32_t sweeps;            /* of the game at most; 0: 2 */
+    uint64_t seed;             /* of random neighbours */
+    dm_convert_fn on_progress; /* weights done and to be done, twice each; NULL: tells nobody */
     dm_compress_matrix_fn on_matrix; /* NULL: tells nobody */
     void *user;
 } dm_compress_options;
@@ -887,9 +890,10 @@ typedef struct dm_compress_result {
 /*
  * Writes the model `from` to `to` with its matrices as mixed-width panels (docs/format.md), each tile of 16 rows and 32 columns
  * pruned or of 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Norms, biases and routers stay as they are; a token
- * embedding has no statistics of its own, and is rounded to 4, 6 or 8 bits. `to` is replaced whole or not at all. The
- * same input gives the same file for any number of threads. DM_ERR_ARGUMENT where the budget is too small, or the calibration is
- * another model's.
+ * embedding has no statistics of its own, and is rounded to 4, 6 or 8 bits. With `compat` matrices become blocks of GGUF's common
+ * types instead, and DM_ERR_UNSUPPORTED where `from` is mixed-width or laid out for streaming. `to` is replaced whole or not at
+ * all. The same input gives the same file for any number of threads. DM_ERR_ARGUMENT where the budget is too small, or the
+ * calibration is another model's.
  */
 DM_API dm_status dm_compress(const char *from, const char *to, const dm_compress_options *options, dm_compress_result *result);
 

@@ -40,3 +40,24 @@ code 0 dilmodeli quantize m.gguf z.gguf --size 60k --method rtn
 code 0 dilmodeli quantize m.gguf w.gguf --width 3 --calib s --method gptq --neighbours 0
 code 0 dilmodeli quantize m.gguf d.gguf --preset balanced --data text.txt --tokens 200
 [ ! -e d.gguf.stats ] || fail "statistics made on the way are removed"
+
+# Common types: other programs read them, rows of 64 take blocks of 32; the size holds, threads make no difference.
+code 2 dilmodeli quantize m.gguf c.gguf --width 4 --calib s --compat
+expect 'expects --bpw or --size' err
+code 2 dilmodeli quantize m.gguf c.gguf --preset low --calib s --compat
+code 1 dilmodeli quantize m.gguf c.gguf --bpw 1 --calib s --compat
+one_line
+expect 'too small' err
+code 1 dilmodeli quantize q.gguf c.gguf --bpw 6 --method rtn --compat
+one_line
+expect 'mixed-width' err
+[ "$(echo c.gguf*)" = 'c.gguf*' ] || fail "a failure leaves nothing"
+code 0 dilmodeli quantize m.gguf c.gguf --bpw 8 --calib s --compat --report r.json --json
+only_json
+expect '"type": "Q' r.json
+code 0 dilmodeli quantize m.gguf c1.gguf --bpw 8 --calib s --compat --threads 1
+cmp c.gguf c1.gguf || fail "threads make no difference"
+code 0 dilmodeli eval c.gguf --data text.txt --ctx 50 --base m.gguf --json
+expect '"kl_mean"' out
+code 0 dilmodeli quantize m.gguf c.gguf --size 120k --method rtn --compat
+[ "$(stat -c %s c.gguf)" -le 120000 ] || fail "the file is as small as was asked for"

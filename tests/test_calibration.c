@@ -321,7 +321,7 @@ static void check_slopes(dm_arch arch, bool experts, dm_slopes slopes) {
 
 static void test_slopes_predict(void **state) {
     (void)state;
-    if (DM_EMULATED) {
+    if (DM_SLOW) {
         skip();
     }
     check_slopes(DM_ARCH_GPT2, false, DM_SLOPES_GRADIENT);
@@ -349,7 +349,7 @@ static void test_slopes_trained(void **state) {
     enum { LENGTH = 128, MANY = 4 * LENGTH };
     static const dm_role roles[] = {DM_ATTN_Q, DM_ATTN_V, DM_ATTN_OUTPUT, DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
     const char *path = MODELS "ref-moe.gguf", *out = test_path("statistics");
-    if (DM_EMULATED) {
+    if (DM_SLOW) {
         skip();
     }
     need(path);
@@ -531,7 +531,7 @@ static void check_resuming(dm_arch arch, bool experts, dm_slopes slopes) {
 static void test_resuming(void **state) {
     (void)state;
     check_resuming(DM_ARCH_QWEN3MOE, true, DM_SLOPES_SCALED);
-    if (!DM_EMULATED) {
+    if (!DM_SLOW) {
         check_resuming(DM_ARCH_GPT2, false, DM_SLOPES_MEASURED);
     }
 }

@@ -715,7 +715,7 @@ static void large_games_rest_soon(void **state) {
     (void)state;
     dm_random_seed(&a.random, 20);
     for (int kinds = CROWDING; kinds <= (CROWDING | FETCHING); kinds++) {
-        dm_routing_game game = draw_game(DM_EMULATED ? 256 : 4096, 256, 16, 8, kinds);
+        dm_routing_game game = draw_game(DM_SLOW ? 256 : 4096, 256, 16, 8, kinds);
         for (int propose = 0; propose < 2; propose++) {
             game.propose = propose != 0;
             dm_routing_game_result result = play(&game, a.strategies);

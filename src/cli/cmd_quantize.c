@@ -11,7 +11,7 @@ static struct {
     const char *preset, *size, *calibration, *data, *method, *report;
     double bpw, prune;
     int64_t width, neighbours, sweeps, seed, tokens;
-    bool random;
+    bool random, compat;
 } option = {.method = "game", .neighbours = 7, .tokens = 32768};
 
 static const cli_option options[] = {
@@ -20,6 +20,7 @@ static const cli_option options[] = {
     {"bpw", 'b', CLI_FLOAT, &option.bpw, "X", "bits per weight, all tensors together"},
     {"size", 0, CLI_STRING, &option.size, "BYTES", "of the file, at most: 100M, 2G"},
     {"width", 0, CLI_INT, &option.width, "BITS", "instead: the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},
+    {"compat", 0, CLI_FLAG, &option.compat, NULL, "only block types that every GGUF program reads, one for each tensor"},
     {"prune", 0, CLI_FLOAT, &option.prune, "R", "at least this share of the tiles is pruned [0, or the preset's]"},
     {"calib", 0, CLI_STRING, &option.calibration, "STATS", "what `dilmodeli calibrate` wrote, or llama.cpp's importance matrix"},
     {"data", 'd', CLI_STRING, &option.data, "FILE", "instead: a text to calibrate with now"},
@@ -34,11 +35,14 @@ static const cli_option options[] = {
 
 static const cli_usage usage = {
     .synopsis = "dilmodeli quantize MODEL OUT --preset NAME | --bpw X | --size BYTES | --width BITS [options]",
-    .summary = "Compresses a model to mixed-width panels, this program's own format: every tile of 16 rows and 32 columns is\n"
-               "pruned or gets 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Codes are chosen by compensation and\n"
-               "then by a game, in which a change is made only if it makes the expected error smaller.",
+    .summary =
+        "Compresses a model to mixed-width panels, this program's own format: every tile of 16 rows and 32 columns is\n"
+        "pruned or gets 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Codes are chosen by compensation and\n"
+        "then by a game, in which a change is made only if it makes the expected error smaller. With --compat each matrix\n"
+        "gets blocks of one of GGUF's common types instead, chosen in the same way, which other programs read too.",
     .example = "  dilmodeli quantize model.gguf small.gguf --bpw 3.4 --data text.txt\n"
-               "  dilmodeli quantize model.gguf small.gguf --preset low --calib model.stats --report report.json",
+               "  dilmodeli quantize model.gguf small.gguf --preset low --calib model.stats --report report.json\n"
+               "  dilmodeli quantize model.gguf small.gguf --bpw 4.5 --calib model.stats --compat",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .min_arguments = 2,
@@ -70,11 +74,14 @@ static void show_progress(void *user, uint64_t done, uint64_t total) {
 
 static void note_matrix(void *user, const dm_compress_matrix *m) {
     quantizing *q = user;
-    json_array_append_new(q->matrices,
-                          json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:o, s:f, s:f}", "name", m->name, "layer", (int)m->layer,
-                                    "expert", (int)m->expert, "rows", (json_int_t)m->rows, "columns", (json_int_t)m->columns,
-                                    "bytes", (json_int_t)m->bytes, "tiles", histogram(m->tiles), "error_before", m->error_before,
-                                    "error_after", m->error_after));
+    json_t *object =
+        json_pack("{s:s, s:i, s:i, s:I, s:I, s:I, s:o, s:f, s:f}", "name", m->name, "layer", (int)m->layer, "expert",
+                  (int)m->expert, "rows", (json_int_t)m->rows, "columns", (json_int_t)m->columns, "bytes", (json_int_t)m->bytes,
+                  "tiles", histogram(m->tiles), "error_before", m->error_before, "error_after", m->error_after);
+    if (m->type != NULL) {
+        json_object_set_new(object, "type", json_string(m->type));
+    }
+    json_array_append_new(q->matrices, object);
 }
 
 /* ---- What comes out ---- */
@@ -119,11 +126,13 @@ static void print(const dm_compress_result *r, const char *path) {
     }
     printf("%s: %.2f MB of %.2f MB, %.3f bits per weight, %.1f%% of the tiles pruned, %.1f s\n", path,
            1e-6 * (double)r->bytes_out, 1e-6 * (double)r->bytes_in, r->bpw, 100.0 * r->pruned, r->seconds);
-    fprintf(stderr, "tiles by bits:");
-    for (int i = 0; i < DM_COMPRESS_WIDTHS; i++) {
-        fprintf(stderr, " %s: %" PRIu64, width_names[i], r->tiles[i]);
+    if (!option.compat) {
+        fprintf(stderr, "tiles by bits:");
+        for (int i = 0; i < DM_COMPRESS_WIDTHS; i++) {
+            fprintf(stderr, " %s: %" PRIu64 "%s", width_names[i], r->tiles[i], i == DM_COMPRESS_WIDTHS - 1 ? "\n" : "");
+        }
     }
-    fprintf(stderr, "\nexpected error: %.6g after construction, %.6g at the end\n", r->error_before, r->error_after);
+    fprintf(stderr, "expected error: %.6g after construction, %.6g at the end\n", r->error_before, r->error_after);
     for (int32_t i = 0; i < r->sweeps; i++) {
         fprintf(stderr, "sweep %d: %" PRIu64 " tiles looked, %" PRIu64 " changed, payoff %.6g to %.6g\n", (int)i + 1,
                 r->proposals[i], r->moves[i], r->payoff[i], r->payoff[i + 1]);
@@ -187,6 +196,10 @@ static int check_options(dm_compress_options *how) {
     if (option.size != NULL && (!cli_parse_size(option.size, &how->bytes) || how->bytes == 0)) {
         return cli_usage_error("--size expects a size such as 500M or 2G, not '%s'", option.size);
     }
+    if (option.compat && (option.width > 0 || how->pruned > 0.0)) {
+        return cli_usage_error("--compat expects --bpw or --size: common types prune nothing and have no --width");
+    }
+    how->compat = option.compat;
     how->calibration = option.calibration;
     how->neighbours = (int32_t)option.neighbours;
     how->random_neighbours = option.random;

@@ -129,6 +129,8 @@ void dm_gguf_add_strings(dm_gguf_writer *writer, const char *key, const dm_gguf_
 /* Copies metadata values of another file whose keys start with `prefix`, but for those that belong to the file they were
  * in: general.alignment, split.* and DM_KEY_LAYOUT. */
 void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix);
+/* The same without the keys `left_out`, a list that ends with NULL: the caller adds its own. */
+void dm_gguf_copy_values_but(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix, const char *const *left_out);
 enum { DM_GGUF_MOST_ALIGNMENT = 4096 };
 /* Tensors begin at multiples of `alignment` bytes, a power of two from 8 to DM_GGUF_MOST_ALIGNMENT, instead of 32. Adds the
  * key that says so. */

@@ -203,14 +203,21 @@ static bool of_the_file(const char *key) {
            strncmp(key, DM_GGUF_SPLIT_PREFIX, strlen(DM_GGUF_SPLIT_PREFIX)) == 0;
 }
 
-void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix) {
+void dm_gguf_copy_values_but(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix, const char *const *left_out) {
     for (size_t i = 0; i < from->n_values; i++) {
         const gguf_value *value = &from->values[i];
-        if (strncmp(value->key, prefix, strlen(prefix)) == 0 && !of_the_file(value->key) &&
-            begin_value(writer, value->key, value->kind)) {
+        bool copied = strncmp(value->key, prefix, strlen(prefix)) == 0 && !of_the_file(value->key);
+        for (size_t k = 0; left_out != NULL && left_out[k] != NULL; k++) {
+            copied = copied && strcmp(value->key, left_out[k]) != 0;
+        }
+        if (copied && begin_value(writer, value->key, value->kind)) {
             end_value(writer, value->key, put_bytes(writer, value->raw, value->raw_size));
         }
     }
+}
+
+void dm_gguf_copy_values(dm_gguf_writer *writer, const dm_gguf *from, const char *prefix) {
+    dm_gguf_copy_values_but(writer, from, prefix, NULL);
 }
 
 void dm_gguf_set_alignment(dm_gguf_writer *writer, uint32_t alignment) {

@@ -29,6 +29,6 @@ void dm_calibration_sums_free(dm_calibration_sums *sums);
 
 /* Adds what is seen; slots outside are passed over. A dm_observer's `see`, whose user is the sums. In float32, by pieces of a
  * batch: after t tokens a sum is within about t / 256 roundings of the exact one at worst. */
-dm_status dm_calibration_sums_see(void *sums, const dm_observation *seen);
+dm_status dm_calibration_sums_see(void *user, const dm_observation *seen);
 
 #endif

@@ -1,15 +1,15 @@
 /* A whole model through the compression game: costs of all tiles, one price, solutions matrix by matrix, the file. */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "quantization/compress_compat.h"
 #include "quantization/compress_model.h"
 #include "quantization/compress_prices.h"
+#include "quantization/compress_solutions.h"
 
 _Static_assert((int)DM_COMPRESS_SWEEPS == (int)DM_MOST_SWEEPS && (int)DM_COMPRESS_WIDTHS == (int)DM_CHOICES,
                "the report has room for all of them");
@@ -23,9 +23,8 @@ typedef struct compression {
     float *cost;     /* [tiles that play, DM_CHOICES] */
     uint8_t *widths; /* [all tiles] */
     dm_prices prices;
-    FILE *solutions; /* matrices, one after another */
-    uint64_t written;
-    uint64_t done, total; /* weights, counted twice */
+    dm_solutions solutions; /* matrices, one after another */
+    uint64_t done, total;   /* weights, counted twice */
     dm_compress_result *result;
 } compression;
 
@@ -172,11 +171,10 @@ static dm_status solve_one(compression *it, dm_compress_target *t, size_t m, con
     const size_t sweeps = !plays ? 0 : o->sweeps > 0 ? (size_t)o->sweeps : DEFAULT_SWEEPS;
     dm_compress_solution s;
     dm_status status = dm_compress_solve(task, it->widths + dm_compress_tile(t, m), &it->prices, sweeps, &s);
-    if (status == DM_OK && fwrite(s.data, 1, s.bytes, it->solutions) != s.bytes) {
-        status = dm_fail(DM_ERR_IO, "%s: cannot write beside it: %s", it->to, strerror(errno));
+    if (status == DM_OK) {
+        status = dm_solutions_add(&it->solutions, s.data, s.bytes);
     }
     if (status == DM_OK) {
-        it->written += s.bytes;
         t->bytes += s.bytes;
         note_matrix(it, t, m, &s);
         add_result(it->result, t, &s, plays);
@@ -190,7 +188,7 @@ static dm_status solve(compression *it) {
     const dm_neighbour_choice neighbours = {(size_t)o->neighbours, o->random_neighbours, o->seed};
     for (size_t i = 0; i < it->model.count; i++) {
         dm_compress_target *t = &it->model.targets[i];
-        t->offset = it->written;
+        t->offset = it->solutions.written;
         for (size_t m = 0; !t->kept && m < t->matrices; m++) {
             dm_compress_task task;
             DM_TRY(dm_compress_task_open(&it->model, t, m, &neighbours, &task));
@@ -213,11 +211,7 @@ typedef struct source {
 /* A dm_gguf_maker. */
 static dm_status read_solution(void *user, uint64_t first, size_t n, void *out) {
     const source *s = user;
-    FILE *from = s->compression->solutions;
-    if (fseeko(from, (off_t)(s->target->offset + first), SEEK_SET) != 0 || fread(out, 1, n, from) != n) {
-        return dm_fail(DM_ERR_IO, "%s: cannot read back what was compressed", s->compression->to);
-    }
-    return DM_OK;
+    return dm_solutions_read(&s->compression->solutions, s->target->offset + first, out, n);
 }
 
 static void add_tensors(compression *it, dm_gguf_writer *writer, source *sources) {
@@ -236,7 +230,7 @@ static void add_tensors(compression *it, dm_gguf_writer *writer, source *sources
 static dm_status write_file(compression *it) {
     dm_gguf_writer *writer = dm_gguf_writer_create();
     source *sources = dm_alloc(it->model.count, sizeof *sources);
-    dm_status status = writer != NULL && sources != NULL && fflush(it->solutions) == 0 ? DM_OK : DM_ERR_MEMORY;
+    dm_status status = writer != NULL && sources != NULL ? DM_OK : DM_ERR_MEMORY;
     if (status == DM_OK) {
         dm_mixed_values(writer, it->model.model->file, it->model.order != NULL);
         add_tensors(it, writer, sources);
@@ -245,26 +239,6 @@ static dm_status write_file(compression *it) {
     dm_gguf_writer_free(writer);
     dm_free(sources);
     return status;
-}
-
-/* A file without a name beside the one to be written: whatever happens, it is gone when the process is. */
-static dm_status open_solutions(compression *it) {
-    const size_t room = strlen(it->to) + sizeof ".XXXXXX";
-    char *name = malloc(room);
-    if (name == NULL) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory");
-    }
-    snprintf(name, room, "%s.XXXXXX", it->to);
-    const int descriptor = mkstemp(name);
-    it->solutions = descriptor >= 0 ? fdopen(descriptor, "w+b") : NULL;
-    if (descriptor >= 0) {
-        unlink(name);
-    }
-    if (it->solutions == NULL && descriptor >= 0) {
-        close(descriptor);
-    }
-    free(name);
-    return it->solutions != NULL ? DM_OK : dm_fail(DM_ERR_IO, "%s: cannot write beside it: %s", it->to, strerror(errno));
 }
 
 /* ---- All together ---- */
@@ -278,8 +252,8 @@ static void summarize(const compression *it) {
     struct stat made;
     r->bytes_in = dm_gguf_size(it->model.model->file);
     r->bytes_out = stat(it->to, &made) == 0 ? (uint64_t)made.st_size : 0;
-    r->bpw =
-        8.0 * (double)(it->written + dm_compress_copied_bytes(&it->model)) / (double)dm_config_params(&it->model.model->config);
+    r->bpw = 8.0 * (double)(it->solutions.written + dm_compress_copied_bytes(&it->model)) /
+             (double)dm_config_params(&it->model.model->config);
     r->pruned = tiles > 0 ? (double)r->tiles[0] / (double)tiles : 0.0;
     r->price = it->prices.byte;
     r->kept_price = it->prices.kept;
@@ -303,7 +277,7 @@ static dm_status compress(compression *it) {
     count_work(it);
     DM_TRY(measure(it));
     DM_TRY(settle(it));
-    DM_TRY(open_solutions(it));
+    DM_TRY(dm_solutions_open(&it->solutions, it->to));
     DM_TRY(solve(it));
     DM_TRY(write_file(it));
     summarize(it);
@@ -326,6 +300,10 @@ static dm_status check(const dm_compress_options *o, const char *to) {
     if (o->calibration == NULL && o->method != DM_COMPRESS_RTN && o->method != DM_COMPRESS_MAGNITUDE) {
         return dm_fail(DM_ERR_ARGUMENT, "this method needs a calibration: make one with `dilmodeli calibrate`");
     }
+    if (o->compat && (o->width != 0 || o->pruned > 0.0)) {
+        return dm_fail(DM_ERR_ARGUMENT,
+                       "common GGUF types have neither one width for all nor pruned tiles: expected bits or bytes");
+    }
     return dm_conversion_check_target(to);
 }
 
@@ -335,12 +313,12 @@ dm_status dm_compress(const char *from, const char *to, const dm_compress_option
     compression it = {.to = to, .result = &made};
     DM_TRY(check(options, to));
     dm_status status = dm_compress_model_open(&it.model, from, options);
-    if (status == DM_OK) {
+    if (status == DM_OK && options->compat) {
+        status = dm_compress_compat(&it.model, to, &made);
+    } else if (status == DM_OK) {
         status = compress(&it);
     }
-    if (it.solutions != NULL) {
-        fclose(it.solutions);
-    }
+    dm_solutions_close(&it.solutions);
     dm_free(it.widths);
     dm_free(it.cost);
     free(it.model.conversion.piece);

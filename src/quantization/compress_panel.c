@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "quantization/clones.h"
 #include "quantization/compress_rounding.h"
 
 enum { ROWS = DM_PANEL_ROWS, UNIT = DM_PANEL_UNIT, TILE = ROWS * UNIT };
@@ -128,18 +129,22 @@ static void target_of(const dm_panel *it, size_t u, float *t) {
     }
 }
 
-/* y [n, 16] += a [32, n]^T e [32, 16] */
-static void spread(float *restrict y, const float *restrict a, size_t lda, size_t n, const float *restrict e) {
-    for (size_t j = 0; j < n; j++) {
-        float sums[ROWS];
-        memcpy(sums, y + j * ROWS, sizeof sums);
+/* y [n, 16] += a [32, n]^T e [32, 16], n a multiple of 4 */
+DM_CLONES static void spread(float *y, const float *a, size_t lda, size_t n, const float *e) {
+    const dm_lanes *left = dm_const_lanes_at(e);
+    for (size_t j = 0; j < n; j += 4) {
+        dm_lanes *sums = dm_lanes_at(y + j * ROWS), s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
         for (size_t k = 0; k < UNIT; k++) {
-            const float v = a[k * lda + j];
-            for (int l = 0; l < ROWS; l++) {
-                sums[l] += v * e[k * ROWS + (size_t)l];
-            }
+            const float *v = a + k * lda + j;
+            s0 += v[0] * left[k];
+            s1 += v[1] * left[k];
+            s2 += v[2] * left[k];
+            s3 += v[3] * left[k];
         }
-        memcpy(y + j * ROWS, sums, sizeof sums);
+        sums[0] = s0;
+        sums[1] = s1;
+        sums[2] = s2;
+        sums[3] = s3;
     }
 }
 

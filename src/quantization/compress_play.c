@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "quantization/clones.h"
 #include "quantization/compress_rounding.h"
 
 enum { ROWS = DM_PANEL_ROWS, UNIT = DM_PANEL_UNIT, TILE = ROWS * UNIT };
@@ -46,7 +47,7 @@ static void block_of(const dm_compress_moments *m, size_t unit, float *h) {
 }
 
 /* change = 2 d^T g + d^T h d of each row, where d = q - the q in use. */
-static void exact_change(const view *v, const float *q, float *change, float *terms) {
+DM_CLONES static void exact_change(const view *v, const float *q, float *change, float *terms) {
     float d[TILE];
     memset(change, 0, ROWS * sizeof *change);
     memset(terms, 0, ROWS * sizeof *terms);
@@ -54,12 +55,9 @@ static void exact_change(const view *v, const float *q, float *change, float *te
         d[i] = q[i] - v->q[i];
     }
     for (size_t i = 0; i < UNIT; i++) {
-        float sum[ROWS] = {0};
+        dm_lanes sum = {0};
         for (size_t k = 0; k < UNIT; k++) {
-            const float h = v->h[i * UNIT + k];
-            for (size_t l = 0; l < ROWS; l++) {
-                sum[l] += h * d[k * ROWS + l];
-            }
+            sum += v->h[i * UNIT + k] * *dm_const_lanes_at(d + k * ROWS);
         }
         for (size_t l = 0; l < ROWS; l++) {
             const float a = 2.0f * d[i * ROWS + l] * v->g[i * ROWS + l], b = d[i * ROWS + l] * sum[l];
@@ -86,7 +84,7 @@ void dm_panel_change(const dm_panel *it, size_t unit, const float *q, float *cha
 }
 
 /* target = q - h^-1 g */
-static void find_target(view *v) {
+DM_CLONES static void find_target(view *v) {
     float *x = v->target;
     for (size_t i = 0; i < UNIT; i++) { /* L y = -g */
         float sum[ROWS];
@@ -134,7 +132,7 @@ static void improve(offer *best, dm_rounding *tried, const view *v) {
 }
 
 /* Column by column, each to its best level while the others stay: the scales are those in use. */
-static void descend(dm_rounding *r, const dm_width_levels *levels, const view *v) {
+DM_CLONES static void descend(dm_rounding *r, const dm_width_levels *levels, const view *v) {
     float g[TILE];
     memcpy(g, v->g, sizeof g);
     for (size_t j = 0; j < UNIT; j++) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/half.h"
+#include "quantization/clones.h"
 
 enum { ROWS = DM_PANEL_ROWS, UNIT = DM_PANEL_UNIT, TILE = ROWS * UNIT };
 
@@ -36,25 +37,28 @@ void dm_level_tables_make(dm_level_tables *out, const dm_mixed_levels *levels) {
     }
 }
 
-/* level [16] = the nearest to x [16]. Adding 1.5 * 2^23 leaves no bits below 1. */
-static inline void nearest(const dm_width_levels *levels, const float *restrict x, float *restrict level) {
+typedef int32_t whole_lanes __attribute__((vector_size(64)));
+
+/* a where `when` holds, else b. */
+static inline __attribute__((always_inline)) dm_lanes choose(whole_lanes when, dm_lanes a, dm_lanes b) {
+    return (dm_lanes)((when & (whole_lanes)a) | (~when & (whole_lanes)b));
+}
+
+/* The levels nearest to x. Adding 1.5 * 2^23 leaves no bits below 1. */
+static inline __attribute__((always_inline)) dm_lanes nearest(const dm_width_levels *levels, dm_lanes x) {
+    const dm_lanes zero = {0}, low = zero + levels->low;
     if (levels->n == 0) {
-        for (int l = 0; l < ROWS; l++) {
-            float t = x[l] > levels->low ? x[l] : levels->low;
-            t = t < levels->high ? t : levels->high;
-            level[l] = (t + 12582912.0f) - 12582912.0f;
-        }
-        return;
+        const dm_lanes high = zero + levels->high;
+        x = choose((whole_lanes)(x > low), x, low);
+        x = choose((whole_lanes)(x < high), x, high);
+        return (x + 12582912.0f) - 12582912.0f;
     }
-    for (int l = 0; l < ROWS; l++) {
-        level[l] = levels->low;
-    }
+    dm_lanes level = low;
     for (int i = 0; i + 1 < levels->n; i++) {
-        const float middle = levels->middle[i], gap = levels->level[i + 1] - levels->level[i];
-        for (int l = 0; l < ROWS; l++) {
-            level[l] += x[l] > middle ? gap : 0.0f;
-        }
+        const dm_lanes gap = zero + (levels->level[i + 1] - levels->level[i]);
+        level += choose((whole_lanes)(x > levels->middle[i]), gap, zero);
     }
+    return level;
 }
 
 static inline void invert(const float *scale, float *inverse) {
@@ -63,16 +67,12 @@ static inline void invert(const float *scale, float *inverse) {
     }
 }
 
-void dm_rounding_column(const dm_width_levels *levels, const float *scale, const float *x, float *level, float *q) {
-    float inverse[ROWS], t[ROWS];
+DM_CLONES void dm_rounding_column(const dm_width_levels *levels, const float *scale, const float *x, float *level, float *q) {
+    float inverse[ROWS];
     invert(scale, inverse);
-    for (int l = 0; l < ROWS; l++) {
-        t[l] = x[l] * inverse[l];
-    }
-    nearest(levels, t, level);
-    for (int l = 0; l < ROWS; l++) {
-        q[l] = scale[l] * level[l];
-    }
+    const dm_lanes found = nearest(levels, *dm_const_lanes_at(x) * *dm_const_lanes_at(inverse));
+    *dm_lanes_at(level) = found;
+    *dm_lanes_at(q) = *dm_const_lanes_at(scale) * found;
 }
 
 /* ---- Roundings ---- */
@@ -81,7 +81,7 @@ void dm_rounding_clear(dm_rounding *it) {
     memset(it, 0, sizeof *it);
 }
 
-void dm_rounding_pruned(const float *t, const float *factor, float *error) {
+DM_CLONES void dm_rounding_pruned(const float *t, const float *factor, float *error) {
     memset(error, 0, ROWS * sizeof *error);
     for (size_t j = 0; j < UNIT; j++) {
         const float cost = factor[j * (UNIT + 1)] * factor[j * (UNIT + 1)];
@@ -92,22 +92,18 @@ void dm_rounding_pruned(const float *t, const float *factor, float *error) {
 }
 
 /* Sums over columns of x level and level^2, times their costs, for the scales 1 / inverse. */
-static void sum_products(const dm_width_levels *levels, const float *t, const float *factor, const float *inverse, float *xq,
-                         float *qq) {
-    memset(xq, 0, ROWS * sizeof *xq);
-    memset(qq, 0, ROWS * sizeof *qq);
+DM_CLONES static void sum_products(const dm_width_levels *levels, const float *t, const float *factor, const float *inverse,
+                                   float *xq, float *qq) {
+    const dm_lanes by = *dm_const_lanes_at(inverse);
+    dm_lanes sum_xq = {0}, sum_qq = {0};
     for (size_t j = 0; j < UNIT; j++) {
-        const float cost = factor[j * (UNIT + 1)] * factor[j * (UNIT + 1)], *x = t + j * ROWS;
-        float scaled[ROWS], level[ROWS];
-        for (int l = 0; l < ROWS; l++) {
-            scaled[l] = x[l] * inverse[l];
-        }
-        nearest(levels, scaled, level);
-        for (int l = 0; l < ROWS; l++) {
-            xq[l] += cost * x[l] * level[l];
-            qq[l] += cost * level[l] * level[l];
-        }
+        const float cost = factor[j * (UNIT + 1)] * factor[j * (UNIT + 1)];
+        const dm_lanes x = *dm_const_lanes_at(t + j * ROWS), level = nearest(levels, x * by);
+        sum_xq += cost * x * level;
+        sum_qq += cost * level * level;
     }
+    *dm_lanes_at(xq) = sum_xq;
+    *dm_lanes_at(qq) = sum_qq;
 }
 
 /* Tries the scales 1 / inverse: *gain is how much less the squared error is than that of zeros. */
@@ -122,7 +118,7 @@ static void try_scales(dm_rounding *it, const dm_width_levels *levels, const flo
     }
 }
 
-void dm_rounding_search(dm_rounding *it, const dm_width_levels *levels, const float *t, const float *factor) {
+DM_CLONES void dm_rounding_search(dm_rounding *it, const dm_width_levels *levels, const float *t, const float *factor) {
     static const float shares[] = {1.0f,  0.92f, 0.84f, 0.76f,
                                    0.68f, 0.6f,  0.5f}; /* of the largest weight that the levels reach */
     const int tried = levels->n == 0 ? 3 : levels->n == 16 ? 5 : 7;
@@ -167,21 +163,18 @@ void dm_rounding_shift(dm_rounding *it, const uint16_t *row_scales, int by) {
     scale_of_steps(it, row_scales);
 }
 
-void dm_rounding_plane(dm_rounding *it, const dm_width_levels *levels, const float *t, const float *origin, const float *factor) {
+DM_CLONES void dm_rounding_plane(dm_rounding *it, const dm_width_levels *levels, const float *t, const float *origin,
+                                 const float *factor) {
     float e[TILE];
     memset(it->error, 0, sizeof it->error);
     for (size_t j = UNIT; j-- > 0;) {
         const float pivot = factor[j * (UNIT + 1)], inverse = 1.0f / pivot;
-        float x[ROWS] = {0};
+        float x[ROWS];
+        dm_lanes passed = {0};
         for (size_t k = j + 1; k < UNIT; k++) {
-            const float v = factor[k * UNIT + j];
-            for (size_t l = 0; l < ROWS; l++) {
-                x[l] += v * e[k * ROWS + l];
-            }
+            passed += factor[k * UNIT + j] * *dm_const_lanes_at(e + k * ROWS);
         }
-        for (size_t l = 0; l < ROWS; l++) {
-            x[l] = t[j * ROWS + l] + x[l] * inverse;
-        }
+        *dm_lanes_at(x) = *dm_const_lanes_at(t + j * ROWS) + passed * inverse;
         dm_rounding_column(levels, it->scale, x, it->level + j * ROWS, it->q + j * ROWS);
         for (size_t l = 0; l < ROWS; l++) {
             const float q = it->q[j * ROWS + l];
@@ -191,7 +184,7 @@ void dm_rounding_plane(dm_rounding *it, const dm_width_levels *levels, const flo
     }
 }
 
-void dm_rounding_keep(dm_rounding *best, const dm_rounding *tried, bool all) {
+DM_CLONES void dm_rounding_keep(dm_rounding *best, const dm_rounding *tried, bool all) {
     for (size_t l = 0; l < ROWS; l++) {
         if (!all && tried->error[l] >= best->error[l]) {
             continue;

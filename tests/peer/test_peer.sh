@@ -34,6 +34,10 @@ for type in q8_0 q6_k q5_k_m q5_1 q5_0 q4_k_m q4_1 q4_0 iq4_nl iq4_xs q3_k_m q2_
     "$program" new "$folder/$type.gguf" --arch llama --dim 256 --layers 2 --heads 4 --kv-heads 2 --experts 4 --top-k 2 \
         --expert-dim 256 --vocab 300 --type $type --json >/dev/null
 done
+"$program" new "$folder/whole.gguf" --arch llama --dim 256 --layers 2 --heads 4 --kv-heads 2 --experts 4 --top-k 2 --expert-dim 256 --vocab 300 \
+    --type f16 --json >/dev/null
+"$program" quantize "$folder/whole.gguf" "$folder/compat.gguf" --bpw 4.5 --data "$source/README.md" --tokens 512 --compat --json >/dev/null
+rm "$folder/whole.gguf"
 node "$peer/distributions.mjs" "$program" "$folder"/*.gguf
 
 if [ ! -d "$peer/node_modules/@huggingface/tokenizers" ]; then
