@@ -68,9 +68,10 @@ fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60) on what hostile files m
 	@scripts/fuzz build-fuzz $(FUZZ_SECONDS)
 
 .PHONY: peer
-peer: ## fetch llama.cpp, Hugging Face's tokenizers and OpenAI's client, with which tests compare text and ids, and ask the server
+peer: ## fetch llama.cpp, Hugging Face's tokenizers and OpenAI's client, with which tests compare text and ids, and ask the server; what drives a browser to test its page
 	@scripts/deps peer
 	@cd tests/peer && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
+	@cd tests/page && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 	@cd tests/openai && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund
 
 .PHONY: bench
