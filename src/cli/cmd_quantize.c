@@ -11,7 +11,7 @@ static struct {
     const char *preset, *size, *calibration, *data, *method, *report;
     double bpw, prune;
     int64_t width, embedding, neighbours, sweeps, seed, tokens;
-    bool random, compat;
+    bool slopes, random, compat;
 } option = {.method = "game", .neighbours = 7, .tokens = 32768};
 
 static const cli_option options[] = {
@@ -22,6 +22,7 @@ static const cli_option options[] = {
     {"width", 0, CLI_INT, &option.width, "BITS", "instead: the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},
     {"compat", 0, CLI_FLAG, &option.compat, NULL, "only block types that every GGUF program reads, one for each tensor"},
     {"embedding", 0, CLI_INT, &option.embedding, "BITS", "of the token embedding; 0: 6, above 6 bits per weight 8"},
+    {"slopes", 0, CLI_FLAG, &option.slopes, NULL, "weigh errors by the statistics' slopes, not relative to each matrix's output"},
     {"prune", 0, CLI_FLOAT, &option.prune, "R", "at least this share of the tiles is pruned [0, or the preset's]"},
     {"calib", 0, CLI_STRING, &option.calibration, "STATS", "what `dilmodeli calibrate` wrote, or llama.cpp's importance matrix"},
     {"data", 'd', CLI_STRING, &option.data, "FILE", "instead: a text to calibrate with now"},
@@ -193,6 +194,7 @@ static int check_options(dm_compress_options *how) {
     how->pruned = option.prune;
     how->width = (int32_t)option.width;
     how->embedding = (int32_t)option.embedding;
+    how->slopes = option.slopes;
     if (option.preset != NULL && !take_preset(how)) {
         return cli_usage_error("--preset expects low, balanced or high, not '%s'", option.preset);
     }

@@ -151,7 +151,7 @@ static dm_status fill(dm_compress_model *it, const dm_compress_target *t, size_t
     if (known && method != DM_COMPRESS_MAGNITUDE) {
         memcpy(to->diagonal, m.diagonal, task->weight.columns * sizeof *to->diagonal);
     }
-    if (method <= DM_COMPRESS_RTN && m.d != NULL) {
+    if (method <= DM_COMPRESS_RTN && m.d != NULL && it->options->slopes) {
         memcpy(to->d, m.d, task->weight.rows * sizeof *to->d);
     } else if (method <= DM_COMPRESS_RTN) {
         DM_TRY(relative_slopes(&task->weight, to->diagonal, to->d));
