@@ -65,12 +65,13 @@ class Measure:
         with open(self.calibration, "rb") as file:
             calibration = kept.digest(file.read())
         self.files = [kept.file_facts(args.model), held, calibration, args.tokens, args.ctx]
-        self.stats = os.path.join(HERE, kept.digest(self.files) + ".stats")
+        self.read = [kept.file_facts(args.model), calibration, args.tokens]  # what statistics depend on
+        self.stats = os.path.join(HERE, kept.digest(self.read) + ".stats")
         self.original = kept.object_of([args.program, "inspect", args.model, "--json"])
 
     def statistics(self):
         """Seconds that calibration took; the file is made where it is not there."""
-        return self.store.get("calibrate", self.files, lambda: kept.object_of(
+        return self.store.get("calibrate", self.read, lambda: kept.object_of(
             [self.args.program, "calibrate", self.args.model, "--data", self.calibration, "--tokens", str(self.args.tokens), "--out",
              self.stats, "--imatrix", self.stats + ".dat", "--json"])) if not os.path.exists(self.stats) else None
 
@@ -201,7 +202,7 @@ def presets(measure, base):
 
 
 def timing(measure, _):
-    made = measure.store.get("calibrate", measure.files, lambda: {"seconds": float("nan")})
+    made = measure.store.get("calibrate", measure.read, lambda: {"seconds": float("nan")})
     rows = [["calibration", f"{made['seconds']:.1f}"]]
     for method in ("rtn", "gptq", "game"):
         done = measure.own("--bpw", 3.4, "--method", method)["quantize"]
