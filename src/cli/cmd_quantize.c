@@ -21,7 +21,7 @@ static const cli_option options[] = {
     {"size", 0, CLI_STRING, &option.size, "BYTES", "of the file, at most: 100M, 2G"},
     {"width", 0, CLI_INT, &option.width, "BITS", "instead: the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},
     {"compat", 0, CLI_FLAG, &option.compat, NULL, "only block types that every GGUF program reads, one for each tensor"},
-    {"embedding", 0, CLI_INT, &option.embedding, "BITS", "of the token embedding; 0: 6, above 6 bits per weight 8"},
+    {"embedding", 0, CLI_INT, &option.embedding, "BITS", "of the token embedding; 0: 6, above 4.25 bits per weight 8"},
     {"slopes", 0, CLI_FLAG, &option.slopes, NULL, "weigh errors by the statistics' slopes, not relative to each matrix's output"},
     {"prune", 0, CLI_FLOAT, &option.prune, "R", "at least this share of the tiles is pruned [0, or the preset's]"},
     {"calib", 0, CLI_STRING, &option.calibration, "STATS", "what `dilmodeli calibrate` wrote, or llama.cpp's importance matrix"},

@@ -33,7 +33,8 @@ static dm_compat_grid q5_k_grid(const dm_block_q5_k *b, size_t i) {
 }
 
 static dm_compat_grid q6_k_grid(const dm_block_q6_k *b, size_t i) {
-    return (dm_compat_grid){dm_f16_value(b->d) * (float)b->scales[i / 16], 0.0f, 64, -32, NULL};
+    const size_t group = i / 16;
+    return (dm_compat_grid){dm_f16_value(b->d) * (float)b->scales[group], 0.0f, 64, -32, NULL};
 }
 
 static dm_compat_grid iq4_xs_grid(const dm_block_iq4_xs *b, size_t i) {

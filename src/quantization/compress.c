@@ -74,7 +74,7 @@ static dm_status panel_bytes(const compression *it, uint64_t *bytes) {
 /* A token embedding is rounded to nearest: measured, 4 bits where the rest has 3.4 cost several times what all the rest does. */
 static void set_embedding_width(compression *it, double bpw) {
     const dm_compress_options *o = it->model.options;
-    const int bits = o->embedding > 0 ? o->embedding : o->width > 6 || bpw > 6.0 ? 8 : 6;
+    const int bits = o->embedding > 0 ? o->embedding : o->width > 4 || bpw > 4.25 ? 8 : 6;
     memset(it->widths + it->model.playing, bits, it->model.tiles - it->model.playing);
 }
 

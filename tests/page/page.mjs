@@ -25,7 +25,7 @@ const longer = (page, length) => page.waitForFunction((n) => [...document.queryS
 
 try {
   const page = await browser.newPage({ colorScheme: "light" });
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(300000);
   const wrong = watched(page, address);
   const answer = await page.goto(address);
   assert.match(answer.headers()["content-security-policy"], /default-src 'self'/);
