@@ -47,7 +47,10 @@ static void start(terminal *t, const char *kind, const char *model, const char *
 static bool more(terminal *t) {
     struct pollfd wait = {.fd = t->descriptor, .events = POLLIN};
     if (poll(&wait, 1, PATIENCE) != 1) {
-        fail_msg("nothing more came after: %.*s", (int)t->length, t->seen);
+        for (size_t i = 0; i < t->length; i++) { /* whole, whatever is in it */
+            fputc(t->seen[i] != '\0' ? t->seen[i] : '@', stderr);
+        }
+        fail_msg("nothing more came");
     }
     if (t->length + 4096 > t->room) {
         t->room = 2 * t->room + 8192;
@@ -173,8 +176,7 @@ static void test_editing(void **state) {
     expect(&t, "> ");
     type(&t, "\020\020\n"); /* Ctrl-P, Ctrl-P: Hello again */
     assert_true(number_before(&t, " tokens known") > 20);
-    expect(&t, "> ");
-    type(&t, "\004");
+    type(&t, "\004"); /* before there is a line to edit */
     end(&t);
 
     FILE *file = fopen(history, "re");

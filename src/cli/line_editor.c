@@ -25,6 +25,7 @@ struct cli_line_editor {
     EditLine *editor; /* NULL: none, as the terminal cannot be told where to draw, or there is none */
     History *history;
     char file[PATH_ROOM]; /* "": kept nowhere */
+    bool empty;           /* no key of this line yet */
 #endif
 };
 
@@ -83,8 +84,11 @@ static char *prompt_of(EditLine *editor) {
 
 /* One character, once there is one; 0 is the end, of the input or because of a signal. */
 static int read_character(EditLine *editor, wchar_t *out) {
+    cli_line_editor *it;
     mbstate_t state = {0};
-    (void)editor;
+    el_get(editor, EL_CLIENTDATA, &it);
+    const bool first = it->empty;
+    it->empty = false;
     for (;;) {
         char byte;
         if (!cli_wait_input()) {
@@ -93,6 +97,10 @@ static int read_character(EditLine *editor, wchar_t *out) {
         const ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n <= 0) {
             return n < 0 && errno != EIO ? -1 : 0; /* EIO: the terminal is gone */
+        }
+        if (byte == '\0' && first) { /* Ctrl-D from before the line could be edited: what the terminal makes of its end then */
+            *out = L'\004';
+            return 1;
         }
         const size_t used = mbrtowc(out, &byte, 1, &state);
         if (used == (size_t)-1) { /* no character of this locale */
@@ -134,6 +142,7 @@ static bool begin_editing(cli_line_editor *it, bool keep) {
 static const char *edit(cli_line_editor *it) {
     int length = 0;
     HistEvent event;
+    it->empty = true;
     el_set(it->editor, EL_PREP_TERM, 1); /* before the prompt is there: keys that come at once are the editor's already */
     const char *line = el_gets(it->editor, &length);
     if (line == NULL || length <= 0 || cli_signal() != 0) {
