@@ -26,11 +26,13 @@ demo: deps ## text -> tokenizer -> trained model -> generated text, in demo/
 	@$(MAKE) --no-print-directory all CMAKE_OPTIONS="$(CMAKE_OPTIONS)"
 	@scripts/demo $(BUILD)/dilmodeli demo
 
-.PHONY: reference
-reference: ## train the reference model: hours, resumable, in ~/.cache/dilmodeli/reference
+.PHONY: reference reference-dense
+reference: ## train the reference model: hours, resumable, in ~/.cache/dilmodeli/reference; options for `train` in REFERENCE_OPTIONS
+reference-dense: ## the same of the dense reference model, in GPT-2's shape
+reference reference-dense:
 	@scripts/deps build corpus
 	@$(MAKE) --no-print-directory all
-	@scripts/reference $(BUILD)/dilmodeli
+	@scripts/reference $(BUILD)/dilmodeli $(if $(filter %-dense,$@),dense,mixture) $(REFERENCE_OPTIONS)
 
 .PHONY: test
 test: deps ## build and run all tests
