@@ -7,8 +7,12 @@
 #include <cmocka.h>
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/random.h"
@@ -149,12 +153,62 @@ static void strides_avoid_large_powers_of_two(void **state) {
     }
 }
 
+static volatile sig_atomic_t handled, misplaced;
+static uintptr_t stack_begin, stack_end;
+
+static void on_alarm(int number) {
+    const uintptr_t here = (uintptr_t)&number;
+    handled++;
+    misplaced += gettid() == getpid() && (here < stack_begin || here >= stack_end); /* other threads have other stacks */
+}
+
+/* oneDNN moves the stack pointer into the heap, where a handler must not run: signals wait until a product is done. */
+static void signals_come_between_products(void **state) {
+    (void)state;
+    enum { M = 96, N = 320, K = 32, WANTED = DM_EMULATED ? 3 : 500, MOST = 200000 };
+    pthread_attr_t attributes;
+    void *begin;
+    size_t size;
+    assert_int_equal(pthread_getattr_np(pthread_self(), &attributes), 0);
+    assert_int_equal(pthread_attr_getstack(&attributes, &begin, &size), 0);
+    pthread_attr_destroy(&attributes);
+    stack_begin = (uintptr_t)begin;
+    stack_end = stack_begin + size;
+    dm_random random;
+    dm_random_seed(&random, 5);
+    float *y = random_matrix(&random, M, N), *x = random_matrix(&random, M, K), *w = random_matrix(&random, N, K);
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    const struct itimerval often = {.it_interval = {.tv_usec = 100}, .it_value = {.tv_usec = 100}}, never = {{0, 0}, {0, 0}};
+    struct sigaction old;
+    assert_int_equal(sigaction(SIGALRM, &action, &old), 0);
+    for (int precision = 0; precision < 2; precision++) {
+        handled = misplaced = 0;
+        assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+        dm_status status = DM_OK;
+        for (int i = 0; i < MOST && handled < WANTED && status == DM_OK; i++) {
+            status = dm_matmul_input_gradient((dm_precision)precision, x, K, y, N, w, K, M, N, K, false);
+        }
+        assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+        assert_int_equal(status, DM_OK);
+        assert_true(handled > 0);
+        assert_int_equal(misplaced, 0);
+    }
+    sigaction(SIGALRM, &old, NULL);
+    omp_set_num_threads(threads);
+    dm_free(y);
+    dm_free(x);
+    dm_free(w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_exact),
         cmocka_unit_test(no_rows_to_sum_give_zero),
         cmocka_unit_test(inside_a_parallel_region),
         cmocka_unit_test(strides_avoid_large_powers_of_two),
+        cmocka_unit_test(signals_come_between_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

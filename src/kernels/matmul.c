@@ -7,6 +7,7 @@
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
+#include <signal.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -204,6 +205,19 @@ static dm_status multiply_bf16(const product *p) {
 
 /* ---- Tiles and threads ---- */
 
+/* oneDNN's kernels let the stack pointer wander through their buffers: a signal handled meanwhile would write its frame over
+ * whatever the heap has below. So this thread hears of none, but of faults of its own; returns what it heard before. */
+static sigset_t hold_signals(void) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigset_t held, before;
+    sigfillset(&held);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        sigdelset(&held, faults[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &held, &before);
+    return before;
+}
+
 /* Rows of `p`, tile by tile; the sum over k goes through the tiles in order. */
 static dm_status multiply_tiles(dm_precision precision, const product *p) {
     for (size_t i = 0; i < p->m; i += TILE) {
@@ -231,7 +245,10 @@ static dm_status multiply_rows(dm_precision precision, const product *p, size_t 
     part.a += p->a_turned ? begin : begin * p->lda;
     part.c += begin * p->ldc;
     if (precision == DM_PRECISION_F32 || bf16() != BF16_TILES) {
-        return multiply_tiles(precision, &part);
+        const sigset_t before = hold_signals();
+        const dm_status status = multiply_tiles(precision, &part);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return status;
     }
     void *panels = scratch_bytes(dm_amx_scratch());
     if (panels == NULL) {
