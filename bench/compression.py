@@ -4,7 +4,7 @@
 Sections (--only):
   peers       at the sizes of K-quants with an importance matrix (llama-quantize of a folder given with --ik) and of their mixtures,
               this program's files of at most the same bytes
-  ladder      magnitude, Wanda, rounding to nearest, GPTQ's order, the game; neighbours 7, none, and any seven
+  ladder      magnitude, Wanda, rounding to nearest, GPTQ's order, the game; its sweeps; neighbours 7, none, and any seven
   pruning     10, 30 and 50% of the tiles pruned, the others at 8 bits at most
   presets     low, balanced, high: size, perplexity, speed before and after
   time        seconds of calibration and of compression
@@ -151,15 +151,17 @@ def ladder(measure, base):
     for bpw in args.bpw:
         rows, before = [], None
         ways = [(name, ["--method", name]) for name in args.methods.split(",")]
-        ways += [("game, no neighbours: all look in every sweep", ["--method", "game", "--neighbours", 0]),
-                 ("game, any 7", ["--method", "game", "--random-neighbours"]),
-                 ("game, one sweep", ["--method", "game", "--sweeps", 1]),
-                 ("game, 8 sweeps", ["--method", "game", "--sweeps", 8])]
+        ways += [(f"game, {sweeps}", ["--method", "game", "--sweeps", sweeps.split()[0], *options])
+                 for sweeps, options in (("1 sweep", []), ("8 sweeps", []), ("8 sweeps, all look in each", ["--neighbours", 0]),
+                                         ("8 sweeps, any 7 neighbours", ["--random-neighbours"]))]
         for name, options in ways:
             found = measure.own("--bpw", bpw, *options)
-            rows.append(row(name, found, base, before))
+            made = found["quantize"]
+            looks = sum(sweep["proposals"] for sweep in made["sweeps"])
+            rows.append(row(name, found, base, before) + [f"{made['error_after']:.4g}", f"{1e-6 * looks:.2f} M" if looks else "-"])
             before = found["kl"] if name in args.methods.split(",") else before
-        kept.table(f"The ladder at {bpw} bits per weight; times: the step before, or the game", command(args, "ladder"), HEAD, rows)
+        kept.table(f"The ladder at {bpw} bits per weight; times: the step before, or the game", command(args, "ladder"),
+                   HEAD + ["expected error", "tiles that looked"], rows)
 
 
 def pruning(measure, base):

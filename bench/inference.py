@@ -4,6 +4,7 @@
 The models are the shapes of `dilmodeli new --shape`, made once below ~/.cache/dilmodeli/bench. llama.cpp is the npm
 package that `make peer` fetches; of it, prefill alone is measured, for its decode loop is JavaScript's. Any program that
 understands llama-bench's options can be given besides (--llama-bench PROGRAM), and then decode is compared too.
+Part `compressed`: gpt2-124m in 32-bit floats against what `dilmodeli quantize` makes of it, and against llama.cpp's Q4_K_M.
 Then dilmodeli alone: 8 sequences decoded at once against 1, decode after 4096 tokens with caches of 16 and 8 bits,
 prefill with more threads against 1, resident memory.
 Usage: bench/inference.py [BUILD] [--rounds N] [--only ...] [--shapes ...] [--types ...]; needs an otherwise idle machine.
@@ -18,7 +19,7 @@ import sys
 
 PEER = os.path.join(os.path.dirname(__file__), "..", "tests", "peer")
 COLUMNS = ("prefill 128", "prefill 512", "decode 64")
-PARTS = ("peers", "batch", "depth", "scaling", "memory")
+PARTS = ("peers", "compressed", "batch", "depth", "scaling", "memory")
 
 
 def arguments():
@@ -144,6 +145,38 @@ def in_turns(args, ways):
                    if isinstance(value, (int, float))} for name, found in runs.items()}
 
 
+def compressed_file(args, *options):
+    """The shape in this program's own format; its weights are random, so how well they are chosen is all the same."""
+    path = cache_file("gpt2-124m" + "".join(options).replace("--", "-") + ".gguf")
+    if not os.path.exists(path):
+        print(f"making {path}", file=sys.stderr)
+        subprocess.run([f"{args.build}/dilmodeli", "quantize", model_file(args, "gpt2-124m", "f32"), path, *options, "--method", "rtn",
+                        "--data", os.path.join(os.path.dirname(__file__), "..", "README.md"), "--tokens", "512"], check=True,
+                       stdout=subprocess.DEVNULL)
+    return path
+
+
+def measure_compressed(args, limit):
+    ways = {"f32": (dilmodeli, model_file(args, "gpt2-124m", "f32")), "q4_k_m": (dilmodeli, model_file(args, "gpt2-124m", "q4_k_m"))}
+    for preset in ("low", "balanced", "high"):
+        ways[preset] = (dilmodeli, compressed_file(args, "--preset", preset))
+    for bits in ("2.6", "3.4", "3.7", "4.5"):
+        ways[f"{bits} bits"] = (dilmodeli, compressed_file(args, "--bpw", bits))
+    if args.llama_bench:
+        ways[os.path.basename(args.llama_bench) + " q4_k_m"] = (llama_bench, model_file(args, "gpt2-124m", "q4_k_m"))
+    runs = {name: [] for name in ways}
+    for _ in range(args.rounds):
+        for name, (measure, path) in ways.items():
+            runs[name].append(measure(args, path))
+    median = {name: {column: statistics.median(run[column] for run in found) for column in COLUMNS} for name, found in runs.items()}
+    print("\ngpt2-124m compressed; tokens/s, and so many times those of f32")
+    for name, (_, path) in ways.items():
+        cells = "".join(f"{median[name][column]:9.0f} x{median[name][column] / median['f32'][column]:5.2f}" for column in COLUMNS)
+        read = runs[name][0].get("bytes")
+        share = f"  decode reads {median[name]['decode 64'] * read / (limit * 1e9):.0%} of {limit:.1f} GB/s" if read else ""
+        print(f"{name:22s}{os.path.getsize(path) / 1e6:7.1f} MB{cells}{share}")
+
+
 def measure_batch(args, limit):
     path = model_file(args, "fine-12l", "q4_k_m")
     options = ["--ids", ids_file(), "--prompt", "0", "--depth", "64", "--decode", "48", "--sequences"]
@@ -200,7 +233,7 @@ def main():
     print(f"{args.threads} threads; {json.dumps(peak)}")
     if "peers" in args.only:
         compare(args, contestants, limit)
-    for part, measure in {"batch": measure_batch, "depth": measure_depth, "scaling": measure_scaling,
+    for part, measure in {"compressed": measure_compressed, "batch": measure_batch, "depth": measure_depth, "scaling": measure_scaling,
                           "memory": measure_memory}.items():
         if part in args.only:
             measure(args, limit)
