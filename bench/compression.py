@@ -2,8 +2,8 @@
 """What compression costs a model in divergence from itself, beside llama.cpp's quantizer and the methods of old.
 
 Sections (--only):
-  peers       at the sizes of K-quants with an importance matrix (llama-quantize of a folder given with --ik) and of their mixtures,
-              this program's files of at most the same bytes
+  peers       at the sizes of K-quants with an importance matrix (llama-quantize of a folder given with --ik), of their mixtures and of
+              ik_llama.cpp's own types, this program's files of at most the same bytes
   ladder      magnitude, Wanda, rounding to nearest, GPTQ's order, the game; its sweeps; neighbours 7, none, and any seven
   pruning     10, 30 and 50% of the tiles pruned, the others at 8 bits at most
   presets     low, balanced, high: size, perplexity, speed before and after
@@ -23,7 +23,9 @@ import sys
 import kept
 
 SECTIONS = ("peers", "ladder", "pruning", "presets", "time")
-TYPES = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_S", "Q4_K_M", "Q5_K_M")
+THEIRS = ("IQ2_KS", "IQ2_XS", "IQ2_K", "IQ2_S", "IQ2_M", "IQ2_KL", "IQ3_XXS", "IQ3_XS", "IQ3_KS", "IQ3_S", "IQ3_M", "IQ3_K", "IQ3_KL",
+          "IQ4_KSS", "IQ4_KS", "IQ4_K", "IQ5_KS", "IQ5_K", "IQ6_K")  # that this program does not read: judged from what they decode to
+TYPES = ("IQ2_K", "IQ2_KL", "Q2_K", "IQ3_K", "Q3_K_S", "Q3_K_M", "IQ4_KS", "IQ4_XS", "Q4_K_S", "IQ4_K", "Q4_K_M", "Q5_K_M")
 HERE = os.path.join(kept.CACHE, "compression")
 
 
@@ -111,9 +113,15 @@ class Measure:
                 kept.call([os.path.join(tools, "llama-imatrix"), "-m", self.args.model, "-f", self.calibration, "-o", matrix, "-c",
                            str(self.args.ctx), "--chunks", str(chunks), "-t", "2"])
             path = os.path.join(HERE, f"{kept.digest([self.files, kind])}.gguf")
-            kept.call([os.path.join(tools, "llama-quantize"), "--imatrix", matrix, self.args.model, path, kind, "2"])
-            result = self.judge(path)
-            os.remove(path)
+            quantize = os.path.join(tools, "llama-quantize")
+            kept.call([quantize, "--imatrix", matrix, self.args.model, path, kind, "2"])
+            size, readable = os.path.getsize(path), path
+            if kind in THEIRS:
+                readable = path + ".f32"
+                kept.call([quantize, "--allow-requantize", path, readable, "F32", "2"])
+                os.remove(path)
+            result = {**self.judge(readable), "bytes": size}
+            os.remove(readable)
             return result
         return self.store.get("peer", [self.files, kind], measure)
 
