@@ -16,7 +16,6 @@ typedef struct dm_compress_target {
     dm_converted copied;    /* of one that is kept */
     size_t panels, units;   /* of each matrix */
     size_t tile;            /* number of its first one in all widths */
-    uint64_t bytes, offset; /* once solved: in the file of solutions */
 } dm_compress_target;
 
 typedef struct dm_compress_model {
@@ -30,11 +29,20 @@ typedef struct dm_compress_model {
     dm_conversion conversion;
     size_t tiles, playing; /* of all targets; those of the market come first */
     dm_level_tables tables;
+    uint64_t done, total; /* weights that were gone through and are to be */
 } dm_compress_model;
 
 /* Opens `from` and lists its tensors; to be closed in any case. */
 dm_status dm_compress_model_open(dm_compress_model *it, const char *from, const dm_compress_options *options);
 void dm_compress_model_close(dm_compress_model *it);
+
+/* What is told to the caller of one matrix of a target, but for what became of it. */
+dm_compress_matrix dm_compress_matrix_of(const dm_compress_target *t, size_t matrix);
+
+/* Bytes of tensors that are asked for. DM_ERR_ARGUMENT where the whole file has room for none. */
+dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes);
+/* Bits of the token embedding in a model of `bpw` bits per weight. */
+unsigned dm_compress_embedding_bits(const dm_compress_options *options, double bpw);
 
 /* Bytes that stay whatever is decided: of tensors that are copied; of the file besides its tensors, at most. */
 uint64_t dm_compress_copied_bytes(const dm_compress_model *it);
@@ -50,5 +58,14 @@ static inline size_t dm_compress_tile(const dm_compress_target *t, size_t matrix
 dm_status dm_compress_task_open(dm_compress_model *it, const dm_compress_target *t, size_t matrix,
                                 const dm_neighbour_choice *neighbours, dm_compress_task *task);
 void dm_compress_task_close(dm_compress_task *task);
+
+/* Goes through matrices, all that are not kept or only those that play, with an open task of each, and tells how far it is.
+ * DM_ERR_INTERRUPTED after dm_interrupt(). */
+typedef enum dm_compress_which { DM_COMPRESS_ALL, DM_COMPRESS_PLAYING } dm_compress_which;
+typedef dm_status (*dm_compress_each_fn)(void *user, size_t target, size_t matrix, const dm_compress_task *task);
+dm_status dm_compress_each(dm_compress_model *it, dm_compress_which which, const dm_neighbour_choice *neighbours,
+                           dm_compress_each_fn fn, void *user);
+/* Weights that it goes through. */
+uint64_t dm_compress_weights(const dm_compress_model *it, dm_compress_which which);
 
 #endif
