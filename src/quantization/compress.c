@@ -5,7 +5,7 @@
 #include "base/threads.h"
 #include "quantization/compress_way.h"
 
-static dm_status check(const dm_compress_options *o, const char *to) {
+dm_status dm_compress_check(const dm_compress_options *o, const char *to) {
     if (!(o->bpw > 0.0) && o->bytes == 0 && o->width == 0) {
         return dm_fail(DM_ERR_ARGUMENT, "expected bits per weight, bytes of the file, or a width");
     }
@@ -33,7 +33,7 @@ static dm_status check(const dm_compress_options *o, const char *to) {
 
 dm_status dm_compressor_open(dm_compressor *it, const char *from, const char *to, const dm_compress_options *options) {
     *it = (dm_compressor){.way = options->compat ? &dm_compress_to_blocks : &dm_compress_to_panels};
-    DM_TRY(check(options, to));
+    DM_TRY(dm_compress_check(options, to));
     DM_TRY(dm_compress_model_open(&it->model, from, options));
     it->model.total = dm_compress_weights(&it->model, DM_COMPRESS_PLAYING) + dm_compress_weights(&it->model, DM_COMPRESS_ALL);
     DM_TRY(dm_conversion_prepare(&it->model.conversion, 0));

@@ -28,6 +28,9 @@ typedef struct dm_compressor {
     bool solved; /* once at least */
 } dm_compressor;
 
+/* DM_ERR_ARGUMENT for options that contradict each other, or a file that is not to be replaced. */
+dm_status dm_compress_check(const dm_compress_options *options, const char *to);
+
 /* Checks the options, which must outlive it, opens the model and measures; to be closed in any case. */
 dm_status dm_compressor_open(dm_compressor *it, const char *from, const char *to, const dm_compress_options *options);
 void dm_compressor_close(dm_compressor *it);
