@@ -116,7 +116,7 @@ done
 
 # Interrupted between trials, it leaves nothing.
 cat held.txt held.txt held.txt >long.txt
-dilmodeli quantize m.gguf l.gguf --max-kl 0.001 --text long.txt --calib s >out 2>err &
+"${program[@]}" quantize m.gguf l.gguf --max-kl 0.001 --text long.txt --calib s >out 2>err &
 job=$!
 for _ in $(seq 400); do
     grep -q 'trial 1' err && break

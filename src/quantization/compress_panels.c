@@ -9,7 +9,7 @@
 _Static_assert((int)DM_COMPRESS_SWEEPS == (int)DM_MOST_SWEEPS && (int)DM_COMPRESS_WIDTHS == (int)DM_CHOICES,
                "the report has room for all of them");
 
-enum { DEFAULT_SWEEPS = 2, SETTLINGS = 4 };
+enum { DEFAULT_SWEEPS = 2, SETTLINGS = 4 /* rounds of it, */, MOST_SETTLINGS = 32 /* if it is over the budget then */ };
 
 typedef struct panels {
     dm_compress_model *model;
@@ -83,24 +83,22 @@ static dm_status settle(panels *it) {
     DM_TRY(dm_compress_budget(it->model, &budget));
     set_embedding_width(it, budget);
     goal.bytes = budget > copied ? budget - copied : 0;
-    for (int round = 0; round < SETTLINGS; round++) {
+    for (int round = 1; round <= MOST_SETTLINGS; round++) {
         DM_TRY(dm_market_settle(&it->market, &goal, &it->prices));
         DM_TRY(panel_bytes(it, &bytes));
         if (goal.forced >= 0) {
             return DM_OK;
         }
-        const int64_t spare = (int64_t)(budget - copied) - (int64_t)bytes;
-        if (spare >= 0 && spare < (int64_t)(budget / 2000)) {
+        const int64_t spare = (int64_t)budget - (int64_t)copied - (int64_t)bytes;
+        if (spare >= 0 && (spare < (int64_t)(budget / 2000) || round >= SETTLINGS)) {
             return DM_OK;
         }
-        const int64_t next = (int64_t)goal.bytes + spare - (spare < 0 ? (int64_t)(budget / 4000) : 0);
+        const int64_t margin = (int64_t)(budget / 4000) * (round > SETTLINGS ? round : 1);
+        const int64_t next = (int64_t)goal.bytes + spare - (spare < 0 ? margin : 0);
         goal.bytes = next > 0 ? (uint64_t)next : 0;
     }
-    if (bytes + copied > budget) {
-        return dm_fail(DM_ERR_ARGUMENT, "the budget is too small: expected %" PRIu64 " bytes of tensors or more, found %" PRIu64,
-                       bytes + copied, budget);
-    }
-    return DM_OK;
+    return dm_fail(DM_ERR_ARGUMENT, "the budget is too small: expected %" PRIu64 " bytes of tensors or more, found %" PRIu64,
+                   bytes + copied, budget);
 }
 
 /* ---- Solutions ---- */
