@@ -590,6 +590,34 @@ typedef struct dm_bench_result {
 /* How fast a model runs here. Interrupted, it fails with DM_ERR_INTERRUPTED. */
 DM_API dm_status dm_bench(const dm_model *model, const dm_bench_options *options, dm_bench_result *result);
 
+enum { DM_TUNE_POINTS = 40 }; /* the most settings that are measured */
+
+/* One setting, and how fast it was: tokens a second of all its sequences together. */
+typedef struct dm_tune_point {
+    int32_t threads, sequences;
+    double prefill_tps; /* NaN: not measured */
+    double decode_tps;
+} dm_tune_point;
+
+typedef struct dm_tune_result {
+    int32_t threads;   /* fewest that read the prompt and decode after it within 2% of the least time */
+    int32_t sequences; /* fewest, decoded together, within 5% of the most tokens a second */
+    int32_t points;    /* measured: first one sequence with some threads each, then those threads with more sequences */
+    dm_tune_point measured[DM_TUNE_POINTS]; /* [points] */
+} dm_tune_result;
+
+/* Told before each point, which is still without its speeds. */
+typedef void (*dm_tune_fn)(void *user, const dm_tune_point *point);
+
+/*
+ * How many threads and how many sequences at a time serve a model best here: 1, 2, 4, ... threads up to dm_threads(), then 2, 4,
+ * ... 16 sequences with the best of them. options->prompt and decode are 1 or more, sequences and limits are not looked at.
+ * Leaves the threads that it found set, and bound as DM_BIND_AUTO says. `on_point` may be NULL. Interrupted, it fails with
+ * DM_ERR_INTERRUPTED.
+ */
+DM_API dm_status dm_tune(const dm_model *model, const dm_bench_options *options, dm_tune_fn on_point, void *user,
+                         dm_tune_result *result);
+
 /* ---- The machine -------------------------------------------------------- */
 
 /* Memory of one kind: a level of caches, or main memory. Figures are of reading, NaN where they were not measured: where a
@@ -814,8 +842,9 @@ typedef struct dm_calibrate_result {
 /*
  * Reads n token ids of a text and writes to `out` what compression wants to know about each matrix: docs/compression.md. Where
  * the work is interrupted, by dm_interrupt() (DM_ERR_INTERRUPTED) or otherwise, parts stay beside `out`, and the same call goes
- * on with them to the same result. `tokenizer`, which may be NULL, tells the token that windows begin with; `options` and
- * `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked for in a way that this model does not allow.
+ * on with them to the same result; where the whole file is there already, there is nothing left to do. `tokenizer`, which may be
+ * NULL, tells the token that windows begin with; `options` and `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked
+ * for in a way that this model does not allow.
  */
 DM_API dm_status dm_calibrate(const dm_model *model, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, const char *out,
                               const dm_calibrate_options *options, dm_calibrate_result *result);
@@ -876,7 +905,7 @@ typedef struct dm_compress_options {
 
 typedef struct dm_compress_result {
     uint64_t bytes_in, bytes_out; /* of the files */
-    double bpw;                   /* bits per weight, all tensors together */
+    double bpw_in, bpw;           /* bits per weight, all tensors together, before and after */
     double pruned;                /* share of all matrices' tiles */
     uint64_t tiles[DM_COMPRESS_WIDTHS];
     double error_before, error_after; /* sum over matrices, after construction and after the game: an estimate of the KL

@@ -118,6 +118,7 @@ int cmd_gradcheck(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_nash(int argc, char **argv);
 int cmd_new(int argc, char **argv);
+int cmd_optimize(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_optimize(int argc, char **argv);
 int cmd_repack(int argc, char **argv);

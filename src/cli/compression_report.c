@@ -64,10 +64,10 @@ static json_t *search_of(const cli_compressing *it) {
 json_t *compression_json(const cli_compressing *it) {
     const dm_compress_result *r = &it->result;
     json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o}", "path", it->to, "method",
-                  cli_compression.method, "bytes_in", (json_int_t)r->bytes_in, "bytes_out", (json_int_t)r->bytes_out, "bpw",
-                  r->bpw, "pruned", r->pruned, "seconds", r->seconds, "error_before", r->error_before, "error_after",
-                  r->error_after, "price", r->price, "kept_price", r->kept_price, "panels", (json_int_t)r->panels,
+        json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:o, s:o}", "path", it->to, "method",
+                  cli_compression.method, "bytes_in", (json_int_t)r->bytes_in, "bytes_out", (json_int_t)r->bytes_out, "bpw_in",
+                  r->bpw_in, "bpw", r->bpw, "pruned", r->pruned, "seconds", r->seconds, "error_before", r->error_before,
+                  "error_after", r->error_after, "price", r->price, "kept_price", r->kept_price, "panels", (json_int_t)r->panels,
                   "panels_at_rest", (json_int_t)r->panels_at_rest, "tiles", histogram(r->tiles), "sweeps", sweeps_of(r));
     if (it->within) {
         const dm_compress_search *s = &it->search;

@@ -57,6 +57,7 @@ dm_status dm_compressor_solve(dm_compressor *it, const char *to, dm_compress_out
     DM_TRY(it->way->solve(it->state, out));
     it->solved = true;
     out->result.bytes_in = dm_gguf_size(it->model.model->file);
+    out->result.bpw_in = 8.0 * (double)dm_compress_bytes_in(&it->model) / (double)dm_config_params(&it->model.model->config);
     out->result.bpw = dm_compress_outcome_bpw(out, &it->model);
     return DM_OK;
 }

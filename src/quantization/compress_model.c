@@ -100,13 +100,18 @@ uint64_t dm_compress_copied_bytes(const dm_compress_model *it) {
     return bytes;
 }
 
-uint64_t dm_compress_overhead(const dm_compress_model *it) {
+uint64_t dm_compress_bytes_in(const dm_compress_model *it) {
     const dm_gguf *file = it->model->file;
-    uint64_t tensors = 0;
+    uint64_t bytes = 0;
     for (size_t i = 0; i < dm_gguf_n_tensors(file); i++) {
-        tensors += dm_gguf_tensor_at(file, i)->bytes;
+        bytes += dm_gguf_tensor_at(file, i)->bytes;
     }
-    const uint64_t whole = dm_gguf_size(file), alignment = it->order != NULL ? DM_GGUF_MOST_ALIGNMENT : DM_MIXED_ALIGNMENT;
+    return bytes;
+}
+
+uint64_t dm_compress_overhead(const dm_compress_model *it) {
+    const uint64_t tensors = dm_compress_bytes_in(it), whole = dm_gguf_size(it->model->file);
+    const uint64_t alignment = it->order != NULL ? DM_GGUF_MOST_ALIGNMENT : DM_MIXED_ALIGNMENT;
     return (whole > tensors ? whole - tensors : 0) + (it->count + 4) * alignment;
 }
 

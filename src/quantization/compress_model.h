@@ -47,6 +47,8 @@ unsigned dm_compress_embedding_bits(const dm_compress_options *options, double b
 /* Bytes that stay whatever is decided: of tensors that are copied; of the file besides its tensors, at most. */
 uint64_t dm_compress_copied_bytes(const dm_compress_model *it);
 uint64_t dm_compress_overhead(const dm_compress_model *it);
+/* Those of all tensors as they are. */
+uint64_t dm_compress_bytes_in(const dm_compress_model *it);
 
 /* Number of the first tile of a target's matrix. */
 static inline size_t dm_compress_tile(const dm_compress_target *t, size_t matrix) {
