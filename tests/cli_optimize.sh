@@ -2,8 +2,6 @@
 # The command optimize: the chain, what it prints, and that it goes on. Usage: cli_optimize.sh PROGRAM [EMULATOR...]
 set -euo pipefail
 source "$(dirname "$0")/cli_common.sh"
-field() { grep -o "\"$1\":[^,}]*" "$2" | sed -n '1s/.*://p'; } # NAME FILE: the first of this name
-same() { awk "BEGIN { d = $1 - $2; exit !(d * d <= 1e-16 * $1 * $1) }"; }
 speeds=(--prompt 8 --decode 4 --rounds 1)
 
 code 0 dilmodeli new m.gguf --layers 1 --dim 64 --heads 2 --experts 4 --top-k 2 --vocab 300 --seed 3

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
-enum { N = DM_SLOW ? 60 : 150, CONTEXT = 50 };
+enum { N = DM_SLOW ? 24 : 150, CONTEXT = 50 };
 
 typedef struct watched {
     int32_t trials;
@@ -43,14 +43,14 @@ typedef struct problem {
 static void make_model(tiny_model *tiny) {
     const dm_model_info shape = {.architecture = "qwen3moe",
                                  .layers = 1,
-                                 .dim = 64,
+                                 .dim = DM_SLOW ? 32 : 64,
                                  .heads = 2,
                                  .kv_heads = 2,
-                                 .head_dim = 32,
+                                 .head_dim = DM_SLOW ? 16 : 32,
                                  .context = 400,
                                  .experts = 4,
                                  .top_k = 2,
-                                 .expert_dim = 64};
+                                 .expert_dim = DM_SLOW ? 32 : 64};
     snprintf(tiny->path, sizeof tiny->path, "/tmp/dilmodeli-tiny-XXXXXX");
     const int descriptor = mkstemp(tiny->path);
     assert_true(descriptor >= 0);
