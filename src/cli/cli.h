@@ -120,7 +120,6 @@ int cmd_nash(int argc, char **argv);
 int cmd_new(int argc, char **argv);
 int cmd_optimize(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
-int cmd_optimize(int argc, char **argv);
 int cmd_repack(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_run(int argc, char **argv);

@@ -53,8 +53,7 @@ dm_status dm_compressor_solve(dm_compressor *it, const char *to, dm_compress_out
         it->model.done = 0;
         it->model.total = dm_compress_weights(&it->model, DM_COMPRESS_ALL);
     }
-    DM_TRY(dm_compress_outcome_open(out, &it->model, to));
-    DM_TRY(it->way->solve(it->state, out));
+    DM_TRY(it->way->solve(it->state, to, out));
     it->solved = true;
     out->result.bytes_in = dm_gguf_size(it->model.model->file);
     out->result.bpw_in = 8.0 * (double)dm_compress_bytes_in(&it->model) / (double)dm_config_params(&it->model.model->config);
@@ -85,11 +84,11 @@ dm_status dm_compress(const char *from, const char *to, const dm_compress_option
     if (status == DM_OK) {
         status = dm_compressor_write(&it, &outcome, to);
     }
+    dm_compress_outcome_close(&outcome);
     dm_compressor_close(&it);
     outcome.result.seconds = dm_seconds() - start;
     if (status == DM_OK && result != NULL) {
         *result = outcome.result;
     }
-    dm_compress_outcome_close(&outcome);
     return status;
 }

@@ -8,11 +8,19 @@
 
 enum { DEFAULT_SWEEPS = 4, SAMPLED_ROWS = 64 /* of a matrix, that costs are estimated from */ };
 
+/* A target in one type, which does not depend on what others become: it serves every size that gives it this type. */
+typedef struct solved {
+    dm_compress_part part;    /* bytes 0: not solved yet */
+    dm_compat_counts *counts; /* [matrices] */
+} solved;
+
 typedef struct blocks {
     dm_compress_model *model;
     dm_compat_offer *offers;  /* [playing] */
     size_t playing;           /* targets */
     size_t *offer_of;         /* [targets] that play: number of the offer */
+    dm_solutions solutions;   /* of all sizes together */
+    solved *solved;           /* [targets, DM_TYPES] */
     dm_compress_outcome *out; /* while it is being solved */
 } blocks;
 
@@ -62,8 +70,9 @@ static dm_status open(dm_compress_model *model, void **state) {
     }
     *it = (blocks){.model = model,
                    .offers = dm_alloc(model->count, sizeof *it->offers),
-                   .offer_of = dm_alloc(model->count, sizeof *it->offer_of)};
-    if (it->offers == NULL || it->offer_of == NULL) {
+                   .offer_of = dm_alloc(model->count, sizeof *it->offer_of),
+                   .solved = dm_alloc(model->count * DM_TYPES, sizeof *it->solved)};
+    if (it->offers == NULL || it->offer_of == NULL || it->solved == NULL) {
         return DM_ERR_MEMORY;
     }
     if (dm_gguf_has(model->model->file, DM_KEY_FORMAT) || model->order != NULL) {
@@ -79,6 +88,11 @@ static dm_status open(dm_compress_model *model, void **state) {
 
 static void close(void *state) {
     blocks *it = state;
+    for (size_t i = 0; it->solved != NULL && i < it->model->count * DM_TYPES; i++) {
+        dm_free(it->solved[i].counts);
+    }
+    dm_solutions_close(&it->solutions);
+    dm_free(it->solved);
     dm_free(it->offers);
     dm_free(it->offer_of);
     dm_free(it);
@@ -131,29 +145,61 @@ static void note_matrix(const blocks *it, size_t target, size_t m, size_t bytes,
     }
 }
 
+static solved *solved_of(const blocks *it, size_t target) {
+    return &it->solved[target * DM_TYPES + it->out->parts[target].type];
+}
+
 static dm_status solve_one(void *user, size_t target, size_t matrix, const dm_compress_task *task) {
     const blocks *it = user;
     const dm_type type = it->out->parts[target].type;
     const dm_compat_task own = task_of(it, task, it->model->targets[target].plays);
     const size_t bytes = dm_type_bytes(type, task->weight.rows * task->weight.columns);
-    dm_compat_counts counts;
     void *data = dm_alloc(bytes, 1);
-    dm_status status = data != NULL ? dm_compat_encode(&own, type, 1, data, &counts) : DM_ERR_MEMORY;
+    dm_status status =
+        data != NULL ? dm_compat_encode(&own, type, 1, data, &solved_of(it, target)->counts[matrix]) : DM_ERR_MEMORY;
     if (status == DM_OK) {
         status = dm_compress_outcome_add(it->out, target, matrix, data, bytes);
-    }
-    if (status == DM_OK) {
-        note_matrix(it, target, matrix, bytes, &counts);
     }
     dm_free(data);
     return status;
 }
 
-static dm_status solve(void *state, dm_compress_outcome *out) {
+static dm_status solve_target(blocks *it, size_t target) {
+    const dm_compress_target *t = &it->model->targets[target];
+    solved *s = solved_of(it, target);
+    if (s->counts == NULL) {
+        s->counts = dm_alloc(t->matrices, sizeof *s->counts);
+    }
+    if (s->counts == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    if (s->part.bytes == 0) {
+        DM_TRY(dm_compress_each_of(it->model, target, NULL, solve_one, it));
+        s->part = it->out->parts[target];
+    } else {
+        it->out->parts[target] = s->part;
+        dm_compress_progress(it->model, t->spec->elements);
+    }
+    for (size_t m = 0; m < t->matrices; m++) {
+        note_matrix(it, target, m, (size_t)(s->part.bytes / t->matrices), &s->counts[m]);
+    }
+    return DM_OK;
+}
+
+static dm_status solve(void *state, const char *to, dm_compress_outcome *out) {
     blocks *it = state;
     it->out = out;
+    if (it->solutions.stream == NULL) {
+        DM_TRY(dm_solutions_open(&it->solutions, to));
+    }
+    DM_TRY(dm_compress_outcome_open(out, it->model, to, &it->solutions));
     DM_TRY(settle(it));
-    return dm_compress_each(it->model, DM_COMPRESS_ALL, NULL, solve_one, it);
+    for (size_t i = 0; i < it->model->count; i++) {
+        if (!it->model->targets[i].kept) {
+            DM_TRY(solve_target(it, i));
+        }
+    }
+    return DM_OK;
 }
 
 /* ---- The file ---- */

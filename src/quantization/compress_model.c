@@ -234,27 +234,35 @@ uint64_t dm_compress_weights(const dm_compress_model *it, dm_compress_which whic
     return weights;
 }
 
-static void progress(dm_compress_model *it, const dm_weight *weight) {
-    it->done += (uint64_t)weight->rows * weight->columns;
+void dm_compress_progress(dm_compress_model *it, uint64_t weights) {
+    it->done += weights;
     if (it->options->on_progress != NULL) {
         it->options->on_progress(it->options->user, it->done, it->total);
     }
 }
 
+dm_status dm_compress_each_of(dm_compress_model *it, size_t target, const dm_neighbour_choice *neighbours, dm_compress_each_fn fn,
+                              void *user) {
+    const dm_compress_target *t = &it->targets[target];
+    for (size_t m = 0; m < t->matrices; m++) {
+        dm_compress_task task;
+        if (dm_interrupted()) {
+            return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
+        }
+        DM_TRY(dm_compress_task_open(it, t, m, neighbours, &task));
+        dm_status status = fn(user, target, m, &task);
+        dm_compress_progress(it, (uint64_t)task.weight.rows * task.weight.columns);
+        dm_compress_task_close(&task);
+        DM_TRY(status);
+    }
+    return DM_OK;
+}
+
 dm_status dm_compress_each(dm_compress_model *it, dm_compress_which which, const dm_neighbour_choice *neighbours,
                            dm_compress_each_fn fn, void *user) {
     for (size_t i = 0; i < it->count; i++) {
-        const dm_compress_target *t = &it->targets[i];
-        for (size_t m = 0; is_one(t, which) && m < t->matrices; m++) {
-            dm_compress_task task;
-            if (dm_interrupted()) {
-                return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
-            }
-            DM_TRY(dm_compress_task_open(it, t, m, neighbours, &task));
-            dm_status status = fn(user, i, m, &task);
-            progress(it, &task.weight);
-            dm_compress_task_close(&task);
-            DM_TRY(status);
+        if (is_one(&it->targets[i], which)) {
+            DM_TRY(dm_compress_each_of(it, i, neighbours, fn, user));
         }
     }
     return DM_OK;

@@ -61,12 +61,17 @@ dm_status dm_compress_task_open(dm_compress_model *it, const dm_compress_target 
                                 const dm_neighbour_choice *neighbours, dm_compress_task *task);
 void dm_compress_task_close(dm_compress_task *task);
 
-/* Goes through matrices, all that are not kept or only those that play, with an open task of each, and tells how far it is.
- * DM_ERR_INTERRUPTED after dm_interrupt(). */
-typedef enum dm_compress_which { DM_COMPRESS_ALL, DM_COMPRESS_PLAYING } dm_compress_which;
+/* Goes through the matrices of a target with an open task of each, and tells how far it is. DM_ERR_INTERRUPTED after
+ * dm_interrupt(). */
 typedef dm_status (*dm_compress_each_fn)(void *user, size_t target, size_t matrix, const dm_compress_task *task);
+dm_status dm_compress_each_of(dm_compress_model *it, size_t target, const dm_neighbour_choice *neighbours, dm_compress_each_fn fn,
+                              void *user);
+/* Those of all targets that are not kept, or only of those that play. */
+typedef enum dm_compress_which { DM_COMPRESS_ALL, DM_COMPRESS_PLAYING } dm_compress_which;
 dm_status dm_compress_each(dm_compress_model *it, dm_compress_which which, const dm_neighbour_choice *neighbours,
                            dm_compress_each_fn fn, void *user);
+/* Tells that so many weights are done. */
+void dm_compress_progress(dm_compress_model *it, uint64_t weights);
 /* Weights that it goes through. */
 uint64_t dm_compress_weights(const dm_compress_model *it, dm_compress_which which);
 

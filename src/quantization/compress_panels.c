@@ -158,13 +158,14 @@ static dm_status solve_one(void *user, size_t target, size_t matrix, const dm_co
     return status;
 }
 
-static dm_status solve(void *state, dm_compress_outcome *out) {
+static dm_status solve(void *state, const char *to, dm_compress_outcome *out) {
     panels *it = state;
     const dm_compress_options *o = it->model->options;
     const dm_neighbour_choice neighbours = {(size_t)o->neighbours, o->random_neighbours, o->seed};
     dm_compress_result *r = &out->result;
     uint64_t tiles = 0;
     it->out = out;
+    DM_TRY(dm_compress_outcome_open(out, it->model, to, NULL));
     DM_TRY(settle(it));
     DM_TRY(dm_compress_each(it->model, DM_COMPRESS_ALL, &neighbours, solve_one, it));
     for (int i = 0; i < DM_CHOICES; i++) {
