@@ -8,6 +8,7 @@
 #include "cli/optimize_report.h"
 #include "cli/placement_options.h"
 
+static const double BPW = 4.0; /* where nothing says how small */
 enum { KEPT_PATH = 4096, GENERATED_CALIBRATION = 8192, GENERATED_TEXT = 2048, LONGEST_PIECE = 512 };
 
 static struct { int64_t prompt, decode, rounds; } option = {128, 32, 3};
@@ -22,13 +23,12 @@ static const cli_option options[] = {
 
 static const cli_usage usage = {
     .synopsis = "dilmodeli optimize MODEL OUT [options]",
-    .summary =
-        "Makes a model ready for this machine: calibrates (--data or --calib; else with text that the model writes\n"
-        "itself), compresses as quantize does (--preset balanced where nothing else says how small), keeps weights as the\n"
-        "kernels read them where the format needs that, and measures how many threads and how many sequences at a time\n"
-        "serve it best. Then size, memory, speed and loss are printed, before and after; speeds before are those of\n"
-        "MODEL with all threads. Losses are of --text FILE, or of text that the model writes. The machine should do\n"
-        "nothing else. Interrupted, the same command goes on with the calibration where it was.",
+    .summary = "Makes a model ready for this machine: calibrates (--data or --calib; else with text that the model writes\n"
+               "itself), compresses as quantize does (to 4 bits per weight where nothing says how small), keeps weights as the\n"
+               "kernels read them where the format needs that, and measures how many threads and how many sequences at a time\n"
+               "serve it best. Then size, memory, speed and loss are printed, before and after; speeds before are those of\n"
+               "MODEL with all threads. Losses are of --text FILE, or of text that the model writes. The machine should do\n"
+               "nothing else. Interrupted, the same command goes on with the calibration where it was.",
     .example = "  dilmodeli optimize model.gguf small.gguf --data text.txt --text valid.txt\n"
                "  dilmodeli optimize model.gguf small.gguf --max-loss 1% --data text.txt --text valid.txt --report report.json\n"
                "  dilmodeli optimize model.gguf small.gguf --compat --bpw 4.5 --calib model.stats",
@@ -39,7 +39,7 @@ static const cli_usage usage = {
 };
 
 static int check(cli_compressing *it) {
-    const int status = cli_compression_read(it, "balanced");
+    const int status = cli_compression_read(it, BPW);
     if (status != CLI_DONE) {
         return status;
     }

@@ -66,33 +66,31 @@ static int read_limit(cli_compressing *out) {
     return CLI_DONE;
 }
 
-static int read_size(cli_compressing *out, const char *preset) {
+static int read_size(cli_compressing *out, double bpw) {
     const cli_compression_values *o = &cli_compression;
     dm_compress_options *how = &out->how;
     const int targets =
         (o->preset != NULL) + (o->bpw > 0.0) + (o->size != NULL) + (o->width > 0) + (o->max_loss != NULL) + (o->max_kl != NULL);
-    const char *name = targets == 0 ? preset : o->preset;
-    if (targets > 1 || (targets == 0 && preset == NULL)) {
+    if (targets > 1 || (targets == 0 && bpw == 0.0)) {
         return cli_usage_error("expected one of --preset, --bpw, --size, --width, --max-loss and --max-kl");
     }
-    how->bpw = o->bpw;
+    how->bpw = targets == 0 ? bpw : o->bpw;
     how->pruned = o->prune;
     how->width = (int32_t)o->width;
     if (o->compat && (o->preset != NULL || o->width > 0 || o->prune > 0.0)) {
         return cli_usage_error(
             "--compat expects --bpw, --size, --max-loss or --max-kl: common types prune nothing and have no --width");
     }
-    if (name != NULL && !take_preset(how, name)) {
-        return cli_usage_error("--preset expects low, balanced or high, not '%s'", name);
+    if (o->preset != NULL && !take_preset(how, o->preset)) {
+        return cli_usage_error("--preset expects low, balanced or high, not '%s'", o->preset);
     }
-    how->pruned = o->compat ? 0.0 : how->pruned;
     if (o->size != NULL && (!cli_parse_size(o->size, &how->bytes) || how->bytes == 0)) {
         return cli_usage_error("--size expects a size such as 500M or 2G, not '%s'", o->size);
     }
     return CLI_DONE;
 }
 
-int cli_compression_read(cli_compressing *out, const char *preset) {
+int cli_compression_read(cli_compressing *out, double bpw) {
     const cli_compression_values *o = &cli_compression;
     dm_compress_options *how = &out->how;
     if (o->calibration != NULL && o->data != NULL) {
@@ -113,7 +111,7 @@ int cli_compression_read(cli_compressing *out, const char *preset) {
     how->random_neighbours = o->random;
     how->sweeps = (int32_t)o->sweeps;
     how->seed = (uint64_t)o->seed;
-    const int status = read_size(out, preset);
+    const int status = read_size(out, bpw);
     return status == CLI_DONE ? read_limit(out) : status;
 }
 

@@ -24,11 +24,13 @@ extern cli_compression_values cli_compression;
         {"width", 0, CLI_INT, &cli_compression.width, "BITS", "the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},       \
         {"max-loss", 0, CLI_STRING, &cli_compression.max_loss, "1%", "the smallest file that loses at most this of perplexity"}, \
         {"max-kl", 0, CLI_STRING, &cli_compression.max_kl, "NATS", "the same by mean KL divergence, nats per token"},            \
-        {"text", 0, CLI_STRING, &cli_compression.text, "FILE", "to measure losses on: not what was calibrated with"},            \
+        {"text", 0, CLI_STRING, &cli_compression.text, "FILE", "text to measure losses on, not the one to calibrate with"},      \
         {"ctx", 'c', CLI_INT, &cli_compression.context, "N", "tokens per window of it; 0: the model's context, at most 1024"},   \
         {"limit", 0, CLI_INT, &cli_compression.limit, "BYTES", "use its first BYTES; 0: all"},                                   \
         {"compat", 0, CLI_FLAG, &cli_compression.compat, NULL, "only block types that every GGUF program reads"},                \
-        {"embedding", 0, CLI_INT, &cli_compression.embedding, "BITS", "of it; 0: 6, above 4.25 bits per weight 8"},              \
+        {"embedding", 0,                                                                                                         \
+         CLI_INT,     &cli_compression.embedding,                                                                                \
+         "BITS",      "of the token embedding; 0: 6, above 4.25 bits per weight 8"},                                             \
         {"slopes", 0, CLI_FLAG, &cli_compression.slopes, NULL, "weigh errors by the statistics' slopes, not by outputs"},        \
         {"prune", 0, CLI_FLOAT, &cli_compression.prune, "R", "prune at least this share of the tiles [0, or the preset's]"},     \
         {"calib", 0, CLI_STRING, &cli_compression.calibration, "STATS", "of `dilmodeli calibrate`, or an importance matrix"},    \
@@ -57,9 +59,9 @@ typedef struct cli_compressing {
     dm_compress_search search; /* of a limit */
 } cli_compressing;
 
-/* The options as a library takes them; `preset` is taken where none says how small. CLI_DONE, or CLI_USAGE after printing what
- * was wrong. */
-int cli_compression_read(cli_compressing *out, const char *preset);
+/* The options as the library takes them; `bpw` bits per weight where none says how small, 0: that is an error. CLI_DONE, or
+ * CLI_USAGE after printing what was wrong. */
+int cli_compression_read(cli_compressing *out, double bpw);
 
 /* Reads the text to measure losses on into `limit`. False after printing why. */
 bool cli_compression_read_text(cli_compressing *it);
