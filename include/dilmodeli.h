@@ -971,10 +971,10 @@ typedef void (*dm_compress_trial_fn)(void *user, const dm_compress_search *searc
 
 /*
  * dm_compress() to the smallest file that stays within a limit. Looks at 4 bits per weight, from there down by 1, or up to the
- * most that there is, and then halves the distance between what is within and what is not until it is 1/16 bit: 10 trials at
- * most, each a compression and an evaluation. What does not depend on the size is measured once. Losses need not fall everywhere
- * with the size: the file that is written was measured, smaller ones may be within the limit as well. options->bpw, bytes and
- * width are 0; `on_trial`, which may be NULL, is told options->user.
+ * most that there is, and then halves the distance between what is within and what is not until it is 1/16 bit: some 10
+ * trials, each a compression and an evaluation. What does not depend on the size is measured once. Losses need not fall
+ * everywhere with the size: the file that is written was measured, smaller ones may be within the limit as well. options->bpw,
+ * bytes and width are 0; `on_trial`, which may be NULL, is told options->user.
  *
  * DM_ERR_ARGUMENT where even the largest file loses more. DM_ERR_INTERRUPTED after dm_interrupt(). `to` is written at the end or
  * not at all; *search tells of the trials in any case.

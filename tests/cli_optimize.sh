@@ -68,6 +68,10 @@ code 2 dilmodeli optimize m.gguf x.gguf --data text.txt --calib s
 code 2 dilmodeli optimize m.gguf x.gguf --huge-pages perhaps
 code 1 dilmodeli optimize missing.gguf x.gguf "${speeds[@]}"
 one_line
+ln m.gguf also.gguf
+code 1 dilmodeli optimize m.gguf also.gguf --calib s "${speeds[@]}"
+one_line
+expect 'two files' err
 code 1 dilmodeli optimize m.gguf x.gguf --calib text.txt --text held.txt "${speeds[@]}"
 one_line
 code 1 dilmodeli optimize m.gguf x.gguf --calib s --text missing.txt "${speeds[@]}"

@@ -1,7 +1,7 @@
 /* dilmodeli optimize: calibrate, compress, repack and tune in one go, with what all that is worth. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/compression_report.h"
@@ -58,6 +58,12 @@ static bool checked(dm_status status) {
         cli_fail_status();
     }
     return status == DM_OK;
+}
+
+/* MODEL is still needed when OUT is there. */
+static bool same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 /* ---- The text ---- */
@@ -206,7 +212,9 @@ int cmd_optimize(int argc, char **argv) {
     }
     status = check(&it);
     status = status == CLI_DONE ? cli_placement_apply() : status;
-    if (status == CLI_DONE) {
+    if (status == CLI_DONE && same_file(argv[0], argv[1])) {
+        status = cli_fail("%s: is MODEL and OUT, expected two files: one is compared with the other", argv[1]);
+    } else if (status == CLI_DONE) {
         it.from = argv[0];
         it.to = argv[1];
         status = optimize(&it);

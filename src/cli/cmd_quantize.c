@@ -15,7 +15,7 @@ static const cli_usage usage = {
         "then by a game, in which a change is made only if it makes the expected error smaller. With --compat each matrix\n"
         "gets blocks of one of GGUF's common types instead, chosen in the same way, which other programs read too. With\n"
         "--max-loss or --max-kl it looks for the smallest file that stays within that loss on a text, which --text names:\n"
-        "up to 10 files are made and measured, and the best one is written at the end.",
+        "some 10 files are made and measured, and the best one is written at the end.",
     .example = "  dilmodeli quantize model.gguf small.gguf --bpw 3.4 --data text.txt\n"
                "  dilmodeli quantize model.gguf small.gguf --preset low --calib model.stats --report report.json\n"
                "  dilmodeli quantize model.gguf small.gguf --bpw 4.5 --calib model.stats --compat\n"
