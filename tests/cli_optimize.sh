@@ -56,6 +56,8 @@ one_line
 expect 'too small' err
 [ "$inode" = "$(stat -c %i h.gguf.stats)" ] || fail "statistics that are there are not measured again"
 [ ! -e h.gguf ] || fail "a failure leaves nothing"
+code 1 dilmodeli quantize m.gguf h.gguf --bpw 0.1 --data held.txt --tokens 200
+[ "$inode" != "$(stat -c %i h.gguf.stats)" ] || fail "statistics of another text are not used"
 
 # Wrong usage, and what cannot be done.
 code 2 dilmodeli optimize m.gguf
