@@ -15,11 +15,11 @@ are kept below ~/.cache/dilmodeli/routing/compression: started again, the script
 Usage: bench/compression.py PROGRAM MODEL CALIBRATION HELD-OUT [--ik FOLDER] [--only SECTION...]; texts are files, or folders of
 which the same share of every file is taken. The speeds want an otherwise idle machine.
 """
-import argparse
 import os
 import statistics
 import sys
 
+import arguments
 import kept
 
 SECTIONS = ("peers", "ladder", "pruning", "presets", "time")
@@ -29,27 +29,17 @@ TYPES = ("IQ2_K", "IQ2_KL", "Q2_K", "IQ3_K", "Q3_K_S", "Q3_K_M", "IQ4_KS", "IQ4_
 HERE = os.path.join(kept.CACHE, "compression")
 
 
-def numbers(text):
-    return [float(part) for part in text.split(",")]
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("program")
+def read_arguments():
+    parser = arguments.parser(__doc__, SECTIONS)
     parser.add_argument("model")
     parser.add_argument("calibration", help="text to calibrate on")
     parser.add_argument("text", help="held-out text")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--ik", help="folder of llama.cpp or ik_llama.cpp whose build/bin has llama-quantize and llama-imatrix")
     parser.add_argument("--types", default=",".join(TYPES), help="of llama-quantize")
     parser.add_argument("--tokens", type=int, default=32768, help="of calibration")
-    parser.add_argument("--limit", type=int, default=65536, help="bytes of held-out text; 0: all")
-    parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--bpw", type=numbers, default=numbers("2.6,3.4,4.5"), help="of the ladder")
+    parser.add_argument("--bpw", type=arguments.numbers, default="2.6,3.4,4.5", help="of the ladder")
     parser.add_argument("--methods", default="magnitude,wanda,rtn,gptq,game")
     parser.add_argument("--options", default="", help="further options of quantize")
-    parser.add_argument("--rounds", type=int, default=5, help="of speeds")
-    parser.add_argument("--again", action="store_true", help="measure what is there already")
     return parser.parse_args()
 
 
@@ -60,8 +50,8 @@ class Measure:
         self.args = args
         os.makedirs(HERE, exist_ok=True)
         self.store = kept.Store("compression", args.program, args.again)
-        self.calibration = kept.mixed(args.calibration, 4 << 20) if os.path.isdir(args.calibration) else args.calibration
-        self.text = kept.mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
+        self.calibration = kept.text(args.calibration, 4 << 20)
+        self.text = kept.text(args.text, args.limit)
         with open(self.text, "rb") as file:
             held = kept.digest(file.read(args.limit or -1))
         with open(self.calibration, "rb") as file:
@@ -221,7 +211,7 @@ def timing(measure, _):
 
 
 def main():
-    args = arguments()
+    args = read_arguments()
     measure = Measure(args)
     measure.statistics()
     base = measure.plain()["perplexity"]

@@ -37,6 +37,11 @@ def mixed(folder, limit):
     return path
 
 
+def text(path, limit):
+    """A text: the file itself, or of a folder what mixed() makes of it."""
+    return mixed(path, limit) if os.path.isdir(path) else path
+
+
 class Store:
     """A folder of results. One that is there is not measured again, unless `again`."""
 

@@ -14,12 +14,12 @@ goes on. Tables go to standard output, pictures to docs/routing-*.svg (that of b
 
 Usage: bench/routing.py PROGRAM MODEL TEXT [--limit BYTES] [--only SECTION...]; the speeds want an otherwise idle machine.
 """
-import argparse
 import math
 import os
 import statistics
 import sys
 
+import arguments
 import chart
 import kept
 
@@ -29,28 +29,18 @@ BUDGET = 0.01  # of perplexity, that a saving may cost
 NASH = ("--router", "nash")
 
 
-def numbers(text):
-    return [float(part) for part in text.split(",")]
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("program")
+def read_arguments():
+    parser = arguments.parser(__doc__, SECTIONS)
     parser.add_argument("model")
     parser.add_argument("text", help="a file, or a folder of which the same share of every file is taken")
-    parser.add_argument("--limit", type=int, default=65536, help="bytes of the text that each perplexity is of; 0: all")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--gammas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8,1.2"))
-    parser.add_argument("--thetas", type=numbers, default=numbers("0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.8"))
-    parser.add_argument("--sleeps", type=numbers, default=numbers("0.05,0.1,0.2,0.3,0.5,0.7"))
+    parser.add_argument("--gammas", type=arguments.numbers, default="0.02,0.05,0.1,0.15,0.2,0.3,0.5,0.8,1.2")
+    parser.add_argument("--thetas", type=arguments.numbers, default="0.02,0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.8")
+    parser.add_argument("--sleeps", type=arguments.numbers, default="0.05,0.1,0.2,0.3,0.5,0.7")
     parser.add_argument("--sequences", type=int, default=8, help="of a batch")
     parser.add_argument("--joint", type=int, default=32, help="tokens of a chunk")
     parser.add_argument("--options", default="", help="further options of eval and bench, such as '--threads 2'")
-    parser.add_argument("--rounds", type=int, default=5, help="of the speeds")
     parser.add_argument("--decode", type=int, default=64, help="tokens of each sequence in a timed run")
     parser.add_argument("--no-speed", action="store_true", help="perplexities alone")
-    parser.add_argument("--again", action="store_true", help="measure what is there already")
     parser.add_argument("--svg", default=os.path.join(HERE, "..", "docs"), help="folder of the pictures")
     return parser.parse_args()
 
@@ -67,7 +57,7 @@ class Measure:
         self.experts, self.top_k = shape["experts"], shape["top_k"]
         if self.experts < 2:
             sys.exit(f"{args.model} is no mixture of experts")
-        self.text = kept.mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
+        self.text = kept.text(args.text, args.limit)
         with open(self.text, "rb") as file:
             self.files = [kept.file_facts(args.model), kept.digest(file.read(args.limit or -1))]
 
@@ -433,7 +423,7 @@ def sleep(measure):
 
 
 def main():
-    args = arguments()
+    args = read_arguments()
     measure = Measure(args)
     shared = []
     for name, section in {"adaptive": adaptive, "batch": batch, "chunk": chunk, "resident": resident, "ablation": ablation,

@@ -17,7 +17,6 @@ go to standard output, pictures to the folder that --svg names.
 
 Usage: bench/streaming.py PROGRAM TEXT [--ik FOLDER] [--only SECTION...]; needs an otherwise idle machine.
 """
-import argparse
 import glob
 import os
 import random
@@ -28,6 +27,7 @@ import sys
 import threading
 import time
 
+import arguments
 import chart
 import disk
 import kept
@@ -42,36 +42,26 @@ POLICIES = ("lru", "lfu:64", "lfru:0.25", "slru:0.5", "stale")
 PUBLISHED = {"Qwen1.5-MoE": (0.35, 0.16, 0.005), "DeepSeek-V2-Lite": (0.28, 0.07, 0.001), "Mixtral": (0.40, 0.21, 0.029)}
 
 
-def numbers(text):
-    return [float(part) for part in text.split(",")]
-
-
-def arguments():
+def read_arguments():
     cached = os.path.join(kept.CACHE, "{}").format
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("program")
+    parser = arguments.parser(__doc__, SECTIONS)
     parser.add_argument("text", help="a file, or a folder of which the same share of every file is taken")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--model", default=cached("bench/olmoe-4l-text-q4_k_m.gguf"))
     parser.add_argument("--large", default=cached("bench/olmoe-20l-text-q4_k_m.gguf"))
     parser.add_argument("--trained", default=cached("reference/run/model.gguf"))
     parser.add_argument("--tokenizer", default=cached("reference/tokenizer.gguf"), help="vocabulary of a model that is made")
     parser.add_argument("--ik", help="folder of ik_llama.cpp, built in its folder `build`")
     parser.add_argument("--way", action="append", default=[], metavar="NAME=OPTIONS", help="dilmodeli again, with these options")
-    parser.add_argument("--limits", type=numbers, default=numbers("300,600,900"), help="MB for a whole process")
+    parser.add_argument("--limits", type=arguments.numbers, default="300,600,900", help="MB for a whole process")
     parser.add_argument("--tokens", type=int, default=128, help="that are counted in a run, after as many that are not")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=int, default=65536, help="bytes of the text that each perplexity is of; 0: all")
-    parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--shares", type=numbers, default=numbers("0.5,0.25"), help="of the experts' bytes, of --ram")
+    parser.add_argument("--shares", type=arguments.numbers, default="0.5,0.25", help="of the experts' bytes, of --ram")
     parser.add_argument("--policies", nargs="+", default=POLICIES, help="of --evict; others are compared with the first")
-    parser.add_argument("--gammas", type=numbers, default=numbers("0.05,0.1,0.2,0.3,0.5,0.8"))
+    parser.add_argument("--gammas", type=arguments.numbers, default="0.05,0.1,0.2,0.3,0.5,0.8")
     parser.add_argument("--slack", type=float, default=250, help="MB beside --ram and the other weights where speed is measured")
     parser.add_argument("--no-speed", action="store_true", help="equilibrium: hit rates and perplexities alone; needs no root")
     parser.add_argument("--minutes", type=float, default=30, help="of the soak")
     parser.add_argument("--growth", type=float, default=0.02, help="of memory that the soak allows, last third over first")
-    parser.add_argument("--again", action="store_true", help="measure what is there already")
     parser.add_argument("--svg", help="folder for pictures")
     return parser.parse_args()
 
@@ -87,7 +77,7 @@ def make_model(args, path, tokenizer, *options):
 
 
 def text_file(args):
-    return kept.mixed(args.text, args.limit) if os.path.isdir(args.text) else args.text
+    return kept.text(args.text, args.limit)
 
 
 def ids_file(args, model):
@@ -542,7 +532,7 @@ def draw_equilibrium(args, found):
 
 
 def main():
-    args = arguments()
+    args = read_arguments()
     if os.geteuid() != 0 and not (args.no_speed and set(args.only) == {"equilibrium"}):
         limited.refuse("limits of memory and an empty page cache need root; `--only equilibrium --no-speed` does not")
     store = kept.Store("streaming", args.program, args.again)

@@ -590,6 +590,34 @@ typedef struct dm_bench_result {
 /* How fast a model runs here. Interrupted, it fails with DM_ERR_INTERRUPTED. */
 DM_API dm_status dm_bench(const dm_model *model, const dm_bench_options *options, dm_bench_result *result);
 
+enum { DM_TUNE_POINTS = 40 }; /* the most settings that are measured */
+
+/* One setting, and how fast it was: tokens a second of all its sequences together. */
+typedef struct dm_tune_point {
+    int32_t threads, sequences;
+    double prefill_tps; /* NaN: not measured */
+    double decode_tps;
+} dm_tune_point;
+
+typedef struct dm_tune_result {
+    int32_t threads;   /* fewest that read the prompt and decode after it within 2% of the least time */
+    int32_t sequences; /* fewest, decoded together, within 5% of the most tokens a second */
+    int32_t points;    /* measured: first one sequence with some threads each, then those threads with more sequences */
+    dm_tune_point measured[DM_TUNE_POINTS]; /* [points] */
+} dm_tune_result;
+
+/* Told before each point, which is still without its speeds. */
+typedef void (*dm_tune_fn)(void *user, const dm_tune_point *point);
+
+/*
+ * How many threads and how many sequences at a time serve a model best here: 1, 2, 4, ... threads up to dm_threads(), then 2, 4,
+ * ... 16 sequences with the best of them. options->prompt and decode are 1 or more, sequences and limits are not looked at.
+ * Leaves the threads that it found set, and bound as DM_BIND_AUTO says. `on_point` may be NULL. Interrupted, it fails with
+ * DM_ERR_INTERRUPTED.
+ */
+DM_API dm_status dm_tune(const dm_model *model, const dm_bench_options *options, dm_tune_fn on_point, void *user,
+                         dm_tune_result *result);
+
 /* ---- The machine -------------------------------------------------------- */
 
 /* Memory of one kind: a level of caches, or main memory. Figures are of reading, NaN where they were not measured: where a
@@ -797,7 +825,7 @@ typedef struct dm_calibrate_options {
     uint64_t memory;       /* bytes for sums; with less than they need the text is read several times; 0: 1 GB */
     uint64_t seed;         /* of where windows begin, and of what is drawn */
     dm_slopes slopes;
-    const char *imatrix;     /* also write llama.cpp's importance matrix here, the older format to NAME.dat; NULL: do not */
+    const char *imatrix; /* also write llama.cpp's importance matrix here, in the older format if it ends in .dat; NULL: none */
     dm_calibrate_fn on_step; /* NULL: tells nobody */
     void *user;
 } dm_calibrate_options;
@@ -814,8 +842,9 @@ typedef struct dm_calibrate_result {
 /*
  * Reads n token ids of a text and writes to `out` what compression wants to know about each matrix: docs/compression.md. Where
  * the work is interrupted, by dm_interrupt() (DM_ERR_INTERRUPTED) or otherwise, parts stay beside `out`, and the same call goes
- * on with them to the same result. `tokenizer`, which may be NULL, tells the token that windows begin with; `options` and
- * `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked for in a way that this model does not allow.
+ * on with them to the same result; where the whole file is there already, there is nothing left to do. `tokenizer`, which may be
+ * NULL, tells the token that windows begin with; `options` and `result` may be NULL. DM_ERR_UNSUPPORTED where slopes are asked
+ * for in a way that this model does not allow.
  */
 DM_API dm_status dm_calibrate(const dm_model *model, const dm_tokenizer *tokenizer, const int32_t *ids, size_t n, const char *out,
                               const dm_calibrate_options *options, dm_calibrate_result *result);
@@ -876,7 +905,7 @@ typedef struct dm_compress_options {
 
 typedef struct dm_compress_result {
     uint64_t bytes_in, bytes_out; /* of the files */
-    double bpw;                   /* bits per weight, all tensors together */
+    double bpw_in, bpw;           /* bits per weight, all tensors together, before and after */
     double pruned;                /* share of all matrices' tiles */
     uint64_t tiles[DM_COMPRESS_WIDTHS];
     double error_before, error_after; /* sum over matrices, after construction and after the game: an estimate of the KL
@@ -893,12 +922,65 @@ typedef struct dm_compress_result {
 /*
  * Writes the model `from` to `to` with its matrices as mixed-width panels (docs/format.md), each tile of 16 rows and 32 columns
  * pruned or of 2, 3, 4, 5, 6 or 8 bits, all under one price of a byte. Norms, biases and routers stay as they are; a token
- * embedding has no statistics of its own, and is rounded to 4, 6 or 8 bits. With `compat` matrices become blocks of GGUF's common
+ * embedding has no statistics of its own, and is rounded to 6 or 8 bits. With `compat` matrices become blocks of GGUF's common
  * types instead, and DM_ERR_UNSUPPORTED where `from` is mixed-width or laid out for streaming. `to` is replaced whole or not at
  * all. The same input gives the same file for any number of threads. DM_ERR_ARGUMENT where the budget is too small, or the
  * calibration is another model's.
  */
 DM_API dm_status dm_compress(const char *from, const char *to, const dm_compress_options *options, dm_compress_result *result);
+
+/* How a loss is measured, against the model that is compressed. */
+typedef enum dm_loss {
+    DM_LOSS_PERPLEXITY, /* its perplexity over the original's, less 1 */
+    DM_LOSS_KL          /* mean KL divergence from the original, nats per token */
+} dm_loss;
+
+/* What a model may lose on a text, which should not be the one that it was calibrated on. */
+typedef struct dm_compress_limit {
+    dm_loss loss;
+    double most;        /* of it; 0 or more, a share of perplexity below 1 */
+    const int32_t *ids; /* [n] the text; 2 tokens or more */
+    size_t n;
+    const dm_tokenizer *tokenizer; /* as for dm_evaluate() */
+    int32_t context;               /* tokens per window; 0: the model's */
+} dm_compress_limit;
+
+enum { DM_COMPRESS_TRIALS = 16 }; /* the most that a search takes */
+
+/* A size that was tried. */
+typedef struct dm_compress_trial {
+    double bpw;                /* asked for */
+    bool possible;             /* false: it was too small for any file, and there is nothing else to tell */
+    double loss;               /* in units of the limit */
+    dm_compress_result result; /* bytes_out is that of the file that was evaluated */
+    dm_evaluate_result evaluation;
+} dm_compress_trial;
+
+typedef struct dm_compress_search {
+    int32_t trials;      /* made */
+    int32_t chosen;      /* the smallest within the limit so far; -1: none */
+    double bound;        /* bits per weight that were seen to lose more than the limit, or are too few; 0: none */
+    double perplexity;   /* of the original */
+    double seconds_left; /* about, for the trials to come */
+    double seconds;      /* that all took */
+    dm_compress_trial tried[DM_COMPRESS_TRIALS]; /* [trials] in this order */
+} dm_compress_search;
+
+/* Told after each trial, search->tried[search->trials - 1]; its matrices were told of before. */
+typedef void (*dm_compress_trial_fn)(void *user, const dm_compress_search *search);
+
+/*
+ * dm_compress() to the smallest file that stays within a limit. Looks at 4 bits per weight, from there down by 1, or up to the
+ * most that there is, and then halves the distance between what is within and what is not until it is 1/16 bit: some 10
+ * trials, each a compression and an evaluation. What does not depend on the size is measured once. Losses need not fall
+ * everywhere with the size: the file that is written was measured, smaller ones may be within the limit as well. options->bpw,
+ * bytes and width are 0; `on_trial`, which may be NULL, is told options->user.
+ *
+ * DM_ERR_ARGUMENT where even the largest file loses more. DM_ERR_INTERRUPTED after dm_interrupt(). `to` is written at the end or
+ * not at all; *search tells of the trials in any case.
+ */
+DM_API dm_status dm_compress_within(const char *from, const char *to, const dm_compress_options *options,
+                                    const dm_compress_limit *limit, dm_compress_trial_fn on_trial, dm_compress_search *search);
 
 /* ---- Games ---------------------------------------------------------------- */
 

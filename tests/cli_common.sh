@@ -29,3 +29,7 @@ only_json() {
 }
 # One line says what failed.
 one_line() { [ "$(wc -l <err)" = 1 ] || { cat err; fail "one line says what failed"; }; }
+
+# field NAME FILE: the first value of this name in an object; same A B: two numbers agree to 8 digits
+field() { grep -o "\"$1\":[^,}]*" "$2" | sed -n '1s/.*://p'; }
+same() { awk "BEGIN { d = $1 - $2; exit !(d * d <= 1e-16 * $1 * $1) }"; }

@@ -43,7 +43,7 @@ code 0 dilmodeli quantize m.gguf d.gguf --preset balanced --data text.txt --toke
 
 # Common types: other programs read them, rows of 64 take blocks of 32; the size holds, threads make no difference.
 code 2 dilmodeli quantize m.gguf c.gguf --width 4 --calib s --compat
-expect 'expects --bpw or --size' err
+expect '--compat expects --bpw, --size' err
 code 2 dilmodeli quantize m.gguf c.gguf --preset low --calib s --compat
 code 1 dilmodeli quantize m.gguf c.gguf --bpw 1 --calib s --compat
 one_line
@@ -61,3 +61,73 @@ code 0 dilmodeli eval c.gguf --data text.txt --ctx 50 --base m.gguf --json
 expect '"kl_mean"' out
 code 0 dilmodeli quantize m.gguf c.gguf --size 120k --method rtn --compat
 [ "$(stat -c %s c.gguf)" -le 120000 ] || fail "the file is as small as was asked for"
+
+# The smallest file within a limit: what it says of its loss is what eval says, and the bound loses more. Other files stay as they are.
+below() { awk "BEGIN { exit !($1 <= $2) }"; }
+kl_of() { # MODEL
+    code 0 dilmodeli eval "$1" --data held.txt --base e.gguf --json
+    field kl_mean out
+}
+for _ in $(seq 6); do echo "What is held out is another text than that."; done >held.txt
+code 0 dilmodeli new e.gguf --layers 1 --dim 32 --heads 2 --experts 4 --top-k 2 --vocab 300 --seed 3
+code 0 dilmodeli calibrate e.gguf --data text.txt --out t --tokens 100 --ctx 50 --slope-tokens 100
+# shellcheck disable=SC2086 # options, not one word
+for way in '--calib t' '--compat --method rtn'; do
+    code 0 dilmodeli quantize e.gguf l.gguf --bpw 8 $way
+    limit=$(kl_of l.gguf)
+    rm l.gguf
+    code 0 dilmodeli quantize e.gguf l.gguf --max-kl "$limit" --text held.txt $way --json --report r.json
+    [ "$(wc -l <out)" = 1 ] || fail "--json prints one line"
+    expect 'trial 1: ' err
+    expect '"matrices"' r.json
+    cp out found
+    below "$(field loss found)" "$limit" || fail "the loss is within the limit"
+    same "$(kl_of l.gguf)" "$(field loss found)" || fail "eval says what quantize says"
+    [ "$(stat -c %s l.gguf)" = "$(field bytes_out found)" ] || fail "the file has the size that was told"
+    asked=$(grep -o '{"bpw_asked":[^}]*' found | grep "\"bytes\":$(field bytes_out found)," | tail -n 1 | sed 's/.*"bpw_asked":\([^,]*\),.*/\1/')
+    code 0 dilmodeli quantize e.gguf b.gguf --bpw "$asked" $way
+    cmp l.gguf b.gguf || fail "the file is what quantize makes of that size"
+    got=0
+    dilmodeli quantize e.gguf b.gguf --bpw "$(field bound_bpw found)" $way >/dev/null 2>&1 || got=$?
+    [ "$got" != 0 ] || ! below "$(kl_of b.gguf)" "$limit" || fail "the bound loses more, or no file is so small"
+    rm -f b.gguf
+done
+code 0 dilmodeli quantize m.gguf l.gguf --max-loss 20% --text held.txt --limit 200 --ctx 32 --method rtn
+expect 'at most 20%' out
+expect 'perplexity' out
+
+# A limit that nothing meets: nothing is written. A text is needed, and a limit that can be.
+cp l.gguf before.gguf
+code 1 dilmodeli quantize m.gguf l.gguf --max-kl 0 --text held.txt --limit 100 --method rtn
+expect 'even at' err
+cmp l.gguf before.gguf || fail "where no size is within, what is there stays"
+rm l.gguf
+code 1 dilmodeli quantize m.gguf l.gguf --max-loss 1% --text missing.txt --method rtn
+one_line
+printf a >short.txt
+code 1 dilmodeli quantize m.gguf l.gguf --max-loss 1% --text short.txt --limit 0 --method rtn --calib held.txt
+code 2 dilmodeli quantize m.gguf l.gguf --max-loss 1% --calib s
+expect 'need --text' err
+code 2 dilmodeli quantize m.gguf l.gguf --bpw 4 --text held.txt --calib s
+code 2 dilmodeli quantize m.gguf l.gguf --max-loss 1% --bpw 4 --text held.txt --calib s
+for limit in -1% 100% nan% inf one 1%% ''; do
+    code 2 dilmodeli quantize m.gguf l.gguf --max-loss "$limit" --text held.txt --calib s
+done
+for limit in -1 nan inf 1% ''; do
+    code 2 dilmodeli quantize m.gguf l.gguf --max-kl "$limit" --text held.txt --calib s
+done
+[ "$(echo l.gguf*)" = 'l.gguf*' ] || fail "a failure leaves nothing"
+
+# Interrupted between trials, it leaves nothing.
+for _ in $(seq 60); do echo "What is held out is another text than that."; done >long.txt
+"${program[@]}" quantize m.gguf l.gguf --max-kl 0.001 --text long.txt --method rtn >out 2>err &
+job=$!
+for _ in $(seq 400); do
+    grep -q 'trial 1' err && break
+    sleep 0.02
+done
+kill -INT "$job" 2>/dev/null || true
+got=0
+wait "$job" || got=$?
+if [ "$got" = 0 ]; then echo "over before the signal came"; else expect 'interrupted' err; fi
+[ "$got" = 0 ] || [ "$(echo l.gguf*)" = 'l.gguf*' ] || fail "an interruption leaves nothing"

@@ -123,10 +123,53 @@ static void what_makes_no_bench(void **state) {
     tiny_model_remove(&tiny);
 }
 
+static void count_point(void *user, const dm_tune_point *point) {
+    assert_true(point->threads >= 1 && point->sequences >= 1 && isnan(point->decode_tps));
+    ++*(int *)user;
+}
+
+/* What is advised follows from what was measured, whatever that was. */
+static void advice_follows_from_measurements(void **state) {
+    (void)state;
+    tiny_model tiny;
+    int32_t ids[IDS];
+    dm_tune_result r;
+    int told = 0;
+    const int threads = dm_threads();
+    tiny_model_make(&tiny, "qwen3moe", "f32", 3);
+    tiny_model_ids(&tiny, ids, IDS);
+    dm_bench_options how = {.ids = ids, .n_ids = IDS, .prompt = 8, .decode = 4, .depth = 8, .rounds = 2};
+    dm_set_threads(3);
+    assert_int_equal(dm_tune(tiny.model, &how, count_point, &told, &r), DM_OK);
+    assert_true(told == r.points && r.points == 7 && dm_threads() == r.threads);
+    static const int32_t expected[] = {1, 2, 3};
+    double least = INFINITY, most = 0.0, advised = 0.0, chosen = 0.0;
+    for (int i = 0; i < 3; i++) {
+        const double seconds = 8 / r.measured[i].prefill_tps + 4 / r.measured[i].decode_tps;
+        assert_true(r.measured[i].threads == expected[i] && r.measured[i].sequences == 1);
+        least = fmin(least, seconds);
+        advised = r.measured[i].threads == r.threads ? seconds : advised;
+        most = r.measured[i].threads == r.threads ? r.measured[i].decode_tps : most;
+    }
+    assert_true(advised > 0.0 && advised <= 1.021 * least);
+    chosen = r.sequences == 1 ? most : chosen;
+    for (int i = 3; i < 7; i++) {
+        assert_true(r.measured[i].threads == r.threads && r.measured[i].sequences == 2 << (i - 3));
+        most = fmax(most, r.measured[i].decode_tps);
+        chosen = r.measured[i].sequences == r.sequences ? r.measured[i].decode_tps : chosen;
+    }
+    assert_true(chosen >= 0.949 * most);
+    how.prompt = 0;
+    assert_int_equal(dm_tune(tiny.model, &how, NULL, NULL, &r), DM_ERR_ARGUMENT);
+    dm_set_threads(threads);
+    tiny_model_remove(&tiny);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(times_add_up),      cmocka_unit_test(what_was_not_asked_for), cmocka_unit_test(operations_have_names),
-        cmocka_unit_test(costs_are_counted), cmocka_unit_test(what_makes_no_bench),
+        cmocka_unit_test(times_add_up),          cmocka_unit_test(what_was_not_asked_for),
+        cmocka_unit_test(operations_have_names), cmocka_unit_test(costs_are_counted),
+        cmocka_unit_test(what_makes_no_bench),   cmocka_unit_test(advice_follows_from_measurements),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

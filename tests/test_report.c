@@ -224,15 +224,21 @@ static void a_compression_is_drawn_as_far_as_it_tells(void **state) {
          "\"after\":{\"perplexity\":32.9,\"decode_tps\":500}}",
          4},
         {"{\"before\":{\"times\":{\"experts\":0.0018,\"x\":1}},\"after\":{\"times\":{\"experts\":0.0009}}}", 1},
-        {"{\"tensors\":[{\"name\":\"blk.0.ffn_up.weight\",\"bpw\":4.5,\"pruned\":0.25,\"type\":\"<i>&\"},"
-         "{\"name\":\"blk.1.<b>.weight\",\"bpw\":2.5},{\"name\":\"blk.1.ffn_up.3.weight\",\"pruned\":0.75}]}",
+        {"{\"matrices\":[{\"name\":\"blk.0.ffn_up.weight\",\"rows\":8,\"columns\":32,\"bytes\":144,\"type\":\"<i>&\"},"
+         "{\"name\":\"blk.1.<b>.weight\",\"rows\":16,\"columns\":32,\"bytes\":80,\"tiles\":{\"0\":3,\"4\":1}}]}",
          2},
-        {"{\"tiles\":{\"0\":3,\"2\":5,\"8\":0,\"x\":1},\"error_constructed\":0.02,\"error\":0.01}", 2},
+        {"{\"matrices\":[{\"name\":\"blk.0.ffn_up.weight\",\"rows\":8,\"columns\":32,\"bytes\":144,\"tiles\":{\"0\":0,\"4\":0}}]"
+         "}",
+         1},
+        {"{\"tiles\":{\"0\":3,\"2\":5,\"8\":0,\"x\":1},\"error_before\":0.02,\"error_after\":0.01}", 2},
         /* what cannot be is left out */
-        {"{\"bytes_in\":1,\"bytes_out\":-1,\"tiles\":{\"0\":-1,\"2\":\"3\"},\"error\":null,\"bpw\":\"4\",\"before\":[1],"
-         "\"after\":3,\"tensors\":[1,{},{\"name\":7},"
-         "{\"name\":\"blk.99999999999999999999.a\",\"bpw\":4},{\"name\":\"blk.0.a\",\"bpw\":1e300,\"pruned\":2},"
-         "{\"name\":\"other\",\"bpw\":4}]}",
+        {"{\"bytes_in\":1,\"bytes_out\":-1,\"tiles\":{\"0\":-1,\"2\":\"3\"},\"error_after\":null,\"bpw\":\"4\",\"before\":[1],"
+         "\"after\":3,\"matrices\":[1,{},{\"name\":7},{\"name\":\"blk.0.a\",\"rows\":4,\"columns\":4},"
+         "{\"name\":\"blk.99999999999999999999.a\",\"rows\":4,\"columns\":4,\"bytes\":8},"
+         "{\"name\":\"blk.0.a\",\"rows\":1e300,\"columns\":1e300,\"bytes\":8},"
+         "{\"name\":\"blk.0.a\",\"rows\":0,\"columns\":4,\"bytes\":8,\"tiles\":7},"
+         "{\"name\":\"blk.0.a\",\"rows\":4,\"columns\":4,\"bytes\":1e300,\"tiles\":{\"0\":\"x\"}},"
+         "{\"name\":\"other\",\"rows\":4,\"columns\":4,\"bytes\":8}]}",
          1},
     };
     char report[256], page[256];

@@ -90,6 +90,10 @@ bool cli_parse_ids(const char *text, int32_t **ids, size_t *n);
 /* Reads a whole file, or standard input for "-"; the caller's to free(). NULL after printing why. */
 char *cli_read_text(const char *path, size_t *length);
 
+/* The same as tokens of a text with its beginning and its end, of its first `limit` bytes (0: all); *ids is the caller's to
+ * free(). False after printing why. */
+bool cli_read_tokens(const char *path, const dm_tokenizer *tokenizer, uint64_t limit, int32_t **ids, size_t *n);
+
 /* A JSON string of any bytes; those that are no UTF-8 become U+FFFD. */
 json_t *cli_json_text(const char *bytes, size_t length);
 /* A number, or null for one that was never measured (NaN). */
@@ -114,6 +118,7 @@ int cmd_gradcheck(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_nash(int argc, char **argv);
 int cmd_new(int argc, char **argv);
+int cmd_optimize(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_repack(int argc, char **argv);
 int cmd_report(int argc, char **argv);

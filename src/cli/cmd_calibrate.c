@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/compression.h"
 
 static struct {
     const char *data, *out, *imatrix, *memory, *slopes;
@@ -25,7 +26,7 @@ static const cli_option options[] = {
     {"memory", 0, CLI_STRING, &option.memory, "BYTES", "for sums; where they need more, the text is read several times"},
     {"seed", 0, CLI_INT, &option.seed, "N", "of where windows begin, and of what is drawn"},
     {"imatrix", 0, CLI_STRING, &option.imatrix, "FILE",
-     "also write an importance matrix for llama.cpp; the older format to FILE.dat"},
+     "also write an importance matrix for llama.cpp; in the older format if FILE ends in .dat"},
 };
 
 static const cli_usage usage = {
@@ -42,14 +43,6 @@ static const cli_usage usage = {
     .max_arguments = 1,
 };
 
-static void show_progress(void *user, const dm_calibrate_progress *p) {
-    const int64_t left = p->seconds_left >= 0 && p->seconds_left < 1e8 ? (int64_t)(p->seconds_left + 0.5) : 0;
-    (void)user;
-    fprintf(stderr, "\r%s: %" PRIu64 " of %" PRIu64 " tokens, %" PRId64 "m %02" PRId64 "s left \033[K", p->stage, p->done,
-            p->total, left / 60, left % 60);
-    fflush(stderr);
-}
-
 /* What a calibration works on. */
 typedef struct calibration {
     dm_model *model;
@@ -59,31 +52,17 @@ typedef struct calibration {
     bool terminal;
 } calibration;
 
-static bool read_text(calibration *c) {
-    size_t length;
-    char *text = cli_read_text(option.data, &length);
-    if (text == NULL) {
-        return false;
-    }
-    bool done = dm_tokenizer_encode(c->tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_EOS, &c->ids, &c->n) == DM_OK;
-    free(text);
-    if (!done) {
-        cli_fail_status();
-    }
-    return done;
-}
-
 static bool open_all(calibration *c, const char *path) {
     if (dm_model_open(path, &c->model) != DM_OK || dm_tokenizer_open(path, &c->tokenizer) != DM_OK) {
         cli_fail_status();
         return false;
     }
     if (option.data != NULL) {
-        return read_text(c);
+        return cli_read_tokens(option.data, c->tokenizer, 0, &c->ids, &c->n);
     }
     c->n = (size_t)option.generate;
     if (dm_calibrate_generate(c->model, c->tokenizer, c->n, (int32_t)option.context, (uint64_t)option.seed,
-                              c->terminal ? show_progress : NULL, NULL, &c->ids) != DM_OK) {
+                              c->terminal ? calibration_progress : NULL, NULL, &c->ids) != DM_OK) {
         cli_fail_status();
         return false;
     }
@@ -140,7 +119,7 @@ static int calibrate(const char *path, dm_calibrate_options *how) {
     calibration c = {.terminal = isatty(STDERR_FILENO) != 0};
     dm_calibrate_result result;
     int status = CLI_FAILED;
-    how->on_step = c.terminal ? show_progress : NULL;
+    how->on_step = c.terminal ? calibration_progress : NULL;
     if (open_all(&c, path)) {
         dm_status done = dm_calibrate(c.model, c.tokenizer, c.ids, c.n, option.out, how, &result);
         if (c.terminal) {

@@ -66,10 +66,9 @@ int cmd_convert(int argc, char **argv) {
         "mixture\n"
         "of experts becomes another one, with the same weights in that layout; with --type mixed:BITS (2, 3, 4, 5, 6 or 8) one "
         "whose\n"
-        "matrices are mixed-width panels of so many bits, this program's own format. A GGUF file is replaced if it exists; a "
-        "folder "
-        "must\n"
-        "be new or empty.",
+        "matrices are mixed-width panels of so many bits, this program's own format (`dilmodeli quantize` gives each tile the "
+        "bits\n"
+        "that it is worth, for a size or within a loss). A GGUF file is replaced if it exists; a folder must be new or empty.",
         "  dilmodeli convert Qwen3-0.6B/ qwen3.gguf --type q4_k_m\n"
         "  dilmodeli convert run/model.gguf my-model/ --type bf16\n"
         "  dilmodeli convert mixtral.gguf mixtral-streaming.gguf --layout streaming\n"

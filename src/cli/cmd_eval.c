@@ -77,23 +77,6 @@ static void show_progress(void *user, uint64_t done, uint64_t total, double nll)
     fflush(stderr);
 }
 
-static bool read_data(evaluation *e) {
-    size_t length;
-    char *text = cli_read_text(option.data, &length);
-    if (text == NULL) {
-        return false;
-    }
-    if (option.limit > 0 && (uint64_t)option.limit < length) {
-        length = (size_t)option.limit;
-    }
-    bool done = dm_tokenizer_encode(e->tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_EOS, &e->ids, &e->n) == DM_OK;
-    free(text);
-    if (!done) {
-        cli_fail_status();
-    }
-    return done;
-}
-
 static bool open_all(evaluation *e, const char *path) {
     bool open = dm_model_open(path, &e->model) == DM_OK;
     open = open && cli_routing_stream(e->model) == DM_OK;
@@ -103,7 +86,8 @@ static bool open_all(evaluation *e, const char *path) {
         cli_fail_status();
         return false;
     }
-    return option.data != NULL ? read_data(e) : cli_read_ids(option.ids, &e->ids, &e->n);
+    return option.data != NULL ? cli_read_tokens(option.data, e->tokenizer, (uint64_t)option.limit, &e->ids, &e->n)
+                               : cli_read_ids(option.ids, &e->ids, &e->n);
 }
 
 static void print_text(const dm_model *model, const dm_evaluate_result *r) {

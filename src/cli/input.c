@@ -46,6 +46,21 @@ char *cli_read_text(const char *path, size_t *length) {
     return text;
 }
 
+bool cli_read_tokens(const char *path, const dm_tokenizer *tokenizer, uint64_t limit, int32_t **ids, size_t *n) {
+    size_t length;
+    char *text = cli_read_text(path, &length);
+    if (text == NULL) {
+        return false;
+    }
+    length = limit > 0 && limit < length ? (size_t)limit : length;
+    const bool done = dm_tokenizer_encode(tokenizer, text, length, DM_ENCODE_BOS | DM_ENCODE_EOS, ids, n) == DM_OK;
+    free(text);
+    if (!done) {
+        cli_fail_status();
+    }
+    return done;
+}
+
 bool cli_parse_size(const char *text, uint64_t *out) {
     char *end;
     double value = strtod(text, &end), unit = 1;

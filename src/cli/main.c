@@ -17,6 +17,7 @@ static const cli_command commands[] = {
     {"run", "generate text", cmd_run},
     {"calibrate", "measure what compression wants to know about a model", cmd_calibrate},
     {"quantize", "compress a model: bits where they matter, under one price of a byte", cmd_quantize},
+    {"optimize", "calibrate, compress and tune for this machine, with figures before and after", cmd_optimize},
     {"repack", "keep a model's weights as the kernels read them, to start faster", cmd_repack},
 #if DM_SERVER
     {"serve", "answer requests over HTTP, as OpenAI's API does", cmd_serve},

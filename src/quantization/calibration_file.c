@@ -105,6 +105,14 @@ static dm_status check_origin(const dm_gguf *file, const dm_calibration_origin *
     return check_number(file, DM_CALIBRATION_KEY "windows", origin->windows, &found);
 }
 
+dm_status dm_calibration_check_origin(const char *path, const dm_calibration_origin *origin) {
+    dm_gguf *file;
+    DM_TRY(dm_calibration_file_open(path, &file));
+    dm_status status = check_origin(file, origin);
+    dm_gguf_close(file);
+    return status;
+}
+
 /* How many windows a part has read. */
 static dm_status read_done(const dm_gguf *file, const dm_calibration_origin *origin, uint64_t *done) {
     DM_TRY(dm_gguf_get_u64(file, DM_CALIBRATION_KEY "done", done));

@@ -34,6 +34,9 @@ dm_status dm_calibration_read_slopes(const char *path, const dm_calibration_orig
 dm_status dm_calibration_merge(const dm_config *config, const dm_calibration_origin *origin, const char *const *parts, size_t n,
                                const char *slopes, const char *out);
 
+/* DM_ERR_ARGUMENT where a file, whole or part, is of another origin. */
+dm_status dm_calibration_check_origin(const char *path, const dm_calibration_origin *origin);
+
 /* Names of the tensors of a slot, and of a layer's slopes of a role. */
 void dm_calibration_product_name(const dm_calibration_slot *slot, char *out, size_t size);
 void dm_calibration_slope_name(int32_t layer, dm_role role, char *out, size_t size);

@@ -1,5 +1,6 @@
 #include "quantization/compress_model.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,16 @@ void dm_compress_model_close(dm_compress_model *it) {
     dm_model_close(it->model);
 }
 
+dm_compress_matrix dm_compress_matrix_of(const dm_compress_target *t, size_t matrix) {
+    return (dm_compress_matrix){.name = t->spec->name,
+                                .layer = t->spec->layer,
+                                .expert = expert_of(t, matrix),
+                                .rows = t->spec->dims[1],
+                                .columns = t->spec->dims[0]};
+}
+
+/* ---- The budget ---- */
+
 uint64_t dm_compress_copied_bytes(const dm_compress_model *it) {
     uint64_t bytes = 0;
     for (size_t i = 0; i < it->count; i++) {
@@ -89,14 +100,35 @@ uint64_t dm_compress_copied_bytes(const dm_compress_model *it) {
     return bytes;
 }
 
-uint64_t dm_compress_overhead(const dm_compress_model *it) {
+uint64_t dm_compress_bytes_in(const dm_compress_model *it) {
     const dm_gguf *file = it->model->file;
-    uint64_t tensors = 0;
+    uint64_t bytes = 0;
     for (size_t i = 0; i < dm_gguf_n_tensors(file); i++) {
-        tensors += dm_gguf_tensor_at(file, i)->bytes;
+        bytes += dm_gguf_tensor_at(file, i)->bytes;
     }
-    const uint64_t whole = dm_gguf_size(file), alignment = it->order != NULL ? DM_GGUF_MOST_ALIGNMENT : DM_MIXED_ALIGNMENT;
+    return bytes;
+}
+
+uint64_t dm_compress_overhead(const dm_compress_model *it) {
+    const uint64_t tensors = dm_compress_bytes_in(it), whole = dm_gguf_size(it->model->file);
+    const uint64_t alignment = it->order != NULL ? DM_GGUF_MOST_ALIGNMENT : DM_MIXED_ALIGNMENT;
     return (whole > tensors ? whole - tensors : 0) + (it->count + 4) * alignment;
+}
+
+dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes) {
+    const dm_compress_options *o = it->options;
+    const uint64_t overhead = dm_compress_overhead(it);
+    if (o->bytes > 0 && o->bytes <= overhead) {
+        return dm_fail(DM_ERR_ARGUMENT, "%s: %" PRIu64 " bytes are too few: all but the weights takes up to %" PRIu64,
+                       it->conversion.from, o->bytes, overhead);
+    }
+    *bytes = o->bytes > 0 ? o->bytes - overhead : (uint64_t)(o->bpw * (double)dm_config_params(&it->model->config) / 8.0);
+    return DM_OK;
+}
+
+/* Rounded to nearest: measured, 4 bits where the rest has 3.4 cost several times what all the rest does. */
+unsigned dm_compress_embedding_bits(const dm_compress_options *options, double bpw) {
+    return options->embedding > 0 ? (unsigned)options->embedding : options->width > 4 || bpw > 4.25 ? 8 : 6;
 }
 
 /* ---- What errors cost ---- */
@@ -186,4 +218,52 @@ void dm_compress_task_close(dm_compress_task *task) {
     dm_free(task->moments);
     dm_free(task->d);
     *task = (dm_compress_task){0};
+}
+
+/* ---- One after another ---- */
+
+static bool is_one(const dm_compress_target *t, dm_compress_which which) {
+    return !t->kept && (t->plays || which == DM_COMPRESS_ALL);
+}
+
+uint64_t dm_compress_weights(const dm_compress_model *it, dm_compress_which which) {
+    uint64_t weights = 0;
+    for (size_t i = 0; i < it->count; i++) {
+        weights += is_one(&it->targets[i], which) ? it->targets[i].spec->elements : 0;
+    }
+    return weights;
+}
+
+void dm_compress_progress(dm_compress_model *it, uint64_t weights) {
+    it->done += weights;
+    if (it->options->on_progress != NULL) {
+        it->options->on_progress(it->options->user, it->done, it->total);
+    }
+}
+
+dm_status dm_compress_each_of(dm_compress_model *it, size_t target, const dm_neighbour_choice *neighbours, dm_compress_each_fn fn,
+                              void *user) {
+    const dm_compress_target *t = &it->targets[target];
+    for (size_t m = 0; m < t->matrices; m++) {
+        dm_compress_task task;
+        if (dm_interrupted()) {
+            return dm_fail(DM_ERR_INTERRUPTED, "interrupted, nothing was written");
+        }
+        DM_TRY(dm_compress_task_open(it, t, m, neighbours, &task));
+        dm_status status = fn(user, target, m, &task);
+        dm_compress_progress(it, (uint64_t)task.weight.rows * task.weight.columns);
+        dm_compress_task_close(&task);
+        DM_TRY(status);
+    }
+    return DM_OK;
+}
+
+dm_status dm_compress_each(dm_compress_model *it, dm_compress_which which, const dm_neighbour_choice *neighbours,
+                           dm_compress_each_fn fn, void *user) {
+    for (size_t i = 0; i < it->count; i++) {
+        if (is_one(&it->targets[i], which)) {
+            DM_TRY(dm_compress_each_of(it, i, neighbours, fn, user));
+        }
+    }
+    return DM_OK;
 }

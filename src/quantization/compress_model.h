@@ -16,7 +16,6 @@ typedef struct dm_compress_target {
     dm_converted copied;    /* of one that is kept */
     size_t panels, units;   /* of each matrix */
     size_t tile;            /* number of its first one in all widths */
-    uint64_t bytes, offset; /* once solved: in the file of solutions */
 } dm_compress_target;
 
 typedef struct dm_compress_model {
@@ -30,15 +29,26 @@ typedef struct dm_compress_model {
     dm_conversion conversion;
     size_t tiles, playing; /* of all targets; those of the market come first */
     dm_level_tables tables;
+    uint64_t done, total; /* weights that were gone through and are to be */
 } dm_compress_model;
 
 /* Opens `from` and lists its tensors; to be closed in any case. */
 dm_status dm_compress_model_open(dm_compress_model *it, const char *from, const dm_compress_options *options);
 void dm_compress_model_close(dm_compress_model *it);
 
+/* What is told to the caller of one matrix of a target, but for what became of it. */
+dm_compress_matrix dm_compress_matrix_of(const dm_compress_target *t, size_t matrix);
+
+/* Bytes of tensors that are asked for. DM_ERR_ARGUMENT where the whole file has room for none. */
+dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes);
+/* Bits of the token embedding in a model of `bpw` bits per weight. */
+unsigned dm_compress_embedding_bits(const dm_compress_options *options, double bpw);
+
 /* Bytes that stay whatever is decided: of tensors that are copied; of the file besides its tensors, at most. */
 uint64_t dm_compress_copied_bytes(const dm_compress_model *it);
 uint64_t dm_compress_overhead(const dm_compress_model *it);
+/* Those of all tensors as they are. */
+uint64_t dm_compress_bytes_in(const dm_compress_model *it);
 
 /* Number of the first tile of a target's matrix. */
 static inline size_t dm_compress_tile(const dm_compress_target *t, size_t matrix) {
@@ -50,5 +60,19 @@ static inline size_t dm_compress_tile(const dm_compress_target *t, size_t matrix
 dm_status dm_compress_task_open(dm_compress_model *it, const dm_compress_target *t, size_t matrix,
                                 const dm_neighbour_choice *neighbours, dm_compress_task *task);
 void dm_compress_task_close(dm_compress_task *task);
+
+/* Goes through the matrices of a target with an open task of each, and tells how far it is. DM_ERR_INTERRUPTED after
+ * dm_interrupt(). */
+typedef dm_status (*dm_compress_each_fn)(void *user, size_t target, size_t matrix, const dm_compress_task *task);
+dm_status dm_compress_each_of(dm_compress_model *it, size_t target, const dm_neighbour_choice *neighbours, dm_compress_each_fn fn,
+                              void *user);
+/* Those of all targets that are not kept, or only of those that play. */
+typedef enum dm_compress_which { DM_COMPRESS_ALL, DM_COMPRESS_PLAYING } dm_compress_which;
+dm_status dm_compress_each(dm_compress_model *it, dm_compress_which which, const dm_neighbour_choice *neighbours,
+                           dm_compress_each_fn fn, void *user);
+/* Tells that so many weights are done. */
+void dm_compress_progress(dm_compress_model *it, uint64_t weights);
+/* Weights that it goes through. */
+uint64_t dm_compress_weights(const dm_compress_model *it, dm_compress_which which);
 
 #endif

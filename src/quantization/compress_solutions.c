@@ -33,7 +33,7 @@ void dm_solutions_close(dm_solutions *it) {
 }
 
 dm_status dm_solutions_add(dm_solutions *it, const void *data, size_t bytes) {
-    if (fwrite(data, 1, bytes, it->stream) != bytes) {
+    if (fseeko(it->stream, (off_t)it->written, SEEK_SET) != 0 || fwrite(data, 1, bytes, it->stream) != bytes) {
         return dm_fail(DM_ERR_IO, "%s: cannot write beside it: %s", it->to, strerror(errno));
     }
     it->written += bytes;

@@ -1,5 +1,6 @@
 /* A calibration from its options to its file: the moments of inputs, then the slopes of outputs. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/hash.h"
 #include "base/threads.h"
@@ -104,6 +105,31 @@ static dm_status set_origin(dm_calibration_job *job, dm_slopes slopes, uint64_t 
     return DM_OK;
 }
 
+/* Whether a run before this one wrote the whole file. */
+static bool is_there(const dm_calibration_job *job) {
+    dm_calibration *calibration = NULL;
+    const bool there = access(job->out, F_OK) == 0 && dm_calibration_check_origin(job->out, &job->origin) == DM_OK &&
+                       dm_calibration_open(job->out, job->model, &calibration) == DM_OK;
+    dm_calibration_close(calibration);
+    return there;
+}
+
+static dm_status measure(dm_calibration_job *job, dm_slopes slopes, uint64_t tokens, uint64_t seed) {
+    const size_t parts[] = {[DM_SLOPES_SCALED] = DM_CALIBRATION_SCALED,
+                            [DM_SLOPES_GRADIENT] = DM_CALIBRATION_SLOPES,
+                            [DM_SLOPES_MEASURED] = DM_CALIBRATION_SLOPES,
+                            [DM_SLOPES_NONE] = 0};
+    if (is_there(job)) {
+        dm_calibration_skip(job, job->total);
+        return DM_OK;
+    }
+    DM_TRY(dm_calibration_measure(job));
+    DM_TRY(find_slopes(job, slopes, tokens, seed));
+    DM_TRY(dm_calibration_finish(job, parts[slopes]));
+    dm_calibration_clear(job);
+    return DM_OK;
+}
+
 static dm_status run(dm_calibration_job *job, const dm_calibrate_options *options, dm_calibrate_result *result) {
     const dm_slopes slopes = resolve(job->model, options->slopes);
     const uint64_t tokens = slope_tokens(job, slopes, options->slope_tokens > 0 ? options->slope_tokens : 8192);
@@ -119,14 +145,7 @@ static dm_status run(dm_calibration_job *job, const dm_calibrate_options *option
     result->slopes = name_of(slopes);
     job->total = result->passes * job->origin.tokens + (slopes == DM_SLOPES_MEASURED ? passes : 1) * tokens +
                  (slopes == DM_SLOPES_SCALED ? passes * dm_calibration_noise_tokens(job, SCALED_TOKENS) : 0);
-    DM_TRY(dm_calibration_measure(job));
-    DM_TRY(find_slopes(job, slopes, tokens, options->seed));
-    const size_t parts[] = {[DM_SLOPES_SCALED] = DM_CALIBRATION_SCALED,
-                            [DM_SLOPES_GRADIENT] = DM_CALIBRATION_SLOPES,
-                            [DM_SLOPES_MEASURED] = DM_CALIBRATION_SLOPES,
-                            [DM_SLOPES_NONE] = 0};
-    DM_TRY(dm_calibration_finish(job, parts[slopes]));
-    dm_calibration_clear(job);
+    DM_TRY(measure(job, slopes, tokens, options->seed));
     return options->imatrix != NULL ? write_imatrix(job->model, job->out, options->imatrix) : DM_OK;
 }
 

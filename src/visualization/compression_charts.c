@@ -15,48 +15,32 @@ static double number_of(const json_t *object, const char *key) {
     return number >= 0.0 && number <= MOST ? number : NAN;
 }
 
-static double first_of(const json_t *object, const char *const *keys) {
-    double number = NAN;
-    for (; *keys != NULL && isnan(number); keys++) {
-        number = number_of(object, *keys);
-    }
-    return number;
-}
-
 /* ---- Before and after ---- */
 
 typedef struct measure {
     const char *name, *title, *note, *value_name;
-    const char *const *keys;    /* of the objects before and after, in order of preference; NULL ends them */
+    const char *key;            /* of the objects before and after */
     const char *before, *after; /* or of the report itself; NULL: none */
     double scale;
 } measure;
 
-static const char *const size_keys[] = {"bytes", "file_bytes", "model_bytes", NULL};
-static const char *const memory_keys[] = {"peak_rss_bytes", "memory_bytes", "resident_bytes", NULL};
-static const char *const decode_keys[] = {"decode_tps", NULL};
-static const char *const prefill_keys[] = {"prefill_tps", NULL};
-static const char *const perplexity_keys[] = {"perplexity", NULL};
-static const char *const bits_keys[] = {"bpw", "bits_per_weight", NULL};
-
 static const measure measures[] = {
-    {"compressed-size", "Size of the file", "Of the model's files.", "MB", size_keys, "bytes_in", "bytes_out", 1e-6},
-    {"compressed-bits", "Bits per weight", "Of all weights, scales included.", "bits per weight", bits_keys, "bpw_in", "bpw",
-     1.0},
-    {"compressed-memory", "Memory in use", "Of a process that runs the model.", "MB", memory_keys, NULL, NULL, 1e-6},
-    {"compressed-decode", "Speed of decoding", "Tokens one by one.", "tokens per second", decode_keys, NULL, NULL, 1.0},
-    {"compressed-prefill", "Speed of reading a prompt", "Tokens of a prompt, together.", "tokens per second", prefill_keys, NULL,
+    {"compressed-size", "Size of the file", "Of the model's files.", "MB", "bytes", "bytes_in", "bytes_out", 1e-6},
+    {"compressed-bits", "Bits per weight", "Of all weights, scales included.", "bits per weight", "bpw", "bpw_in", "bpw", 1.0},
+    {"compressed-memory", "Memory in use", "Weights, keys and values, and scratch.", "MB", "memory_bytes", NULL, NULL, 1e-6},
+    {"compressed-decode", "Speed of decoding", "Tokens one by one.", "tokens per second", "decode_tps", NULL, NULL, 1.0},
+    {"compressed-prefill", "Speed of reading a prompt", "Tokens of a prompt, together.", "tokens per second", "prefill_tps", NULL,
      NULL, 1.0},
     {"compressed-perplexity", "Perplexity", "Of the text that the command was given; lower is better.", "perplexity",
-     perplexity_keys, "perplexity_in", "perplexity_out", 1.0},
+     "perplexity", "perplexity_in", "perplexity_out", 1.0},
 };
 enum { MEASURES = sizeof measures / sizeof *measures };
 
 /* False where the report has neither. */
 static bool draw_measure(dm_page *page, const json_t *report, const measure *m) {
     static const char *const labels[] = {"before", "after"};
-    double values[2] = {first_of(json_object_get(report, "before"), m->keys),
-                        first_of(json_object_get(report, "after"), m->keys)};
+    double values[2] = {number_of(json_object_get(report, "before"), m->key),
+                        number_of(json_object_get(report, "after"), m->key)};
     values[0] = isnan(values[0]) && m->before != NULL ? number_of(report, m->before) : values[0];
     values[1] = isnan(values[1]) && m->after != NULL ? number_of(report, m->after) : values[1];
     if (isnan(values[0]) && isnan(values[1])) {
@@ -141,8 +125,8 @@ static void draw_tiles(dm_page *page, const json_t *report) {
 }
 
 static void draw_errors(dm_page *page, const json_t *report) {
-    static const char *const keys[] = {"error_constructed", "error"}, *const labels[] = {"before the game", "after the game"};
-    const double values[] = {number_of(report, keys[0]), number_of(report, keys[1])};
+    static const char *const labels[] = {"before the game", "after the game"};
+    const double values[] = {number_of(report, "error_before"), number_of(report, "error_after")};
     const dm_bar_chart chart = {
         {&dm_bar_chart_kind, "predicted-error", "Predicted divergence", "From the model before, by its curvature."},
         .row_name = "when",
@@ -157,36 +141,46 @@ static void draw_errors(dm_page *page, const json_t *report) {
     }
 }
 
-/* ---- Tensors ---- */
+/* ---- Matrices ---- */
 
-/* "tensors": [{"name": "blk.0.ffn_up.weight", "bpw": 4.5, "pruned": 0.3, "elements": 1024}, ...] */
-static void add_tensor(const json_t *tensor, dm_grid *bits, dm_grid *pruned) {
-    static const char *const weight_keys[] = {"elements", "weights", NULL};
-    const char *name = json_string_value(json_object_get(tensor, "name"));
-    const double width = first_of(tensor, bits_keys), share = number_of(tensor, "pruned"), given = first_of(tensor, weight_keys);
-    const double weight = given > 0.0 && given < 1e18 ? given : 1.0;
-    if (name == NULL) {
+/* Share of the tiles that were pruned; NaN where it is not told, or there are none. */
+static double pruned_share(const json_t *tiles) {
+    const char *bits;
+    json_t *count;
+    double all = 0.0;
+    json_object_foreach((json_t *)(uintptr_t)tiles, bits, count) {
+        all += number_of(tiles, bits);
+    }
+    return number_of(tiles, "0") / all;
+}
+
+/* "matrices": [{"name": "blk.0.ffn_up.weight", "rows": 64, "columns": 64, "bytes": 2304, "tiles": {"0": 1, "4": 7}}, ...] */
+static void add_matrix(const json_t *matrix, dm_grid *bits, dm_grid *pruned) {
+    const char *name = json_string_value(json_object_get(matrix, "name"));
+    const double weights = number_of(matrix, "rows") * number_of(matrix, "columns");
+    const double width = 8.0 * number_of(matrix, "bytes") / weights, share = pruned_share(json_object_get(matrix, "tiles"));
+    if (name == NULL || !(weights >= 1.0 && weights < 1e18)) {
         return;
     }
     if (width <= 64.0) {
-        dm_grid_add(bits, name, width * weight, weight, json_string_value(json_object_get(tensor, "type")));
+        dm_grid_add(bits, name, width * weights, weights, json_string_value(json_object_get(matrix, "type")));
     }
     if (share <= 1.0) {
-        dm_grid_add(pruned, name, 100.0 * share * weight, weight, NULL);
+        dm_grid_add(pruned, name, 100.0 * share * weights, weights, NULL);
     }
 }
 
 /* grids: bits, pruned. */
-static void draw_tensors(dm_page *page, const json_t *report, dm_grid *grids) {
+static void draw_matrices(dm_page *page, const json_t *report, dm_grid *grids) {
     static const dm_chart bits = {NULL, "compressed-matrices", "Bits per weight of each matrix",
                                   "As the compression chose them."};
     static const dm_chart pruned = {NULL, "pruned", "Pruned blocks of each matrix", "Share of the blocks that became 0."};
-    const json_t *tensors = json_object_get(report, "tensors");
-    for (size_t i = 0; i < json_array_size(tensors); i++) {
-        add_tensor(json_array_get(tensors, i), &grids[0], &grids[1]);
+    const json_t *matrices = json_object_get(report, "matrices");
+    for (size_t i = 0; i < json_array_size(matrices); i++) {
+        add_matrix(json_array_get(matrices, i), &grids[0], &grids[1]);
     }
     if (grids[0].kinds == 0 && grids[1].kinds == 0) {
-        dm_page_leave_out(page, "Bits and pruned blocks of each layer", "because the report tells nothing of single tensors");
+        dm_page_leave_out(page, "Bits and pruned blocks of each layer", "because the report tells nothing of single matrices");
     }
     dm_grid_draw(page, &grids[0], &bits, "bits per weight");
     dm_grid_draw(page, &grids[1], &pruned, "% of blocks");
@@ -206,7 +200,7 @@ dm_status dm_part_compression(dm_page *page, const json_t *report) {
     draw_times(page, report);
     draw_tiles(page, report);
     draw_errors(page, report);
-    draw_tensors(page, report, grids);
+    draw_matrices(page, report, grids);
     dm_free(grids);
     return page->status;
 }
