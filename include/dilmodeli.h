@@ -802,11 +802,11 @@ DM_API dm_status dm_gradcheck(const char *model, const int32_t *ids, size_t n, c
 /* How the model's sensitivity to errors of each matrix is found: the mean squared gradient of its predictions' logarithms with
  * respect to each row of what the matrix gives. */
 typedef enum dm_slopes {
+    DM_SLOPES_NONE,     /* not at all: compression asks for it only where dm_compress_options.slopes is set */
     DM_SLOPES_AUTO,     /* scaled where the architecture can be trained and its gradients fit into memory, else measured */
     DM_SLOPES_SCALED,   /* by gradients, all rows of a matrix then scaled to what is measured */
     DM_SLOPES_GRADIENT, /* one number a row, by the backward pass */
-    DM_SLOPES_MEASURED, /* one number a matrix, by the divergence that noise in it makes */
-    DM_SLOPES_NONE
+    DM_SLOPES_MEASURED  /* one number a matrix, by the divergence that noise in it makes */
 } dm_slopes;
 
 typedef struct dm_calibrate_progress {
@@ -883,6 +883,7 @@ typedef void (*dm_compress_matrix_fn)(void *user, const dm_compress_matrix *matr
 /* All zero: the defaults, but for one of bpw and bytes. */
 typedef struct dm_compress_options {
     double bpw;     /* bits per weight, all tensors together; 0: `bytes` says */
+    bool players;   /* bpw is that of the matrices that play; the token embedding and what is copied come on top */
     uint64_t bytes; /* of the whole file, at most */
     double pruned;  /* at least this share of the tiles is pruned, below 1; 0: as the prices say */
     bool slopes;    /* errors count by the statistics' slopes (d), not relative to each matrix's output */

@@ -15,14 +15,14 @@ code 2 dilmodeli calibrate m.gguf --data text.txt --out s --slopes often
 code 1 dilmodeli calibrate m.gguf --data missing.txt --out s
 one_line
 
-code 0 dilmodeli calibrate m.gguf --data text.txt --out s --tokens 200 --ctx 50 --slope-tokens 100 --imatrix i.dat --json
+code 0 dilmodeli calibrate m.gguf --data text.txt --out s --tokens 200 --ctx 50 --slopes auto --slope-tokens 100 --imatrix i.dat --json
 only_json
 for word in '"tokens":200' '"slope_tokens":100' '"windows":4' '"passes":1' '"slopes":"scaled"' '"path":"s"'; do
     expect "$word" out
 done
 expect 'blk.0.ffn_down_exps.weight' i.dat
 [ "$(echo s.part-*)" = 's.part-*' ] || fail "no parts are left"
-code 0 dilmodeli calibrate m.gguf --data text.txt --out t --tokens 200 --ctx 50 --slope-tokens 100 --memory 9k
+code 0 dilmodeli calibrate m.gguf --data text.txt --out t --tokens 200 --ctx 50 --slopes auto --slope-tokens 100 --memory 9k
 cmp s t || fail "how often the text is read makes no difference"
 
 # A text of its own; a part of something else is not used.

@@ -39,12 +39,20 @@ code 0 dilmodeli quantize m.gguf z.gguf --size 60k --method rtn
 [ "$(stat -c %s z.gguf)" -le 60000 ] || fail "the file is as small as was asked for"
 code 0 dilmodeli quantize m.gguf w.gguf --width 3 --calib s --method gptq --neighbours 0
 code 0 dilmodeli quantize m.gguf d.gguf --preset balanced --data text.txt --tokens 200
+code 0 dilmodeli quantize m.gguf l.gguf --preset low --calib s
+code 0 dilmodeli quantize m.gguf h.gguf --preset high --calib s
+[ "$(stat -c %s l.gguf)" -lt "$(stat -c %s d.gguf)" ] && [ "$(stat -c %s d.gguf)" -lt "$(stat -c %s h.gguf)" ] ||
+    fail "presets are low, balanced and high in that order"
+code 1 dilmodeli quantize m.gguf x.gguf --bpw 4 --slopes --method rtn
+one_line
+expect 'no slopes' err
 [ ! -e d.gguf.stats ] || fail "statistics made on the way are removed"
 
 # Common types: other programs read them, rows of 64 take blocks of 32; the size holds, threads make no difference.
 code 2 dilmodeli quantize m.gguf c.gguf --width 4 --calib s --compat
-expect '--compat expects --bpw, --size' err
-code 2 dilmodeli quantize m.gguf c.gguf --preset low --calib s --compat
+expect '--compat takes neither' err
+code 1 dilmodeli quantize m.gguf c.gguf --preset low --calib s --compat # no common type of 32 weights has 2 bits
+one_line
 code 1 dilmodeli quantize m.gguf c.gguf --bpw 1 --calib s --compat
 one_line
 expect 'too small' err

@@ -11,7 +11,7 @@
 static struct {
     const char *data, *out, *imatrix, *memory, *slopes;
     int64_t tokens, slope_tokens, context, seed, generate;
-} option = {.memory = "1G", .slopes = "auto", .tokens = 32768, .slope_tokens = 8192};
+} option = {.memory = "1G", .slopes = "none", .tokens = 32768, .slope_tokens = 8192};
 
 static const cli_option options[] = {
     {"data", 'd', CLI_STRING, &option.data, "FILE", "text such as the model will meet; - reads standard input"},
@@ -20,7 +20,7 @@ static const cli_option options[] = {
     {"tokens", 'n', CLI_INT, &option.tokens, "N", "how much of the text to read, in windows spread evenly over it"},
     {"ctx", 'c', CLI_INT, &option.context, "N", "tokens per window; 0: 512, at most the model's context"},
     {"slopes", 0, CLI_STRING, &option.slopes, "HOW",
-     "what errors cost: gradient, measured (with noise, one number a matrix), scaled (both), none, or auto"},
+     "also what errors cost, for quantize --slopes: gradient, measured (with noise, one number a matrix), scaled (both) or auto"},
     {"slope-tokens", 0, CLI_INT, &option.slope_tokens, "N",
      "how much of the text to read for them; measured ones take 1024 at most"},
     {"memory", 0, CLI_STRING, &option.memory, "BYTES", "for sums; where they need more, the text is read several times"},
@@ -32,8 +32,8 @@ static const cli_option options[] = {
 static const cli_usage usage = {
     .synopsis = "dilmodeli calibrate MODEL --data FILE --out STATS [options]",
     .summary = "Reads a text with the model and writes what compression wants to know: for every matrix the second moments of\n"
-               "what it multiplies, each expert's weighted by its gates, and how much the model's predictions mind errors of\n"
-               "what it gives. Interrupted, it leaves parts beside STATS, and the same command goes on with them.",
+               "what it multiplies, each expert's weighted by its gates; with --slopes also how much the model's predictions\n"
+               "mind errors of what it gives. Interrupted, it leaves parts beside STATS, and the same command goes on with them.",
     .example = "  dilmodeli calibrate model.gguf --data text.txt --out model.stats\n"
                "  dilmodeli calibrate model.gguf --generate 16384 --tokens 16384 --out model.stats\n"
                "  dilmodeli calibrate model.gguf --data text.txt --out model.stats --imatrix model.imatrix.gguf",
@@ -83,7 +83,7 @@ static void print(const dm_calibrate_result *r) {
 }
 
 static int check_options(dm_calibrate_options *how) {
-    static const char *const names[] = {"auto", "scaled", "gradient", "measured", "none"};
+    static const char *const names[] = {"none", "auto", "scaled", "gradient", "measured"};
     size_t slopes = 0;
     if (option.out == NULL) {
         return cli_usage_error("expected --out STATS: the file to write");

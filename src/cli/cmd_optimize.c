@@ -8,7 +8,6 @@
 #include "cli/optimize_report.h"
 #include "cli/placement_options.h"
 
-static const double BPW = 4.0; /* where nothing says how small */
 enum { KEPT_PATH = 4096, GENERATED_CALIBRATION = 8192, GENERATED_TEXT = 2048, LONGEST_PIECE = 512 };
 
 static struct { int64_t prompt, decode, rounds; } option = {128, 32, 3};
@@ -39,7 +38,7 @@ static const cli_usage usage = {
 };
 
 static int check(cli_compressing *it) {
-    const int status = cli_compression_read(it, BPW);
+    const int status = cli_compression_read(it, "balanced");
     if (status != CLI_DONE) {
         return status;
     }

@@ -27,7 +27,7 @@ static const cli_usage usage = {
 };
 
 static int check(cli_compressing *it) {
-    const int status = cli_compression_read(it, 0.0);
+    const int status = cli_compression_read(it, NULL);
     if (status != CLI_DONE) {
         return status;
     }

@@ -19,12 +19,12 @@ cli_compression_values cli_compression = {.method = "game", .neighbours = 7, .to
 static bool take_preset(dm_compress_options *how, const char *name) {
     static const struct {
         const char *name;
-        double bpw, prune;
-    } presets[] = {{"low", 2.0, 0.5}, {"balanced", 4.0, 0.3}, {"high", 8.0, 0.1}};
+        double bpw;
+    } presets[] = {{"low", 2.0}, {"balanced", 4.0}, {"high", 8.0}};
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
         if (strcmp(name, presets[i].name) == 0) {
             how->bpw = presets[i].bpw;
-            how->pruned = cli_compression.prune > 0.0 ? cli_compression.prune : presets[i].prune;
+            how->players = true;
             return true;
         }
     }
@@ -66,23 +66,24 @@ static int read_limit(cli_compressing *out) {
     return CLI_DONE;
 }
 
-static int read_size(cli_compressing *out, double bpw) {
+static int read_size(cli_compressing *out, const char *usual) {
     const cli_compression_values *o = &cli_compression;
     dm_compress_options *how = &out->how;
     const int targets =
         (o->preset != NULL) + (o->bpw > 0.0) + (o->size != NULL) + (o->width > 0) + (o->max_loss != NULL) + (o->max_kl != NULL);
-    if (targets > 1 || (targets == 0 && bpw == 0.0)) {
+    if (targets > 1 || (targets == 0 && usual == NULL)) {
         return cli_usage_error("expected one of --preset, --bpw, --size, --width, --max-loss and --max-kl");
     }
-    how->bpw = targets == 0 ? bpw : o->bpw;
+    const char *preset = targets == 0 ? usual : o->preset;
+    how->bpw = o->bpw;
     how->pruned = o->prune;
     how->width = (int32_t)o->width;
-    if (o->compat && (o->preset != NULL || o->width > 0 || o->prune > 0.0)) {
+    if (o->compat && (o->width > 0 || o->prune > 0.0)) {
         return cli_usage_error(
-            "--compat expects --bpw, --size, --max-loss or --max-kl: common types prune nothing and have no --width");
+            "--compat takes neither --width nor --prune: a tensor has one type, and common types prune nothing");
     }
-    if (o->preset != NULL && !take_preset(how, o->preset)) {
-        return cli_usage_error("--preset expects low, balanced or high, not '%s'", o->preset);
+    if (preset != NULL && !take_preset(how, preset)) {
+        return cli_usage_error("--preset expects low, balanced or high, not '%s'", preset);
     }
     if (o->size != NULL && (!cli_parse_size(o->size, &how->bytes) || how->bytes == 0)) {
         return cli_usage_error("--size expects a size such as 500M or 2G, not '%s'", o->size);
@@ -90,7 +91,7 @@ static int read_size(cli_compressing *out, double bpw) {
     return CLI_DONE;
 }
 
-int cli_compression_read(cli_compressing *out, double bpw) {
+int cli_compression_read(cli_compressing *out, const char *usual) {
     const cli_compression_values *o = &cli_compression;
     dm_compress_options *how = &out->how;
     if (o->calibration != NULL && o->data != NULL) {
@@ -111,7 +112,7 @@ int cli_compression_read(cli_compressing *out, double bpw) {
     how->random_neighbours = o->random;
     how->sweeps = (int32_t)o->sweeps;
     how->seed = (uint64_t)o->seed;
-    const int status = read_size(out, bpw);
+    const int status = read_size(out, usual);
     return status == CLI_DONE ? read_limit(out) : status;
 }
 
@@ -158,8 +159,10 @@ char *cli_compression_stats(const char *out) {
 
 bool cli_compression_calibrate(cli_compressing *it, const char *stats, int64_t generated) {
     const dm_calibrate_fn on_step = it->terminal ? calibration_progress : NULL;
-    const dm_calibrate_options how = {
-        .tokens = (uint64_t)cli_compression.tokens, .seed = (uint64_t)cli_compression.seed, .on_step = on_step};
+    const dm_calibrate_options how = {.tokens = (uint64_t)cli_compression.tokens,
+                                      .seed = (uint64_t)cli_compression.seed,
+                                      .slopes = cli_compression.slopes ? DM_SLOPES_AUTO : DM_SLOPES_NONE,
+                                      .on_step = on_step};
     dm_model *model = NULL;
     dm_tokenizer *tokenizer = NULL;
     int32_t *ids = NULL;

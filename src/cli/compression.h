@@ -18,7 +18,7 @@ extern cli_compression_values cli_compression;
 #define CLI_COMPRESSION_OPTIONS                                                                                                  \
     {"preset",   0,                                                                                                              \
      CLI_STRING, &cli_compression.preset,                                                                                        \
-     "NAME",     "low (2 bits a weight, half of the tiles pruned), balanced (4 and 30%) or high (8 and 10%)"},                   \
+     "NAME",     "low, balanced or high: 2, 4 or 8 bits a weight in the layers, the token embedding on top"},                    \
         {"bpw", 'b', CLI_FLOAT, &cli_compression.bpw, "X", "bits per weight, all tensors together"},                             \
         {"size", 0, CLI_STRING, &cli_compression.size, "BYTES", "of the file, at most: 100M, 2G"},                               \
         {"width", 0, CLI_INT, &cli_compression.width, "BITS", "the same for all tiles that are kept: 2, 3, 4, 5, 6 or 8"},       \
@@ -32,7 +32,7 @@ extern cli_compression_values cli_compression;
          CLI_INT,     &cli_compression.embedding,                                                                                \
          "BITS",      "of the token embedding; 0: 6, above 4.25 bits per weight 8"},                                             \
         {"slopes", 0, CLI_FLAG, &cli_compression.slopes, NULL, "weigh errors by the statistics' slopes, not by outputs"},        \
-        {"prune", 0, CLI_FLOAT, &cli_compression.prune, "R", "prune at least this share of the tiles [0, or the preset's]"},     \
+        {"prune", 0, CLI_FLOAT, &cli_compression.prune, "R", "prune at least this share of the tiles, 0: as pays"},              \
         {"calib", 0, CLI_STRING, &cli_compression.calibration, "STATS", "of `dilmodeli calibrate`, or an importance matrix"},    \
         {"data", 'd', CLI_STRING, &cli_compression.data, "FILE", "instead: a text to calibrate with now"},                       \
         {"tokens", 0, CLI_INT, &cli_compression.tokens, "N", "how much of it to read"},                                          \
@@ -59,9 +59,9 @@ typedef struct cli_compressing {
     dm_compress_search search; /* of a limit */
 } cli_compressing;
 
-/* The options as the library takes them; `bpw` bits per weight where none says how small, 0: that is an error. CLI_DONE, or
+/* The options as the library takes them; the preset `usual` where none says how small, NULL: that is an error. CLI_DONE, or
  * CLI_USAGE after printing what was wrong. */
-int cli_compression_read(cli_compressing *out, double bpw);
+int cli_compression_read(cli_compressing *out, const char *usual);
 
 /* Reads the text to measure losses on into `limit`. False after printing why. */
 bool cli_compression_read_text(cli_compressing *it);

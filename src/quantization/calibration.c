@@ -24,6 +24,10 @@ struct dm_calibration {
     size_t mean_of; /* first slot of the experts that `mean` is of; SIZE_MAX: none */
 };
 
+bool dm_calibration_has_slopes(const dm_calibration *c) {
+    return c->slope_squares != NULL;
+}
+
 /* ---- Opening ---- */
 
 static dm_status check_model(const dm_gguf *file, const dm_model *model) {

@@ -33,6 +33,8 @@ void dm_calibration_close(dm_calibration *calibration);
 /* Whether there are statistics of a matrix; `expert` is -1 but for the three roles of experts. A tied output projection is
  * DM_OUTPUT of layer -1. */
 bool dm_calibration_has(const dm_calibration *calibration, int32_t layer, dm_role role, int32_t expert);
+/* Whether they tell what errors cost the predictions. */
+bool dm_calibration_has_slopes(const dm_calibration *calibration);
 
 /* Loads those of one matrix; experts with few tokens lean on the mean of their layer's experts. The arrays are the calibration's
  * and hold until the next call. DM_ERR_ARGUMENT where there are none, DM_ERR_FORMAT where a number is not finite. */

@@ -67,6 +67,11 @@ dm_status dm_compress_model_open(dm_compress_model *it, const char *from, const 
     if (options->calibration != NULL) {
         DM_TRY(dm_calibration_open(options->calibration, it->model, &it->calibration));
     }
+    if (options->slopes && (it->calibration == NULL || !dm_calibration_has_slopes(it->calibration))) {
+        return dm_fail(DM_ERR_ARGUMENT,
+                       "%s: no slopes, by which errors are to be weighed; `dilmodeli calibrate --slopes auto` finds them",
+                       options->calibration != NULL ? options->calibration : from);
+    }
     return list(it);
 }
 
@@ -115,6 +120,12 @@ uint64_t dm_compress_overhead(const dm_compress_model *it) {
     return (whole > tensors ? whole - tensors : 0) + (it->count + 4) * alignment;
 }
 
+/* Weights that the bits asked for are the mean of. */
+static double budget_weights(const dm_compress_model *it) {
+    return it->options->players ? (double)dm_compress_weights(it, DM_COMPRESS_PLAYING)
+                                : (double)dm_config_params(&it->model->config);
+}
+
 dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes) {
     const dm_compress_options *o = it->options;
     const uint64_t overhead = dm_compress_overhead(it);
@@ -122,13 +133,15 @@ dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes) {
         return dm_fail(DM_ERR_ARGUMENT, "%s: %" PRIu64 " bytes are too few: all but the weights takes up to %" PRIu64,
                        it->conversion.from, o->bytes, overhead);
     }
-    *bytes = o->bytes > 0 ? o->bytes - overhead : (uint64_t)(o->bpw * (double)dm_config_params(&it->model->config) / 8.0);
+    *bytes = o->bytes > 0 ? o->bytes - overhead : (uint64_t)(o->bpw * budget_weights(it) / 8.0);
     return DM_OK;
 }
 
 /* Rounded to nearest: measured, 4 bits where the rest has 3.4 cost several times what all the rest does. */
-unsigned dm_compress_embedding_bits(const dm_compress_options *options, double bpw) {
-    return options->embedding > 0 ? (unsigned)options->embedding : options->width > 4 || bpw > 4.25 ? 8 : 6;
+unsigned dm_compress_embedding_bits(const dm_compress_model *it, uint64_t budget) {
+    const dm_compress_options *o = it->options;
+    const double bpw = 8.0 * (double)budget / budget_weights(it);
+    return o->embedding > 0 ? (unsigned)o->embedding : o->width > 4 || bpw > 4.25 ? 8 : 6;
 }
 
 /* ---- What errors cost ---- */

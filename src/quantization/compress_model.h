@@ -39,10 +39,11 @@ void dm_compress_model_close(dm_compress_model *it);
 /* What is told to the caller of one matrix of a target, but for what became of it. */
 dm_compress_matrix dm_compress_matrix_of(const dm_compress_target *t, size_t matrix);
 
-/* Bytes of tensors that are asked for. DM_ERR_ARGUMENT where the whole file has room for none. */
+/* Bytes of tensors that are asked for; where bits are asked for of those alone that play, of these. DM_ERR_ARGUMENT where the
+ * whole file has room for none. */
 dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes);
-/* Bits of the token embedding in a model of `bpw` bits per weight. */
-unsigned dm_compress_embedding_bits(const dm_compress_options *options, double bpw);
+/* Bits of the token embedding in a model that may have so many bytes. */
+unsigned dm_compress_embedding_bits(const dm_compress_model *it, uint64_t budget);
 
 /* Bytes that stay whatever is decided: of tensors that are copied; of the file besides its tensors, at most. */
 uint64_t dm_compress_copied_bytes(const dm_compress_model *it);

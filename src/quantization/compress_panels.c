@@ -52,11 +52,12 @@ static void close(void *state) {
 /* ---- The budget ---- */
 
 /* Exact bytes of all matrices at the widths chosen. */
-static dm_status panel_bytes(const panels *it, uint64_t *bytes) {
+static dm_status panel_bytes(const panels *it, dm_compress_which which, uint64_t *bytes) {
     *bytes = 0;
     for (size_t i = 0; i < it->model->count; i++) {
         const dm_compress_target *t = &it->model->targets[i];
-        for (size_t m = 0; !t->kept && m < t->matrices; m++) {
+        const bool counts = !t->kept && (which == DM_COMPRESS_ALL || t->plays);
+        for (size_t m = 0; counts && m < t->matrices; m++) {
             const dm_mixed_plan plan = {(size_t)t->spec->dims[1], (size_t)t->spec->dims[0], it->widths + dm_compress_tile(t, m),
                                         it->model->tables.levels};
             size_t own;
@@ -68,8 +69,7 @@ static dm_status panel_bytes(const panels *it, uint64_t *bytes) {
 }
 
 static void set_embedding_width(const panels *it, uint64_t budget) {
-    const double bpw = 8.0 * (double)budget / (double)dm_config_params(&it->model->model->config);
-    memset(it->widths + it->model->playing, (int)dm_compress_embedding_bits(it->model->options, bpw),
+    memset(it->widths + it->model->playing, (int)dm_compress_embedding_bits(it->model, budget),
            it->model->tiles - it->model->playing);
 }
 
@@ -77,7 +77,8 @@ static void set_embedding_width(const panels *it, uint64_t budget) {
  * from what its last choice came to. */
 static dm_status settle(panels *it) {
     const dm_compress_options *o = it->model->options;
-    const uint64_t copied = dm_compress_copied_bytes(it->model);
+    const dm_compress_which which = o->players ? DM_COMPRESS_PLAYING : DM_COMPRESS_ALL; /* has the budget to itself */
+    const uint64_t copied = o->players ? 0 : dm_compress_copied_bytes(it->model);
     dm_market_goal goal = {.pruned = o->pruned, .forced = o->width > 0 ? dm_choice_of((unsigned)o->width) : -1};
     uint64_t budget = 0, bytes = 0;
     DM_TRY(dm_compress_budget(it->model, &budget));
@@ -85,7 +86,7 @@ static dm_status settle(panels *it) {
     goal.bytes = budget > copied ? budget - copied : 0;
     for (int round = 1; round <= MOST_SETTLINGS; round++) {
         DM_TRY(dm_market_settle(&it->market, &goal, &it->prices));
-        DM_TRY(panel_bytes(it, &bytes));
+        DM_TRY(panel_bytes(it, which, &bytes));
         if (goal.forced >= 0) {
             return DM_OK;
         }

@@ -75,7 +75,7 @@ static dm_status find_slopes(dm_calibration_job *job, dm_slopes slopes, uint64_t
 }
 
 static const char *name_of(dm_slopes slopes) {
-    static const char *const names[] = {"auto", "scaled", "gradient", "measured", "none"};
+    static const char *const names[] = {"none", "auto", "scaled", "gradient", "measured"};
     return names[slopes];
 }
 
