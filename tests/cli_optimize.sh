@@ -46,7 +46,9 @@ code 0 dilmodeli optimize m.gguf t.gguf --method rtn --calib t.gguf.stats --text
 # Without any text the model writes one; a calibration that is there is used, and so is one that was interrupted.
 code 0 dilmodeli optimize m.gguf g.gguf --tokens 64 "${speeds[@]}" --json
 expect '"text":"generated"' out
-awk "BEGIN { exit !($(field bpw out) > 3.9 && $(field bpw out) < 4.01) }" || fail "4 bits per weight are the default"
+code 0 dilmodeli quantize m.gguf balanced.gguf --preset balanced --tokens 64 --method rtn
+[ "$(($(stat -c %s g.gguf) - $(stat -c %s balanced.gguf)))" -lt 300 ] && [ "$(($(stat -c %s balanced.gguf) - $(stat -c %s g.gguf)))" -lt 300 ] ||
+    fail "balanced is the default: $(stat -c %s g.gguf), $(stat -c %s balanced.gguf) bytes"
 code 0 dilmodeli calibrate m.gguf --data text.txt --out h.gguf.stats --tokens 200 --slope-tokens 8192
 code 1 dilmodeli quantize m.gguf h.gguf --bpw 0.1 --data text.txt --tokens 200
 [ -e h.gguf.stats ] || fail "statistics stay for the next try"
