@@ -112,6 +112,8 @@ static void test_refused(void **state) {
         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\\u0000b\"}]}",
         "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"top_logprobs\":2}",
         "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"
+        "}",
     };
     with(served_options());
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
