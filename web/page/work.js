@@ -36,8 +36,7 @@ export function show(post) {
   by("experts").textContent = routing.decode_experts_per_step.toFixed(1);
   by("hits").textContent = routing.hit_rate === null ? "all in memory" : `${(100 * routing.hit_rate).toFixed(1)} %`;
   if (last && post.time > last.time) {
-    const made = slots.reduce((sum, slot, i) => sum + Math.max(0, slot.made - (last.slots[i]?.made ?? 0)), 0);
-    by("speed").textContent = (made / (post.time - last.time)).toFixed(1);
+    by("speed").textContent = (Math.max(0, post.decoded - last.decoded) / (post.time - last.time)).toFixed(1);
   }
   if (loads.length > 0) paint(loads);
   last = post;
