@@ -33,7 +33,7 @@ try {
     await section("The flock")(page);
   }));
   await pictures("chat", async (page) => {
-    await page.addInitScript(() => Object.entries({ temperature: 0.6, max_tokens: 400, seed: 7 })
+    await page.addInitScript(() => Object.entries({ temperature: 0.6, max_tokens: 45, seed: 7 })
       .forEach(([name, value]) => localStorage.setItem(`dilmodeli.${name}`, value)));
     await page.goto(address);
     await page.waitForFunction(() => document.getElementById("model").textContent.includes("context"));
@@ -45,10 +45,8 @@ try {
     });
     await page.fill("#text", "harbor\n    n 1:");
     await page.press("#text", "Enter");
-    await page.waitForFunction(() => {
-      const length = [...document.querySelectorAll(".turn.assistant p")].at(-1)?.textContent.length;
-      return (length > 120 || document.getElementById("stop").disabled) && Number(document.getElementById("speed").textContent) > 0;
-    });
+    await page.waitForFunction(() => document.getElementById("stop").disabled && !/^0/.test(document.getElementById("busy").textContent) &&
+      Number(document.getElementById("speed").textContent) > 0);
   });
 } finally {
   await browser.close();

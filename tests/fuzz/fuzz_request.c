@@ -145,12 +145,10 @@ static void fuzz_seeds(void) {
         "{" TALK "," TOOLS ",\"tool_choice\":\"required\",\"parallel_tool_calls\":false}",
         "{" TALK "," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
         "{" TALK "}",
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"response_format\":{\"type\":\"json_object\"},\"stop\":[\"a\"],"
-        "\"logit_bias\":{\"5\":-3}}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"response_format\":{\"type\":\"json_object\"},\"stop\":[\"a\"]}",
     };
     static const char *const answers[] = {
-        "Hm.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1, \"}\"]}}\n</tool_call>\n<tool_call>\n{\"arguments\": {}, "
-        "\"name\": \"g\"}\n</tool_call> So.",
+        "Hm.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1, \"}\"]}}\n</tool_call><tool_call>{\"name\": \"g\"} So.",
         "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"g\", \"arguments\": {}}]",
         " {\"name\": \"f\", \"parameters\": {\"x\": \"\\\"\"}}",
     };
