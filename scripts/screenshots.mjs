@@ -4,12 +4,12 @@ import { pathToFileURL } from "node:url";
 
 const { chromium } = createRequire(new URL("../tests/page/", import.meta.url))("playwright-core");
 const [report, address, out] = process.argv.slice(2);
-const views = [["", "light", 900, 600], ["-dark", "dark", 900, 600], ["-phone", "light", 360, 720]];
+const views = [["", "light", 900], ["-dark", "dark", 900], ["-phone", "light", 360]];
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
 
-async function pictures(name, visit) {
-  for (const [suffix, colorScheme, width, height] of views) {
-    const page = await browser.newPage({ colorScheme, viewport: { width, height } });
+async function pictures(name, height, visit) {
+  for (const [suffix, colorScheme, width] of views) {
+    const page = await browser.newPage({ colorScheme, viewport: { width, height: width < 400 ? 2 * width : height } });
     page.setDefaultTimeout(120000);
     await visit(page);
     await page.evaluate(() => document.activeElement.blur());
@@ -27,12 +27,12 @@ try {
     await page.goto(pathToFileURL(report).href);
     await then(page);
   };
-  await pictures("report", open(section("Training")));
-  await pictures("flock", open(async (page) => {
-    await page.locator('input[type="range"]').fill("120");
+  await pictures("report", 600, open(section("Training")));
+  await pictures("flock", 540, open(async (page) => {
+    await page.locator('input[type="range"]').fill("100");
     await section("The flock")(page);
   }));
-  await pictures("chat", async (page) => {
+  await pictures("chat", 600, async (page) => {
     await page.addInitScript(() => Object.entries({ temperature: 0.6, max_tokens: 45, seed: 7 })
       .forEach(([name, value]) => localStorage.setItem(`dilmodeli.${name}`, value)));
     await page.goto(address);
