@@ -2,18 +2,22 @@
 """How fast `dilmodeli serve` answers, over real connections.
 
 Sections (--only):
-  clients  tokens a second of 1 client and of many at once, with as many slots, and what each of them gets
+  same     whether each of many clients at once gets, character by character, the answer that it gets alone
+  clients  tokens a second of 1 client and of many at once, with as many slots; beside another server where --peer names one, in turns
   first    time to the first byte of an answer while 8 slots are busy, beside an idle server
   health   GET /health a second, idle and while all slots are busy
-  nash     many clients under --router model and --router nash in turns: experts of a layer that a step of decoding reads, tokens a second
-  peer     the first section of llama-server, where --llama-server names one
+  nash     many clients under --router model and --router nash in turns: experts of a layer that a step of decoding reads, tokens a
+           second; and the perplexity of --text that both have when as many sequences are read side by side
 
-Prompts are pieces of --text, each client's another one. Figures are medians over --rounds, with their range. Usage:
+Prompts are pieces of --text, each client's another one. Figures are medians over --rounds, with their range. MODEL is a file or one of
+the shapes of `dilmodeli new`, which is made once below ~/.cache/dilmodeli/bench, in Q4_K_M: random weights, whose perplexity says
+nothing. --peer is llama.cpp's llama-server or a program with its options. Usage:
 
-  bench/serve.py PROGRAM MODEL [--text FILE] [--clients 32] [--tokens 64] [--rounds 5] [--gamma 0.2] [--only SECTION...]
-                 [--llama-server PATH] [--json FILE]; the machine should do nothing else.
+  bench/serve.py PROGRAM MODEL|SHAPE [--text FILE] [--clients 32] [--tokens 64] [--rounds 5] [--gamma 0.2] [--only SECTION...]
+                 [--peer PROGRAM] [--threads N] [--json FILE]; the machine should do nothing else.
 """
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -26,7 +30,7 @@ import sys
 import threading
 import time
 
-SECTIONS = ("clients", "first", "health", "nash", "peer")
+SECTIONS = ("same", "clients", "first", "health", "nash")
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROMPT_BYTES = 400
 
@@ -34,16 +38,33 @@ PROMPT_BYTES = 400
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("program")
-    parser.add_argument("model")
+    parser.add_argument("model", help="a file, or a shape that is made")
     parser.add_argument("--text", default=os.path.join(HERE, "..", "docs", "commands.md"))
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gamma", default="0.2")
+    parser.add_argument("--eval-bytes", type=int, default=200000, help="of --text that perplexity is of")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--llama-server")
+    parser.add_argument("--peer", metavar="PROGRAM", help="another server to compare with, called as llama-server is")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", help="write the figures here too")
     return parser.parse_args()
+
+
+def model_of(options):
+    if os.path.exists(options.model):
+        return options.model
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "dilmodeli", "bench")
+    path = os.path.join(folder, f"{options.model}-q4_k_m.gguf")
+    if not os.path.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        made = f"{path}.{os.getpid()}"
+        if subprocess.run([options.program, "new", made, "--shape", options.model, "--type", "q4_k_m"], stdout=subprocess.DEVNULL,
+                          check=False).returncode != 0:
+            sys.exit(f"{options.model} is neither a file nor a shape")
+        os.rename(made, path)
+    return path
 
 
 def free_port():
@@ -90,7 +111,7 @@ class Server:
         return float(re.search(rf"^dilmodeli_{name} (\S+)$", self.get("/metrics")[1], re.MULTILINE).group(1))
 
     def complete(self, prompt, tokens, seed):
-        """Streams an answer; seconds to its first byte and to its end, and its tokens."""
+        """Streams an answer; seconds to its first byte and to its end, its tokens and its text."""
         start = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         body = {"prompt": prompt, "max_tokens": tokens, "seed": seed, "stream": True, "ignore_eos": True, "temperature": 0.8,
@@ -99,16 +120,17 @@ class Server:
         answer = connection.getresponse()
         if answer.status != 200:
             sys.exit(f"status {answer.status}: {answer.read().decode()}")
-        first, made = None, 0
+        first, made, text = None, 0, ""
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
             part = json.loads(line[6:])
-            if first is None and any(choice.get("text") for choice in part["choices"]):
+            text += "".join(choice.get("text") or "" for choice in part["choices"])
+            if first is None and text:
                 first = time.perf_counter() - start
             made = (part.get("usage") or {}).get("completion_tokens", made)
         connection.close()
-        return first or time.perf_counter() - start, time.perf_counter() - start, made
+        return first or time.perf_counter() - start, time.perf_counter() - start, made, text
 
 
 def prompts_of(text, n, turn):
@@ -118,7 +140,7 @@ def prompts_of(text, n, turn):
 
 
 def at_once(server, prompts, tokens):
-    """All prompts at the same time: seconds, tokens, and each one's time to the first byte."""
+    """All prompts at the same time: seconds, tokens, and each one's text."""
     results = [None] * len(prompts)
 
     def ask(i):
@@ -133,7 +155,7 @@ def at_once(server, prompts, tokens):
     seconds = time.perf_counter() - start
     if None in results:
         sys.exit("a client got no answer")
-    return seconds, sum(result[2] for result in results), [result[0] for result in results]
+    return seconds, sum(result[2] for result in results), [result[3] for result in results]
 
 
 def spread(values):
@@ -145,28 +167,51 @@ def show(name, figure, unit):
 
 
 def serve(options, slots, *more):
-    return Server([options.program, "serve", options.model, "--slots", str(slots), "--ctx", "1024", *more])
+    return Server([options.program, "serve", options.model, "--slots", str(slots), "--ctx", "1024", "--threads", str(options.threads),
+                   *more])
 
 
-def throughput(server, text, n, options):
-    return [made / seconds for seconds, made, _ in
-            (at_once(server, prompts_of(text, n, turn), options.tokens) for turn in range(options.rounds + 1))][1:]
+def serve_peer(options, slots):
+    return Server([options.peer, "-m", options.model, "-np", str(slots), "-c", str(1024 * slots), "-t", str(options.threads)])
 
 
-def measure_clients(options, text, start=serve, name="serve"):
+def measure_same(options, text):
+    prompts = prompts_of(text, options.clients, "same")
+    with serve(options, options.clients) as server:
+        alone = [server.complete(prompt, options.tokens, i)[3] for i, prompt in enumerate(prompts)]
+        together = [at_once(server, prompts, options.tokens)[2] for _ in range(options.rounds)]
+    wrong = sum(answer != wanted for answers in together for answer, wanted in zip(answers, alone))
+    print(f"{wrong} of {options.rounds * len(prompts)} answers to {len(prompts)} clients at once are others than alone", flush=True)
+    if wrong > 0:
+        sys.exit("answers depend on their company")
+    return {"answers": options.rounds * len(prompts), "others": wrong}
+
+
+def measure_clients(options, text):
+    counts = (1, options.clients)
+    with contextlib.ExitStack() as stack:
+        servers = {"serve": stack.enter_context(serve(options, options.clients))}
+        if options.peer:
+            servers[os.path.basename(options.peer)] = stack.enter_context(serve_peer(options, options.clients))
+        speeds = {name: {n: [] for n in counts} for name in servers}
+        for turn in range(options.rounds + 1):
+            for name, server in servers.items():
+                for n in counts:
+                    seconds, made, _ = at_once(server, prompts_of(text, n, f"{turn} {n}"), options.tokens)
+                    speeds[name][n].append(made / seconds)
     figures = {}
-    with start(options, options.clients) as server:
-        for n in (1, options.clients):
-            figures[n] = spread(throughput(server, text, n, options))
-            show(f"{name}: {n} clients at once", figures[n], "tokens/s")
-    ratio = figures[options.clients]["median"] / figures[1]["median"]
-    print(f"{'  ratio':<58} {ratio:10.3g}")
-    return {"tokens_per_s": figures, "ratio": ratio}
+    for name, of in speeds.items():
+        for n in counts:
+            figures.setdefault(name, {})[n] = spread(of[n][1:])
+            show(f"{name}: {n} client{'s at once' if n > 1 else ''}", figures[name][n], "tokens/s")
+        print(f"  {figures[name][options.clients]['median'] / figures[name][1]['median']:.2f} times")
+    return {"tokens_per_s": figures}
 
 
 def measure_first(options, text):
-    figures = {}
+    figures, seen = {}, {}
     with serve(options, 9) as server:
+        server.complete("The first answer waits for weights", 4, 1)
         for busy in (0, 8):
             ends = threading.Event()
 
@@ -180,13 +225,17 @@ def measure_first(options, text):
             for thread in threads:
                 thread.start()
             time.sleep(1)
-            times = [1e3 * server.complete(prompt, 4, 1)[0] for prompt in prompts_of(text, 4 * options.rounds, f"first {busy}")]
+            times, seen[busy] = [], []
+            for prompt in prompts_of(text, 4 * options.rounds, f"first {busy}"):
+                seen[busy].append(min(8, json.loads(server.get("/health")[1])["busy"]))
+                times.append(1e3 * server.complete(prompt, 4, 1)[0])
             ends.set()
             for thread in threads:
                 thread.join()
             figures[busy] = spread(times)
             show(f"time to the first byte, {busy} other slots busy", figures[busy], "ms")
-    return {"ms": figures}
+        print(f"  of 8 slots {statistics.mean(seen[8]):.1f} were busy when it was asked")
+    return {"ms": figures, "busy": statistics.mean(seen[8])}
 
 
 def health_rate(server, seconds):
@@ -217,9 +266,17 @@ def measure_health(options, text):
     return {"requests_per_s": figures}
 
 
+def perplexity(options, flags):
+    """Of --text, read by as many sequences side by side as there are clients: they route together as answers do."""
+    result = subprocess.run([options.program, "eval", options.model, "--data", options.text, "--limit", str(options.eval_bytes),
+                             "--sequences", str(options.clients), "--threads", str(options.threads), "--json", *flags],
+                            check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return json.loads(result.stdout)["perplexity"]
+
+
 def measure_nash(options, text):
     flags = {"model": (), "nash": ("--router", "nash", "--gamma", options.gamma)}
-    speeds, experts = {name: [] for name in flags}, {}
+    speeds, experts, scores = {name: [] for name in flags}, {}, {}
     with serve(options, options.clients) as model, serve(options, options.clients, *flags["nash"]) as nash:
         servers = {"model": model, "nash": nash}
         for turn in range(options.rounds + 1):
@@ -232,26 +289,20 @@ def measure_nash(options, text):
             rows = server.metric("decode_sequences_per_step")
             show(f"--router {name}: {options.clients} clients", speeds[name], "tokens/s")
             print(f"  {experts[name]:.2f} experts of a layer in a step of {rows:.1f} sequences", flush=True)
-    print(f"  experts {experts['nash'] / experts['model']:.3f} of the model's own, "
-          f"speed {speeds['nash']['median'] / speeds['model']['median']:.3f} times")
-    return {"tokens_per_s": speeds, "experts_per_step": experts}
-
-
-def measure_peer(options, text):
-    if options.llama_server is None:
-        return None
-
-    def start(given, slots):
-        return Server([given.llama_server, "-m", given.model, "-np", str(slots), "-c", str(1024 * slots)])
-
-    return measure_clients(options, text, start, "llama-server")
+    for name, given in flags.items():
+        scores[name] = perplexity(options, given)
+        print(f"  perplexity {scores[name]:.4f} under --router {name}, {options.clients} sequences side by side", flush=True)
+    print(f"  experts {experts['nash'] / experts['model']:.3f} of the model's own, speed "
+          f"{speeds['nash']['median'] / speeds['model']['median']:.3f} times, perplexity {scores['nash'] / scores['model']:.4f} times")
+    return {"tokens_per_s": speeds, "experts_per_step": experts, "perplexity": scores}
 
 
 def main():
     options = arguments()
+    options.model = model_of(options)
     with open(options.text, encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 20)
-    measures = {"clients": measure_clients, "first": measure_first, "health": measure_health, "nash": measure_nash, "peer": measure_peer}
+    measures = {"same": measure_same, "clients": measure_clients, "first": measure_first, "health": measure_health, "nash": measure_nash}
     figures = {name: measures[name](options, text) for name in SECTIONS if name in options.only}
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

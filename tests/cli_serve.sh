@@ -75,12 +75,12 @@ sleep 0.3
 finish TERM
 wait "$asking"
 
-for wrong in "--slots 0" "--port 70000" "--ctx -1" "--reuse some" "--max-body x" "--cache x" "--timeout 0" "--grace -1" "--gamma 1"; do
+for wrong in "--slots 0" "--port 70000" "--ctx -1" "--reuse some" "--max-body x" "--cache x" "--timeout 0" "--grace -1" "--gamma 1" "--bind moon" "--huge-pages maybe"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli serve model.gguf $wrong
 done
 : >empty.txt
-for wrong in "--api-key-file empty.txt" "--api-key-file nowhere" "--chat-template nobody" "--host 999.0.0.1"; do
+for wrong in "--api-key-file empty.txt" "--api-key-file nowhere" "--chat-template nobody" "--host 999.0.0.1" "--ctx 2000000000 --slots 256"; do
     # shellcheck disable=SC2086
     code 1 timeout 60 "${program[@]}" serve model.gguf --port 0 $wrong
     one_line

@@ -54,10 +54,17 @@ static void test_families(void **state) {
         {"chatml",
          "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
          "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
+        {"chatml-tools",
+         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
+         "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
         {"llama2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello! </s><s>[INST] Bye [/INST]"},
         {"llama3", "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
                    "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello!<|eot_id|>"
                    "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+        {"llama3.1",
+         "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+         "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello!<|eot_id|>"
+         "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
         {"mistral-v1", " [INST] Be brief.\n\nHi [/INST] Hello!</s> [INST] Bye [/INST]"},
         {"mistral-v3", "[INST] Be brief.\n\nHi[/INST] Hello!</s>[INST] Bye[/INST]"},
         {"mistral-v3-tekken", "[INST]Be brief.\n\nHi[/INST]Hello!</s>[INST]Bye[/INST]"},
@@ -107,8 +114,11 @@ static void test_recognised(void **state) {
         const char *text, *family;
     } known[] = {
         {"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>'}}{% endfor %}", "chatml"},
+        {"{{ '<|im_start|>assistant\\n<tool_call>' + (m.arguments | tojson) + '</tool_call><|im_end|>' }}", "chatml-tools"},
+        {"{{ '<|im_start|>assistant\\n<tool_call>\\n<function=' + name + '>' + '</tool_call><|im_end|>' }}", "chatml"},
         {"<|im_start|>user<|im_sep|>{{ x }}<|im_end|>", "phi4"},
         {"'<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content | trim + '<|eot_id|>'", "llama3"},
+        {"'<|start_header_id|>' + 'ipython' + '<|end_header_id|>\n\n' + content | tojson + '<|eot_id|>'", "llama3.1"},
         {"{{ '<start_of_turn>' + role + '\n' + (content | trim) + '<end_of_turn>\n' }}", "gemma"},
         {"{{ bos_token + '[INST] ' + '<<SYS>>\n' + content.strip() + ' [/INST]' }}", "llama2"},
         {"{{ '[INST] ' + content + ' [/INST]' }}{{ content + eos_token }}", "mistral-v1"},
@@ -156,7 +166,7 @@ static void test_unknown_templates(void **state) {
         assert_int_equal(dm_tokenizer_has_chat_template(tokenizer), texts[i] != NULL);
         assert_int_equal(dm_chat_render(tokenizer, NULL, talk, 4, true, &text), DM_ERR_UNSUPPORTED);
         assert_null(text);
-        assert_non_null(strstr(dm_error_message(), "chatml, llama2"));
+        assert_non_null(strstr(dm_error_message(), "chatml, chatml-tools, llama2"));
         assert_int_equal(dm_chat_encode(tokenizer, NULL, talk, 4, true, &ids, &n), DM_ERR_UNSUPPORTED);
         assert_null(ids);
         assert_int_equal(dm_chat_render(tokenizer, "nobody's", talk, 4, true, &text), DM_ERR_ARGUMENT);

@@ -100,6 +100,7 @@ static void test_events(void **state) {
     assert_non_null(strstr(bytes, "text/event-stream"));
     assert_non_null(strstr(bytes, "\"slots\":[{\"state\":\"free\""));
     assert_non_null(strstr(bytes, "\"loads\":[["));
+    assert_non_null(strstr(bytes, "\"decoded\":"));
     close(fd);
 }
 

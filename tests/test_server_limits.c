@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "served_model.h"
+#include "server/engine_parts.h"
 #include "server/queue.h"
 
 static served_model served;
@@ -120,6 +121,10 @@ static void test_refused(void **state) {
     for (size_t i = 0; i < sizeof chats / sizeof *chats; i++) {
         expect("POST", "/v1/chat/completions", HTTP_JSON, chats[i], 400);
     }
+    expect("POST", "/v1/chat/completions", HTTP_JSON, /* this model's turns know no functions */
+           "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}"
+           "}]}",
+           400);
     char *deep = calloc(20001, 1); /* brackets in brackets end in the parser */
     memset(deep, '[', 20000);
     expect("POST", "/v1/completions", HTTP_JSON, deep, 400);
@@ -604,6 +609,30 @@ static void test_turns(void **state) {
     free(queue);
 }
 
+/* Keys and values of all slots fit into memory, or nothing starts. */
+static void test_memory(void **state) {
+    (void)state;
+    dm_server_options options = served_options();
+    int32_t context = 0;
+    options.slots = 4;
+    options.context = 0;
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 4 * 1000 * 100, &context), DM_OK);
+    assert_int_equal(context, 1000);
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 4 * 1000 * 100 - 1, &context), DM_OK);
+    assert_int_equal(context, 999);
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 0, &context), DM_OK);
+    assert_int_equal(context, 1000);
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 399, &context), DM_ERR_MEMORY);
+    options.context = 2000;
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 4 * 2000 * 100, &context), DM_OK);
+    assert_int_equal(context, 2000);
+    assert_int_equal(dm_engine_choose_context(&options, 1000, 100, 4 * 2000 * 100 - 1, &context), DM_ERR_MEMORY);
+    assert_non_null(strstr(dm_error_message(), "1999 positions each"));
+    options.slots = 256;
+    options.context = INT32_MAX;
+    assert_int_equal(dm_engine_choose_context(&options, 1000, SIZE_MAX >> 9, UINT64_MAX, &context), DM_ERR_MEMORY);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_context),  cmocka_unit_test(test_large_body),
@@ -611,7 +640,7 @@ int main(void) {
         cmocka_unit_test(test_spoiled),   cmocka_unit_test(test_garbage),  cmocka_unit_test(test_byte_by_byte),
         cmocka_unit_test(test_half_sent), cmocka_unit_test(test_gone),     cmocka_unit_test(test_queue_is_full),
         cmocka_unit_test(test_timeout),   cmocka_unit_test(test_stopping), cmocka_unit_test(test_bad_options),
-        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_turns),     cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }

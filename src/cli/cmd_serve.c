@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/placement_options.h"
 #include "cli/routing_options.h"
 #include "server/server.h"
 
@@ -22,7 +23,7 @@ static const cli_option options[] = {
     {"port", 0, CLI_INT, &option.port, "N", "listen on this port; 0: any that is free"},
     {"name", 0, CLI_STRING, &option.name, "NAME", "what the model is called in answers; the file's name without its end"},
     {"slots", 0, CLI_INT, &option.slots, "N", "answers that are made at a time"},
-    {"ctx", 'c', CLI_INT, &option.context, "N", "positions of each; 0: the model's context"},
+    {"ctx", 'c', CLI_INT, &option.context, "N", "positions of each; 0: the model's context, or what fits into memory"},
     {"cache", 0, CLI_STRING, &option.cache_name, "TYPE", "keep keys and values in f16, q8 (8 bits) or f32"},
     {"piece", 0, CLI_INT, &option.piece, "N", "tokens of a prompt that are read between two tokens of the other answers"},
     {"reuse", 0, CLI_STRING, &option.reuse, "WHAT",
@@ -38,6 +39,7 @@ static const cli_option options[] = {
     {"idle", 0, CLI_INT, &option.idle, "SECONDS", "most that a client may take to send a request, or be silent"},
     {"grace", 0, CLI_FLOAT, &option.grace, "SECONDS", "after Ctrl-C or SIGTERM, for answers under way; then they are cut"},
     CLI_ROUTING_OPTIONS,
+    CLI_PLACEMENT_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -175,8 +177,8 @@ static char *name_of(const char *path) {
 
 static void say_ready(const dm_server *server, size_t n_keys) {
     bool v6 = strchr(option.host, ':') != NULL;
-    fprintf(stderr, "listening on http://%s%s%s:%u, %lld slots%s\n", v6 ? "[" : "", option.host, v6 ? "]" : "",
-            dm_server_port(server), (long long)option.slots, n_keys > 0 ? ", for who has a key" : "");
+    fprintf(stderr, "listening on http://%s%s%s:%u, %lld slots of %d positions%s\n", v6 ? "[" : "", option.host, v6 ? "]" : "",
+            dm_server_port(server), (long long)option.slots, dm_server_context(server), n_keys > 0 ? ", for who has a key" : "");
     if (cli_json()) {
         cli_print_json(json_pack("{s:s, s:i}", "host", option.host, "port", (int)dm_server_port(server)));
     }
@@ -247,6 +249,7 @@ int cmd_serve(int argc, char **argv) {
         return status;
     }
     status = check_options(&max_body);
+    status = status == CLI_DONE ? cli_placement_apply() : status;
     if (status != CLI_DONE) {
         return status;
     }

@@ -6,6 +6,8 @@
 #ifndef DM_MODEL_CHAT_H
 #define DM_MODEL_CHAT_H
 
+#include <jansson.h>
+
 #include "model/encoder.h"
 
 /* A rendered conversation. */
@@ -19,9 +21,46 @@ typedef struct dm_chat_text {
 /* Name of the family whose template this is; NULL: none that is known. */
 const char *dm_chat_recognise(const char *chat_template);
 
-/* Start from {0}; free with dm_chat_text_free() also after a failure. */
-dm_status dm_chat_write(const dm_tokenizer *tokenizer, const char *family, const dm_chat_message *messages, size_t n, bool answer,
-                        dm_chat_text *out);
+/* ---- Functions that the model may call ---- */
+
+/* How a family's models word calls: mark, open, {"name": NAME, "arguments": {...}}, between, another one, ..., close. */
+typedef struct dm_chat_dialect {
+    const char *mark;          /* tells calls from text, and may be a token; "": nothing does but that they are JSON */
+    const char *open, *close;  /* before the first and after the last */
+    const char *between;       /* two of them; NULL: there is never more than one */
+    const char *arguments_key; /* "arguments", where it is that */
+} dm_chat_dialect;
+
+/* The dialect of a family, NULL for the vocabulary's own; NULL: its template says nothing of functions. */
+const dm_chat_dialect *dm_chat_dialect_of(const dm_tokenizer *tokenizer, const char *family_name);
+/* The control token that a dialect's mark is, which has no bytes; -1: it is made of others. */
+int32_t dm_chat_mark_token(const dm_tokenizer *tokenizer, const dm_chat_dialect *dialect);
+
+typedef struct dm_chat_call {
+    const char *id, *name;
+    json_t *arguments; /* an object */
+} dm_chat_call;
+
+/* What a message has beside its content. */
+typedef struct dm_chat_extra {
+    dm_chat_call *calls; /* [n_calls] of an assistant */
+    size_t n_calls;
+    const char *call_id; /* of the call whose result a tool's message is; NULL: it is none */
+} dm_chat_extra;
+
+typedef struct dm_chat_functions {
+    const json_t *tools;         /* a list as OpenAI's API words it; NULL: none are there to be called */
+    const dm_chat_extra *extras; /* [n] for each message */
+    bool call;                   /* the answer is to begin with a call */
+} dm_chat_functions;
+
+/* Start from {0}; free with dm_chat_text_free() also after a failure. `functions` may be NULL. */
+dm_status dm_chat_write(const dm_tokenizer *tokenizer, const char *family, const dm_chat_message *messages, size_t n,
+                        const dm_chat_functions *functions, bool answer, dm_chat_text *out);
 void dm_chat_text_free(dm_chat_text *text);
+
+/* As dm_chat_encode(), with an answer invited. */
+dm_status dm_chat_encode_functions(const dm_tokenizer *tokenizer, const char *family, const dm_chat_message *messages, size_t n,
+                                   const dm_chat_functions *functions, int32_t **ids, size_t *count);
 
 #endif

@@ -40,11 +40,11 @@ json_t *dm_problem_json(int status, const char *param, const char *message) {
 
 void dm_answer_head_init(const dm_server *server, const dm_request *request, dm_answer_head *head) {
     static atomic_uint_fast64_t count;
-    uint64_t number = dm_random_mix((uint64_t)server->created << 20 ^ atomic_fetch_add(&count, 1));
+    head->number = dm_random_mix((uint64_t)server->created << 20 ^ atomic_fetch_add(&count, 1));
     head->created = (int64_t)time(NULL);
     head->model = server->options.name;
     head->tokenizer = server->tokenizer;
-    snprintf(head->id, sizeof head->id, "%s-%016" PRIx64, request->kind == DM_REQUEST_CHAT ? "chatcmpl" : "cmpl", number);
+    snprintf(head->id, sizeof head->id, "%s-%016" PRIx64, request->kind == DM_REQUEST_CHAT ? "chatcmpl" : "cmpl", head->number);
 }
 
 json_t *dm_usage_json(const dm_request *request) {
@@ -60,8 +60,10 @@ json_t *dm_usage_json(const dm_request *request) {
                      "prompt_tokens_details", "cached_tokens", (json_int_t)request->known_tokens);
 }
 
-json_t *dm_finish_json(dm_finish finish) {
-    return finish == DM_FINISH_STOP ? json_string("stop") : finish == DM_FINISH_LENGTH ? json_string("length") : json_null();
+json_t *dm_finish_json(dm_finish finish, int32_t calls) {
+    return finish == DM_FINISH_STOP     ? json_string(calls > 0 ? "tool_calls" : "stop")
+           : finish == DM_FINISH_LENGTH ? json_string("length")
+                                        : json_null();
 }
 
 /* ---- Odds ---- */
@@ -140,28 +142,11 @@ static json_t *chunk(const dm_answer_head *head, const dm_request *request, json
     return object;
 }
 
-json_t *dm_chunk_json(const dm_answer_head *head, const dm_request *request, const dm_piece *piece, int32_t choice) {
-    static const dm_piece nothing = {.text = NULL};
-    const dm_piece *p = piece != NULL ? piece : &nothing;
-    json_t *odds = p->n_odds > 0 ? dm_odds_json(request, head->tokenizer, p->odds, p->n_odds) : json_null();
-    json_t *text = json_stringn(p->text != NULL ? p->text : "", p->length), *what;
-    int32_t index = piece != NULL ? piece->choice : choice;
-    if (request->kind != DM_REQUEST_CHAT) {
-        what = json_pack("[{s:i, s:o, s:o, s:o}]", "index", (int)index, "text", text, "logprobs", odds, "finish_reason",
-                         dm_finish_json(p->finish));
-    } else {
-        json_t *delta = json_object();
-        if (piece == NULL) {
-            json_object_set_new(delta, "role", json_string("assistant"));
-        }
-        if (p->finish == DM_FINISH_NONE) {
-            json_object_set(delta, "content", text);
-        }
-        json_decref(text);
-        what = json_pack("[{s:i, s:o, s:o, s:o}]", "index", (int)index, "delta", delta, "logprobs", odds, "finish_reason",
-                         dm_finish_json(p->finish));
-    }
-    return chunk(head, request, what);
+json_t *dm_chunk_json(const dm_answer_head *head, const dm_request *request, int32_t choice, json_t *what, json_t *odds,
+                      json_t *finish) {
+    const char *key = request->kind == DM_REQUEST_CHAT ? "delta" : "text";
+    return chunk(head, request,
+                 json_pack("[{s:i, s:o, s:o, s:o}]", "index", (int)choice, key, what, "logprobs", odds, "finish_reason", finish));
 }
 
 json_t *dm_usage_chunk_json(const dm_answer_head *head, const dm_request *request) {

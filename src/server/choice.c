@@ -274,6 +274,11 @@ static dm_status draw(dm_choice *choice, const dm_tokenizer *tokenizer, float *l
 static dm_status keep_token(dm_choice *choice, const dm_tokenizer *tokenizer, int32_t id) {
     size_t length = 0;
     const char *bytes = dm_tokenizer_bytes(tokenizer, id, &length);
+    const dm_request_tools *tools = &choice->request->tools;
+    if (tools->dialect != NULL && id == tools->mark) { /* whoever reads the answer must see it */
+        bytes = tools->dialect->mark;
+        length = strlen(bytes);
+    }
     DM_TRY(dm_reserve(&choice->ids, &choice->ids_room, choice->made + 1, sizeof *choice->ids));
     choice->ids[choice->made++] = id;
     if (choice->counts != NULL) {

@@ -140,7 +140,7 @@ static dm_http_result answer_detokenize(dm_exchange *exchange) {
 
 static dm_http_result answer_asset(dm_exchange *exchange) {
     const dm_asset *asset = dm_asset_find(exchange->path);
-    return dm_send_static(exchange, asset->type, asset->bytes, asset->length);
+    return dm_send_static(exchange, asset->type, asset->text, strlen(asset->text));
 }
 
 /* ---- All of them ---- */

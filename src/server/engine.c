@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "model/repack.h"
+#include "optimization/memory_limit.h"
 #include "server/engine_parts.h"
 #include "server/waiting.h"
 
@@ -202,9 +203,41 @@ dm_status dm_engine_ask(dm_engine *engine, dm_request *request) {
 
 /* ---- Beginning and end ---- */
 
+/* What a position of a sequence keeps. */
+static dm_status position_bytes(const dm_model *model, dm_cache_type type, size_t *out) {
+    dm_kv_cache one;
+    dm_status status = dm_kv_cache_create(&model->config, 1, type, &one);
+    *out = status == DM_OK ? dm_kv_cache_position_bytes(&one) : 0;
+    dm_kv_cache_free(&one);
+    return status;
+}
+
+dm_status dm_engine_choose_context(const dm_server_options *options, int32_t known, size_t each, uint64_t usable, int32_t *out) {
+    uint64_t fits = usable / ((uint64_t)options->slots * each);
+    *out = options->context > 0 ? options->context : known;
+    if (usable == 0 || (uint64_t)*out <= fits) {
+        return DM_OK;
+    }
+    if (options->context > 0 || fits < 1) {
+        return dm_fail(
+            DM_ERR_MEMORY,
+            "%d slots of %d positions need %.1f GB for keys and values, and %.1f GB of memory are free, enough for %llu "
+            "positions each; ask for a shorter context, fewer slots or a smaller cache type",
+            options->slots, *out, (double)options->slots * (double)*out * (double)each * 1e-9, (double)usable * 1e-9,
+            (unsigned long long)fits);
+    }
+    *out = (int32_t)fits;
+    return DM_OK;
+}
+
 static dm_status make_slots(dm_engine *engine, const dm_server_options *options) {
     size_t n = (size_t)options->slots;
-    const dm_session_options how = {.context = options->context, .cache = options->cache, .router = options->router};
+    dm_session_options how = {.cache = options->cache, .router = options->router};
+    dm_memory memory;
+    size_t each;
+    dm_memory_limit("", &memory);
+    DM_TRY(position_bytes(engine->model, options->cache, &each));
+    DM_TRY(dm_engine_choose_context(options, engine->model->config.context, each, memory.usable, &how.context));
     engine->slots = dm_alloc(n, sizeof *engine->slots);
     engine->sessions = dm_alloc(n, sizeof(dm_session *));
     engine->fed = dm_alloc(n, sizeof(dm_session *));

@@ -69,6 +69,10 @@ dm_status dm_engine_reserve(dm_engine *engine, size_t rows);
 /* Reads the slot's next piece of a text whose embedding is wanted; with the last, puts the embedding. */
 dm_status dm_engine_embed(dm_engine *engine, dm_slot *slot, size_t n);
 
+/* Positions of each slot, of `each` bytes, in `usable` bytes (0: nobody knows) for a model of `known` positions. Memory is taken
+ * as slots fill, so what could not be had then is refused now; where no number was asked for, there are as many as fit. */
+dm_status dm_engine_choose_context(const dm_server_options *options, int32_t known, size_t each, uint64_t usable, int32_t *out);
+
 /* Posts what is going on. */
 void dm_engine_post(dm_engine *engine, int32_t waiting, double now);
 

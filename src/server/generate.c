@@ -56,21 +56,57 @@ static dm_piece *next_piece(dm_exchange *exchange, dm_request *request, bool *do
 
 /* One answer, put together. */
 typedef struct whole {
+    dm_calls calls; /* that are looked for in it */
+    json_t *made;   /* those that were found; NULL: none */
     char *text;
     size_t length, room;
+    char *arguments; /* of the last call */
+    size_t arguments_length, arguments_room;
     dm_token_odds *odds;
     size_t n_odds, odds_room;
+    const dm_answer_head *head;
+    int32_t index;
     float *vector;
     dm_finish finish;
 } whole;
 
-static dm_status add_piece(whole *answer, dm_piece *piece) {
-    DM_TRY(dm_reserve(&answer->text, &answer->room, answer->length + piece->length + 1, 1));
-    DM_TRY(dm_reserve(&answer->odds, &answer->odds_room, answer->n_odds + piece->n_odds + 1, sizeof *answer->odds));
-    if (piece->length > 0) {
-        memcpy(answer->text + answer->length, piece->text, piece->length);
-        answer->length += piece->length;
+static dm_status append(char **text, size_t *length, size_t *room, const dm_call_part *part) {
+    DM_TRY(dm_reserve(text, room, *length + part->length, 1));
+    memcpy(*text + *length, part->text, part->length);
+    *length += part->length;
+    return DM_OK;
+}
+
+/* The last call has all its arguments. */
+static void end_call(whole *answer) {
+    json_t *call = json_array_get(answer->made, json_array_size(answer->made) - 1);
+    json_object_set_new(json_object_get(call, "function"), "arguments",
+                        json_stringn(answer->arguments != NULL ? answer->arguments : "", answer->arguments_length));
+    answer->arguments_length = 0;
+}
+
+static dm_status take_part(void *user, const dm_call_part *part) {
+    whole *answer = user;
+    if (part->kind == DM_PART_TEXT) {
+        return append(&answer->text, &answer->length, &answer->room, part);
     }
+    if (part->kind == DM_PART_ARGUMENTS) {
+        return append(&answer->arguments, &answer->arguments_length, &answer->arguments_room, part);
+    }
+    if (answer->made == NULL) {
+        answer->made = json_array();
+    } else {
+        end_call(answer);
+    }
+    return json_array_append_new(answer->made, dm_call_json(answer->head, answer->index, part)) == 0
+               ? DM_OK
+               : dm_fail(DM_ERR_MEMORY, "out of memory for an answer");
+}
+
+static dm_status add_piece(whole *answer, dm_piece *piece) {
+    bool last = piece->finish != DM_FINISH_NONE;
+    DM_TRY(dm_calls_take(&answer->calls, piece->text, piece->length, last, &(dm_call_sink){take_part, answer}));
+    DM_TRY(dm_reserve(&answer->odds, &answer->odds_room, answer->n_odds + piece->n_odds + 1, sizeof *answer->odds));
     if (piece->n_odds > 0) {
         memcpy(answer->odds + answer->n_odds, piece->odds, piece->n_odds * sizeof *piece->odds);
         answer->n_odds += piece->n_odds;
@@ -80,19 +116,29 @@ static dm_status add_piece(whole *answer, dm_piece *piece) {
         answer->vector = piece->vector;
         piece->vector = NULL;
     }
-    answer->finish = piece->finish != DM_FINISH_NONE ? piece->finish : answer->finish;
+    answer->finish = last ? piece->finish : answer->finish;
     return DM_OK;
 }
 
-static json_t *choice_json(const dm_exchange *exchange, const dm_request *request, const whole *answer, int32_t index) {
-    json_t *odds = dm_odds_json(request, exchange->server->tokenizer, answer->odds, answer->n_odds);
-    json_t *text = json_stringn(answer->text != NULL ? answer->text : "", answer->length);
-    json_t *finish = dm_finish_json(answer->finish);
-    if (request->kind == DM_REQUEST_CHAT) {
-        json_t *message = json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text, "refusal");
-        return json_pack("{s:i, s:o, s:o, s:o}", "index", (int)index, "message", message, "logprobs", odds, "finish_reason",
-                         finish);
+static json_t *message_json(whole *answer) {
+    bool silent = answer->made != NULL && answer->length == 0;
+    json_t *text = silent ? json_null() : json_stringn(answer->text != NULL ? answer->text : "", answer->length);
+    json_t *message = json_pack("{s:s, s:o, s:n}", "role", "assistant", "content", text, "refusal");
+    if (answer->made != NULL) {
+        end_call(answer);
+        json_object_set(message, "tool_calls", answer->made);
     }
+    return message;
+}
+
+static json_t *choice_json(const dm_exchange *exchange, const dm_request *request, whole *answer, int32_t index) {
+    json_t *odds = dm_odds_json(request, exchange->server->tokenizer, answer->odds, answer->n_odds);
+    json_t *finish = dm_finish_json(answer->finish, answer->calls.count);
+    if (request->kind == DM_REQUEST_CHAT) {
+        return json_pack("{s:i, s:o, s:o, s:o}", "index", (int)index, "message", message_json(answer), "logprobs", odds,
+                         "finish_reason", finish);
+    }
+    json_t *text = json_stringn(answer->text != NULL ? answer->text : "", answer->length);
     return json_pack("{s:i, s:o, s:o, s:o}", "index", (int)index, "text", text, "logprobs", odds, "finish_reason", finish);
 }
 
@@ -127,7 +173,8 @@ static json_t *vector_json(const dm_exchange *exchange, const dm_request *reques
     return json_pack("{s:s, s:i, s:o}", "object", "embedding", "index", (int)index, "embedding", list);
 }
 
-static json_t *answer_json(const dm_exchange *exchange, const dm_request *request, const whole *answers, int32_t n) {
+static json_t *answer_json(const dm_exchange *exchange, const dm_request *request, const dm_answer_head *head, whole *answers,
+                           int32_t n) {
     json_t *list = json_array();
     bool vectors = request->kind == DM_REQUEST_EMBEDDING;
     for (int32_t i = 0; i < n; i++) {
@@ -138,16 +185,21 @@ static json_t *answer_json(const dm_exchange *exchange, const dm_request *reques
         return json_pack("{s:s, s:o, s:s, s:o}", "object", "list", "data", list, "model", exchange->server->options.name, "usage",
                          dm_usage_json(request));
     }
-    dm_answer_head head;
-    dm_answer_head_init(exchange->server, request, &head);
-    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o}", "id", head.id, "object",
+    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o}", "id", head->id, "object",
                      request->kind == DM_REQUEST_CHAT ? "chat.completion" : "text_completion", "created",
-                     (json_int_t)head.created, "model", head.model, "choices", list, "usage", dm_usage_json(request));
+                     (json_int_t)head->created, "model", head->model, "choices", list, "usage", dm_usage_json(request));
 }
 
 /* Puts all answers together and sends them; the first that failed is the answer to all. */
 static dm_http_result collect(dm_exchange *exchange, dm_request *request, whole *answers, int32_t n) {
     bool done = false;
+    dm_answer_head head;
+    dm_answer_head_init(exchange->server, request, &head);
+    for (int32_t i = 0; i < n; i++) {
+        dm_calls_init(&answers[i].calls, &request->tools);
+        answers[i].head = &head;
+        answers[i].index = i;
+    }
     for (;;) {
         dm_piece *piece = next_piece(exchange, request, &done);
         if (piece == NULL) {
@@ -167,7 +219,7 @@ static dm_http_result collect(dm_exchange *exchange, dm_request *request, whole 
             return sent;
         }
     }
-    return done ? dm_send_json(exchange, 200, answer_json(exchange, request, answers, n)) : MHD_NO;
+    return done ? dm_send_json(exchange, 200, answer_json(exchange, request, &head, answers, n)) : MHD_NO;
 }
 
 static dm_http_result answer_whole(dm_exchange *exchange, dm_request *request) {
@@ -176,7 +228,10 @@ static dm_http_result answer_whole(dm_exchange *exchange, dm_request *request) {
     dm_http_result result =
         answers != NULL ? collect(exchange, request, answers, n) : dm_send_failure(exchange, DM_ERR_MEMORY, NULL);
     for (int32_t i = 0; answers != NULL && i < n; i++) {
+        dm_calls_free(&answers[i].calls);
+        json_decref(answers[i].made);
         free(answers[i].text);
+        free(answers[i].arguments);
         free(answers[i].odds);
         free(answers[i].vector);
     }

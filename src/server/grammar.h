@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "base/status.h"
+#include "model/chat.h"
 
 typedef struct dm_grammar dm_grammar;
 
@@ -15,6 +15,14 @@ typedef struct dm_grammar dm_grammar;
 dm_status dm_grammar_json(dm_grammar **out);
 /* JSON that fits `schema`, in the subset of docs/serving.md; anything else is DM_ERR_UNSUPPORTED, with where it is. */
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out);
+/* Calls of functions as a dialect words them after its mark, at least one and, without `several`, at most one. `functions`
+ * [n] have names of plain letters, and parameters that are a schema or NULL: none. */
+typedef struct dm_function {
+    const char *name;
+    const json_t *parameters;
+} dm_function;
+dm_status dm_grammar_calls(const dm_chat_dialect *dialect, const dm_function *functions, size_t n, bool several,
+                           dm_grammar **out);
 void dm_grammar_free(dm_grammar *grammar);
 
 /* An answer's walk through a grammar, which it borrows. */

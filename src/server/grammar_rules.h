@@ -56,5 +56,7 @@ typedef struct dm_json_rules {
     int32_t space, value, object, array, string, character, integer, number, boolean, null;
 } dm_json_rules;
 void dm_json_rules_add(dm_grammar *g, dm_json_rules *out);
+/* Adds alternatives to `rule`: JSON that fits `schema`, as dm_grammar_schema() has it. */
+dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *schema, int32_t rule);
 
 #endif

@@ -614,19 +614,26 @@ static dm_status compile(compiler *c, const json_t *schema, int32_t rule) {
     return status;
 }
 
+dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *schema, int32_t rule) {
+    compiler c = {.grammar = g, .json = *json, .root = schema};
+    dm_status status = compile(&c, schema, rule);
+    free(c.references);
+    return status;
+}
+
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out) {
     *out = NULL;
-    compiler c = {.grammar = dm_rules_create(), .root = schema};
-    if (c.grammar == NULL) {
+    dm_grammar *grammar = dm_rules_create();
+    if (grammar == NULL) {
         return DM_ERR_MEMORY;
     }
-    dm_json_rules_add(c.grammar, &c.json);
-    int32_t root = dm_rules_new(c.grammar);
-    dm_status status = compile(&c, schema, root);
-    free(c.references);
+    dm_json_rules json;
+    dm_json_rules_add(grammar, &json);
+    int32_t root = dm_rules_new(grammar);
+    dm_status status = dm_rules_schema(grammar, &json, schema, root);
     if (status != DM_OK) {
-        dm_grammar_free(c.grammar);
+        dm_grammar_free(grammar);
         return status;
     }
-    return dm_rules_finish(c.grammar, root, out);
+    return dm_rules_finish(grammar, root, out);
 }

@@ -334,6 +334,10 @@ dm_status dm_server_start(const dm_model *model, const dm_tokenizer *tokenizer, 
     return DM_OK;
 }
 
+int32_t dm_server_context(const dm_server *server) {
+    return dm_engine_context(server->engine);
+}
+
 uint16_t dm_server_port(const dm_server *server) {
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_BIND_PORT);
     return info != NULL ? info->port : 0;

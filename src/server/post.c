@@ -49,8 +49,9 @@ void dm_engine_post(dm_engine *engine, int32_t waiting, double now) {
     for (size_t i = 0; i < engine->n_slots; i++) {
         json_array_append_new(slots, slot_json(&engine->slots[i]));
     }
-    json_t *all = json_pack("{s:f, s:o, s:i, s:I, s:o, s:o}", "time", now, "slots", slots, "waiting", (int)waiting, "steps",
-                            (json_int_t)engine->steps, "routing", gauges_json(&gauges), "loads", loads_json(engine));
+    json_t *all = json_pack("{s:f, s:o, s:i, s:I, s:I, s:o, s:o}", "time", now, "slots", slots, "waiting", (int)waiting, "steps",
+                            (json_int_t)engine->steps, "decoded", (json_int_t)engine->step_rows, "routing", gauges_json(&gauges),
+                            "loads", loads_json(engine));
     char *text = all != NULL ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(all);
     dm_board_post(&engine->board, text, now);

@@ -64,6 +64,15 @@ typedef struct dm_piece {
     float *vector; /* [dim] malloc, an embedding */
 } dm_piece;
 
+/* Functions that an answer may call. */
+typedef struct dm_request_tools {
+    const dm_chat_dialect *dialect; /* NULL: it may call none */
+    char **names;                   /* [n] malloc */
+    size_t n;
+    bool called;  /* the prompt has begun the first call */
+    int32_t mark; /* the control token that begins calls; -1: none does */
+} dm_request_tools;
+
 typedef struct dm_request {
     dm_request_kind kind;
     bool stream, include_usage, echo;
@@ -80,10 +89,11 @@ typedef struct dm_request {
     bool odds;           /* logprobs were asked for */
     int32_t top;         /* and so many alternatives */
     dm_grammar *grammar; /* what answers must be like; NULL: anything */
-    bool base64;         /* embeddings as such */
-    bool ignore_end;     /* tokens that end a text do not */
-    uint64_t client;     /* who asks, for turns in the queue */
-    double deadline;     /* dm_seconds() */
+    dm_request_tools tools;
+    bool base64;     /* embeddings as such */
+    bool ignore_end; /* tokens that end a text do not */
+    uint64_t client; /* who asks, for turns in the queue */
+    double deadline; /* dm_seconds() */
     double arrived;
 
     /* Shared by the connection and the engine. */

@@ -81,6 +81,7 @@ dm_status dm_request_read_texts(dm_request_reader *from, const dm_request_rules 
 typedef struct talk {
     dm_chat_message *messages;
     char **joined; /* contents that came in parts */
+    dm_chat_extra *extras;
     size_t n;
 } talk;
 
@@ -120,26 +121,26 @@ static dm_status read_message(const json_t *message, size_t i, talk *out) {
     if (!json_is_string(role)) {
         return dm_fail(DM_ERR_ARGUMENT, "message number %zu has no role", i + 1);
     }
-    const json_t *calls = json_object_get(message, "tool_calls");
-    if (calls != NULL && !json_is_null(calls)) {
-        return dm_fail(DM_ERR_UNSUPPORTED, "message number %zu has 'tool_calls', which are not supported", i + 1);
-    }
     bool developer = strcmp(json_string_value(role), "developer") == 0;
     out->messages[i].role = developer ? "system" : json_string_value(role);
     out->n = i + 1;
+    DM_TRY(dm_request_read_extra(message, out->messages[i].role, i + 1, &out->extras[i]));
     DM_TRY(read_content(json_object_get(message, "content"), i + 1, &out->joined[i]));
     out->messages[i].content = out->joined[i];
     return DM_OK;
 }
 
-static dm_status encode_talk(const json_t *list, const dm_request_rules *rules, talk *all, dm_prompt *prompt) {
+static dm_status encode_talk(const json_t *list, const dm_request_rules *rules, talk *all, dm_chat_functions *functions,
+                             dm_prompt *prompt) {
     for (size_t i = 0; i < json_array_size(list); i++) {
         DM_TRY(read_message(json_array_get(list, i), i, all));
     }
-    return dm_chat_encode(rules->tokenizer, rules->family, all->messages, all->n, true, &prompt->ids, &prompt->n);
+    functions->extras = all->extras;
+    return dm_chat_encode_functions(rules->tokenizer, rules->family, all->messages, all->n, functions, &prompt->ids, &prompt->n);
 }
 
-dm_status dm_request_read_messages(dm_request_reader *from, const dm_request_rules *rules, dm_request *request) {
+dm_status dm_request_read_messages(dm_request_reader *from, const dm_request_rules *rules, dm_chat_functions *functions,
+                                   dm_request *request) {
     const json_t *list = dm_request_get(from, "messages");
     size_t n = json_array_size(list);
     if (n == 0) {
@@ -147,13 +148,16 @@ dm_status dm_request_read_messages(dm_request_reader *from, const dm_request_rul
     }
     DM_TRY(make_prompts(request, 1));
     request->n_prompts = 1;
-    talk all = {calloc(n, sizeof *all.messages), calloc(n, sizeof(char *)), 0};
-    dm_status status = all.messages != NULL && all.joined != NULL ? encode_talk(list, rules, &all, &request->prompts[0])
-                                                                  : dm_fail(DM_ERR_MEMORY, "out of memory for %zu messages", n);
+    talk all = {calloc(n, sizeof *all.messages), calloc(n, sizeof(char *)), calloc(n, sizeof *all.extras), 0};
+    dm_status status = all.messages != NULL && all.joined != NULL && all.extras != NULL
+                           ? encode_talk(list, rules, &all, functions, &request->prompts[0])
+                           : dm_fail(DM_ERR_MEMORY, "out of memory for %zu messages", n);
     for (size_t i = 0; i < all.n; i++) {
         free(all.joined[i]);
+        dm_request_free_extra(&all.extras[i]);
     }
     free(all.messages);
+    free(all.extras);
     free(all.joined);
     return status;
 }

@@ -188,9 +188,9 @@ static dm_status read_format(dm_request_reader *from, dm_request *request) {
 }
 
 /* What would change an answer, and is not there. */
-static dm_status refuse_others(dm_request_reader *from) {
+static dm_status refuse_others(dm_request_reader *from, dm_request_kind kind) {
     static const char *const keys[] = {"tools", "functions", "suffix", "audio", "grammar"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    for (size_t i = kind == DM_REQUEST_CHAT ? 1 : 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = dm_request_get(from, keys[i]);
         bool empty = value == NULL || (json_is_array(value) && json_array_size(value) == 0) ||
                      (json_is_string(value) && json_string_length(value) == 0);
@@ -202,7 +202,7 @@ static dm_status refuse_others(dm_request_reader *from) {
 }
 
 static dm_status read_generation(dm_request_reader *from, const dm_request_rules *rules, dm_request *request) {
-    DM_TRY(refuse_others(from));
+    DM_TRY(refuse_others(from, request->kind));
     DM_TRY(read_sampling(from, request));
     DM_TRY(read_bias(from, request, rules->vocab));
     DM_TRY(read_stops(from, request));
@@ -246,13 +246,19 @@ static dm_status check_lengths(dm_request_reader *from, const dm_request_rules *
     return DM_OK;
 }
 
+static dm_status read_chat(dm_request_reader *from, const dm_request_rules *rules, dm_request *request) {
+    dm_chat_functions functions = {0};
+    DM_TRY(dm_request_read_tools(from, rules, &functions, request));
+    return dm_request_read_messages(from, rules, &functions, request);
+}
+
 static dm_status read_all(dm_request_reader *from, const dm_request_rules *rules, dm_request *request) {
     if (request->kind == DM_REQUEST_EMBEDDING) {
         DM_TRY(read_encoding(from, request));
         DM_TRY(dm_request_read_texts(from, rules, "input", request));
     } else {
         DM_TRY(read_generation(from, rules, request));
-        DM_TRY(request->kind == DM_REQUEST_CHAT ? dm_request_read_messages(from, rules, request)
+        DM_TRY(request->kind == DM_REQUEST_CHAT ? read_chat(from, rules, request)
                                                 : dm_request_read_texts(from, rules, "prompt", request));
     }
     return check_lengths(from, rules, request);

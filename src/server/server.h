@@ -18,7 +18,7 @@ typedef struct dm_server_options {
     size_t n_keys;                   /* 0: anybody may ask */
     const char *cors;                /* an origin whose pages may ask, or "*"; NULL: none */
     int32_t slots;                   /* sequences that are decoded at a time */
-    int32_t context;                 /* positions of each; 0: the model's */
+    int32_t context;                 /* positions of each; 0: the model's, or as many as fit into memory */
     int32_t piece;                   /* tokens of a prompt that are read between two steps of the others */
     bool reuse_all;                  /* go on from whatever a slot holds; else only from what would be computed in the same way */
     dm_cache_type cache;             /* of keys and values */
@@ -39,6 +39,8 @@ dm_status dm_server_start(const dm_model *model, const dm_tokenizer *tokenizer, 
                           dm_server **out);
 /* That it listens on. */
 uint16_t dm_server_port(const dm_server *server);
+/* Positions of each slot. */
+int32_t dm_server_context(const dm_server *server);
 /* Takes no more requests (503), waits up to `grace_s` seconds for those under way, cuts the others, and frees the server; NULL:
  * none. */
 void dm_server_stop(dm_server *server, double grace_s);

@@ -6,6 +6,7 @@
 #include <microhttpd.h>
 
 #include "server/board.h"
+#include "server/calls.h"
 #include "server/engine.h"
 
 typedef enum MHD_Result dm_http_result;
@@ -92,6 +93,7 @@ dm_http_result dm_stream_answer(dm_exchange *exchange, dm_request *request, dm_p
 /* What all parts of an answer have in common. */
 typedef struct dm_answer_head {
     char id[48];
+    uint64_t number; /* of which ids are made */
     int64_t created; /* seconds since 1970 */
     const char *model;
     const dm_tokenizer *tokenizer;
@@ -101,9 +103,15 @@ void dm_answer_head_init(const dm_server *server, const dm_request *request, dm_
 json_t *dm_usage_json(const dm_request *request);
 /* Logprobs of tokens; null where none were asked for. `offset`: bytes of the answer that came before. */
 json_t *dm_odds_json(const dm_request *request, const dm_tokenizer *tokenizer, const dm_token_odds *odds, size_t n);
-json_t *dm_finish_json(dm_finish finish);
-/* A part of a stream: a piece, or, without one, the first part of answer number `choice`. */
-json_t *dm_chunk_json(const dm_answer_head *head, const dm_request *request, const dm_piece *piece, int32_t choice);
+/* Why an answer ended that has called so many functions. */
+json_t *dm_finish_json(dm_finish finish, int32_t calls);
+/* A call whose name is told, with arguments that are empty so far. */
+json_t *dm_call_json(const dm_answer_head *head, int32_t choice, const dm_call_part *part);
+/* What a part adds to a chat's answer. */
+json_t *dm_delta_json(const dm_answer_head *head, int32_t choice, const dm_call_part *part);
+/* A part of a stream: what is new in answer number `choice`, a delta or a text; both JSON values are taken over. */
+json_t *dm_chunk_json(const dm_answer_head *head, const dm_request *request, int32_t choice, json_t *what, json_t *odds,
+                      json_t *finish);
 /* The last part of a stream whose usage was asked for. */
 json_t *dm_usage_chunk_json(const dm_answer_head *head, const dm_request *request);
 

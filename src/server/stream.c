@@ -15,6 +15,7 @@ typedef struct dm_stream {
     struct MHD_Connection *connection;
     dm_request *request;
     dm_answer_head head;
+    dm_calls *calls;  /* [answers] */
     dm_piece *piece;  /* the first one, which was there before the stream */
     bool done, ended; /* no more pieces; everything was written */
     char *buffer;     /* [length] of which `at` bytes were sent */
@@ -43,11 +44,50 @@ static dm_status write_event(dm_stream *stream, json_t *object) {
     return status == DM_OK ? write_bytes(stream, "\n\n", 2) : status;
 }
 
+static json_t *odds_json(const dm_stream *stream, const dm_piece *piece) {
+    return piece->n_odds > 0 ? dm_odds_json(stream->request, stream->head.tokenizer, piece->odds, piece->n_odds) : json_null();
+}
+
+/* A piece of a chat, part by part. */
+typedef struct parts {
+    dm_stream *stream;
+    const dm_piece *piece;
+    json_t *odds; /* not written yet; with the first part, NULL from there on */
+} parts;
+
+static dm_status write_delta(parts *of, json_t *delta, json_t *finish) {
+    json_t *odds = of->odds != NULL ? of->odds : json_null();
+    of->odds = NULL;
+    return write_event(of->stream, dm_chunk_json(&of->stream->head, of->stream->request, of->piece->choice, delta, odds, finish));
+}
+
+static dm_status write_part(void *user, const dm_call_part *part) {
+    parts *of = user;
+    return write_delta(of, dm_delta_json(&of->stream->head, of->piece->choice, part), json_null());
+}
+
+static dm_status write_parts(dm_stream *stream, const dm_piece *piece) {
+    dm_calls *calls = &stream->calls[piece->choice];
+    parts of = {stream, piece, piece->n_odds > 0 ? odds_json(stream, piece) : NULL};
+    bool last = piece->finish != DM_FINISH_NONE;
+    dm_status status = dm_calls_take(calls, piece->text, piece->length, last, &(dm_call_sink){write_part, &of});
+    if (status == DM_OK && (last || of.odds != NULL)) {
+        status = write_delta(&of, json_object(), dm_finish_json(piece->finish, calls->count));
+    }
+    json_decref(of.odds);
+    return status;
+}
+
 static dm_status write_piece(dm_stream *stream, const dm_piece *piece) {
     if (piece->finish == DM_FINISH_ERROR) {
         return write_event(stream, dm_problem_json(piece->status, NULL, piece->text != NULL ? piece->text : "out of memory"));
     }
-    return write_event(stream, dm_chunk_json(&stream->head, stream->request, piece, piece->choice));
+    if (stream->request->kind == DM_REQUEST_CHAT) {
+        return write_parts(stream, piece);
+    }
+    json_t *text = json_stringn(piece->text != NULL ? piece->text : "", piece->length);
+    return write_event(stream, dm_chunk_json(&stream->head, stream->request, piece->choice, text, odds_json(stream, piece),
+                                             dm_finish_json(piece->finish, 0)));
 }
 
 /* What comes after the last piece. */
@@ -83,6 +123,10 @@ static dm_status fill(dm_stream *stream) {
 
 /* ---- Sending ---- */
 
+static int32_t answers(const dm_request *request) {
+    return (int32_t)request->n_prompts * request->n;
+}
+
 static ssize_t read_stream(void *user, uint64_t position, char *out, size_t most) {
     dm_stream *stream = user;
     (void)position;
@@ -107,6 +151,10 @@ static ssize_t read_stream(void *user, uint64_t position, char *out, size_t most
 static void release_stream(void *user) {
     dm_stream *stream = user;
     atomic_store(&stream->request->cancelled, true);
+    for (int32_t i = 0; stream->calls != NULL && i < answers(stream->request); i++) {
+        dm_calls_free(&stream->calls[i]);
+    }
+    dm_free(stream->calls);
     dm_request_drop(stream->request);
     dm_piece_free(stream->piece);
     free(stream->buffer);
@@ -116,9 +164,14 @@ static void release_stream(void *user) {
 /* Each answer's role comes first. */
 static dm_status begin(dm_stream *stream) {
     const dm_request *request = stream->request;
-    int32_t n = request->kind == DM_REQUEST_CHAT ? request->n : 0;
-    for (int32_t i = 0; i < n; i++) {
-        DM_TRY(write_event(stream, dm_chunk_json(&stream->head, request, NULL, i)));
+    stream->calls = dm_alloc((size_t)answers(request), sizeof *stream->calls);
+    DM_TRY(stream->calls != NULL ? DM_OK : DM_ERR_MEMORY);
+    for (int32_t i = 0; i < answers(request); i++) {
+        dm_calls_init(&stream->calls[i], &request->tools);
+    }
+    for (int32_t i = 0; request->kind == DM_REQUEST_CHAT && i < answers(request); i++) {
+        json_t *delta = json_pack("{s:s, s:s}", "role", "assistant", "content", "");
+        DM_TRY(write_event(stream, dm_chunk_json(&stream->head, request, i, delta, json_null(), json_null())));
     }
     return DM_OK;
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/file.h"
-#include "visualization/web.h"
+#include "base/web.h"
 
 /* ---- Parts ---- */
 
@@ -93,7 +93,7 @@ static dm_status write_svg(const char *folder, const dm_chart *chart) {
     free(path);
     DM_TRY(status);
     fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n", file.stream);
-    chart->kind->draw(chart, dm_web_chart_css, file.stream);
+    chart->kind->draw(chart, dm_web_report_chart_css, file.stream);
     return dm_replace_commit(&file);
 }
 
@@ -132,7 +132,7 @@ static void write_head(FILE *out, const char *title, bool live) {
             "'unsafe-inline'%s\"/>\n<title>",
             live ? "; connect-src 'self'" : "");
     dm_markup_text(out, title);
-    fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n", dm_web_chart_css, dm_web_page_css);
+    fprintf(out, "</title>\n<style>\n%s%s</style>\n</head>\n", dm_web_report_chart_css, dm_web_report_page_css);
 }
 
 static void write_content(FILE *out, const dm_page *page) {
@@ -158,7 +158,7 @@ static void write_page(FILE *out, const dm_page *page, const char *title, bool l
         fputs("<p>Nothing was drawn yet.</p>\n", out);
     }
     fputs("</div>\n", out);
-    write_script(out, dm_web_page_js);
+    write_script(out, dm_web_report_page_js);
     fputs("</body>\n</html>\n", out);
 }
 

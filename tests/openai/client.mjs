@@ -111,6 +111,60 @@ const tests = {
         const any = await client.chat.completions.create({...chat, max_tokens: 2, response_format: {type: "json_object"}});
         assert.match(any.choices[0].message.content, /^\{/);
     },
+    async tools() {
+        const parameters = {
+            type: "object",
+            properties: {city: {enum: ["Ankara", "Oslo"]}, days: {type: "array", items: {type: "integer"}, minItems: 1, maxItems: 2}},
+            required: ["city", "days"],
+        };
+        const asked = {
+            ...chat, max_tokens: 300, temperature: 1.5, tool_choice: "required", parallel_tool_calls: false,
+            tools: [
+                {type: "function", function: {name: "get_weather", description: "Weather of a city", parameters}},
+                {type: "function", function: {name: "get_time"}},
+            ],
+        };
+        const check = (call) => {
+            const made = JSON.parse(call.function.arguments);
+            assert.match(call.id, /^[A-Za-z0-9]{9}$/);
+            assert.equal(call.type, "function");
+            if (call.function.name === "get_time") return assert.deepEqual(made, {});
+            assert.equal(call.function.name, "get_weather");
+            assert.ok(["Ankara", "Oslo"].includes(made.city) && made.days.every(Number.isInteger));
+        };
+        const seen = new Set();
+        for (let seed = 0; seed < 8; seed++) {
+            const whole = (await client.chat.completions.create({...asked, seed})).choices[0];
+            assert.equal(whole.finish_reason, "tool_calls");
+            assert.equal(whole.message.content, null);
+            assert.equal(whole.message.tool_calls.length, 1);
+            check(whole.message.tool_calls[0]);
+            seen.add(whole.message.tool_calls[0].function.name);
+            const streamed = (await client.chat.completions.stream({...asked, seed}).finalChatCompletion()).choices[0];
+            assert.equal(streamed.finish_reason, "tool_calls");
+            assert.deepEqual(streamed.message.tool_calls[0].function.arguments, whole.message.tool_calls[0].function.arguments);
+        }
+        assert.equal(seen.size, 2);
+        // By name, and what the call said goes back.
+        const named = {...asked, tool_choice: {type: "function", function: {name: "get_weather"}}};
+        const first = (await client.chat.completions.create(named)).choices[0].message;
+        assert.equal(first.tool_calls[0].function.name, "get_weather");
+        const messages = [...chat.messages, first, {role: "tool", tool_call_id: first.tool_calls[0].id, content: "-3 degrees"}];
+        const second = await client.chat.completions.create({...asked, messages, tool_choice: "auto", max_tokens: 8});
+        assert.ok(second.usage.prompt_tokens > (await client.chat.completions.create({...asked, tool_choice: "auto", max_tokens: 8})).usage.prompt_tokens);
+        // The client's own loop: it runs the function and asks again until the model says something else.
+        const ran = [];
+        const runner = client.chat.completions.runTools({
+            ...chat, max_tokens: 300, parallel_tool_calls: false, tool_choice: {type: "function", function: {name: "get_weather"}},
+            tools: [{type: "function", function: {name: "get_weather", parameters, parse: JSON.parse, function: (made) => { ran.push(made); return "-3"; }}}],
+        });
+        await runner.done();
+        assert.equal(ran.length, 1);
+        assert.ok(Array.isArray(ran[0].days));
+        for (const wrong of [{tool_choice: "maybe"}, {tools: [{type: "function", function: {name: "a b"}}]}, {tool_choice: {type: "function", function: {name: "x"}}}]) {
+            await refused(400, OpenAI.BadRequestError, client.chat.completions.create({...asked, ...wrong}));
+        }
+    },
     async embeddings() {
         const input = ["a cat", "a dog"];
         const coded = await client.embeddings.create({model, input}); // as base64, which the client decodes

@@ -17,8 +17,8 @@ trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$folder"' EXIT
 cat "$source"/docs/*.md >"$folder/text.txt"
 "$program" tokenizer train --data "$folder/text.txt" --vocab 600 --out "$folder/tokenizer.gguf" --json >/dev/null
 "$program" new "$folder/model.gguf" --layers 2 --dim 64 --heads 4 --kv-heads 2 --experts 8 --top-k 2 --expert-dim 48 \
-    --context 512 --tokenizer "$folder/tokenizer.gguf" --json >/dev/null
-"$program" serve "$folder/model.gguf" --port 0 --api-key secret --json >"$folder/out" 2>"$folder/err" &
+    --context 2048 --tokenizer "$folder/tokenizer.gguf" --json >/dev/null
+"$program" serve "$folder/model.gguf" --port 0 --chat-template chatml-tools --api-key secret --json >"$folder/out" 2>"$folder/err" &
 server=$!
 for _ in $(seq 200); do
     [ ! -s "$folder/out" ] || break

@@ -47,6 +47,16 @@ try {
   await page.waitForTimeout(300);
   assert.equal(await last(page), stopped);
 
+  // Stopped before anything came it leaves no turn, and the message can be sent again.
+  const turnsBefore = await page.locator(".turn").count();
+  await page.route(/chat.completions/, () => {});
+  await say(page, "Nobody answers");
+  await page.waitForFunction((n) => document.querySelectorAll(".turn").length === n + 2, turnsBefore);
+  await page.click("#stop");
+  await page.waitForFunction((n) => document.querySelectorAll(".turn").length === n, turnsBefore);
+  assert.equal(await page.inputValue("#text"), "Nobody answers");
+  await page.unroute(/chat.completions/);
+
   // Settings are sent and kept.
   await page.click("summary");
   await page.fill("[name=max_tokens]", "3");
@@ -68,6 +78,8 @@ try {
   await say(page, "Hot");
   await page.waitForSelector("#error:not([hidden])");
   assert.match(await page.textContent("#error"), /temperature/);
+  assert.equal(await page.locator(".turn").count(), 0);
+  assert.equal(await page.inputValue("#text"), "Hot");
   await page.fill("[name=temperature]", "1");
 
   await say(page, "Some words");

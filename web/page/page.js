@@ -27,11 +27,24 @@ function add(role, content) {
   box.append(element("span", role === "user" ? "You" : "Model", "who"), text, copy);
   by("turns").append(box);
   turns.push(turn);
-  return (more) => {
+  const grow = (more) => {
     turn.content += more;
     text.textContent = turn.content;
     by("turns").scrollTop = by("turns").scrollHeight;
   };
+  const remove = () => {
+    box.remove();
+    turns = turns.filter((one) => one !== turn);
+  };
+  return { turn, grow, remove };
+}
+
+// An answer of which nothing came leaves no turn, and what was said can be said again.
+function takeBack(said, answered) {
+  const shown = turns.includes(said.turn);
+  said.remove();
+  answered.remove();
+  if (shown && by("text").value === "") by("text").value = said.turn.content;
 }
 
 function settings() {
@@ -59,16 +72,17 @@ async function send() {
   const mine = new AbortController();
   stop = mine;
   say("error", "");
-  add("user", text);
+  const said = add("user", text);
   by("text").value = "";
   const system = form.system.value === "" ? [] : [{ role: "system", content: form.system.value }];
-  const messages = [...system, ...turns];
+  const messages = [...system, ...turns], answered = add("assistant", "");
   by("send").disabled = true;
   by("stop").disabled = false;
   try {
-    await ask(messages, add("assistant", ""), mine.signal);
+    await ask(messages, answered.grow, mine.signal);
   } catch (error) {
     if (error.name !== "AbortError") say("error", error.message);
+    if (answered.turn.content === "") takeBack(said, answered);
   }
   stop = null;
   by("send").disabled = false;

@@ -1,7 +1,17 @@
 // What the server does meanwhile, from its posts: see docs/serving.md.
 const by = (id) => document.getElementById(id);
-const scale = ["#eef3f8", "#d3e1ee", "#aecbe2", "#84b4d6", "#3f83b5", "#2a6a9f", "#175086", "#0a3a64"];
+const scale = Array.from({ length: 8 }, (_, step) => colour(`q${step}`));
 let last = null;
+
+// What the style sheet of charts fills a class with.
+function colour(name) {
+  const probe = document.createElement("i");
+  probe.className = name;
+  document.body.append(probe);
+  const fill = getComputedStyle(probe).fill;
+  probe.remove();
+  return fill;
+}
 
 // Loads since the post before; where nothing went on, the picture stays.
 function paint(loads) {
@@ -26,8 +36,7 @@ export function show(post) {
   by("experts").textContent = routing.decode_experts_per_step.toFixed(1);
   by("hits").textContent = routing.hit_rate === null ? "all in memory" : `${(100 * routing.hit_rate).toFixed(1)} %`;
   if (last && post.time > last.time) {
-    const made = slots.reduce((sum, slot, i) => sum + Math.max(0, slot.made - (last.slots[i]?.made ?? 0)), 0);
-    by("speed").textContent = (made / (post.time - last.time)).toFixed(1);
+    by("speed").textContent = (Math.max(0, post.decoded - last.decoded) / (post.time - last.time)).toFixed(1);
   }
   if (loads.length > 0) paint(loads);
   last = post;
