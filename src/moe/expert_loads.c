@@ -2,10 +2,10 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/disk_reader.h"
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/mixed_panels.h"
@@ -46,8 +46,7 @@ struct dm_expert_loads {
     size_t n_wanted, n_loads; /* the first ones are for what is wanted, the others for guesses */
     size_t busy, alignment;   /* wanted ones under way */
     load *loads;              /* [n_loads] */
-    uint8_t *buffers;         /* [buffer_bytes] */
-    size_t buffer_bytes;
+    dm_pages buffers;         /* in huge pages: a disk fills few long stretches of memory faster than many short ones */
 };
 
 static size_t up(size_t n, size_t to) {
@@ -127,22 +126,16 @@ static dm_status open_files(dm_expert_loads *it, size_t guesses) {
 static dm_status build(dm_expert_loads *it, size_t guesses) {
     DM_TRY(open_files(it, guesses));
     it->alignment = dm_disk_reader_alignment(it->reader);
-    const size_t each = largest_read(it->files, it->alignment), page = USUAL_ALIGNMENT;
+    const size_t each = largest_read(it->files, it->alignment);
     it->n_wanted = loads_of(each);
     it->n_loads = it->n_wanted + guesses;
     it->loads = dm_alloc(it->n_loads, sizeof *it->loads);
     if (it->loads == NULL) {
         return DM_ERR_MEMORY;
     }
-    it->buffer_bytes = it->n_loads * each + (it->alignment > page ? it->alignment : 0);
-    void *buffers = mmap(NULL, it->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffers == MAP_FAILED) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory reading experts (%zu bytes)", it->buffer_bytes);
-    }
-    it->buffers = buffers;
-    uint8_t *const first = it->buffers + (it->alignment - (uintptr_t)buffers % it->alignment) % it->alignment;
+    DM_TRY(dm_pages_map(it->n_loads * each, &it->buffers));
     for (size_t i = 0; i < it->n_loads; i++) {
-        it->loads[i].buffer = first + i * each;
+        it->loads[i].buffer = it->buffers.data + i * each;
     }
     return DM_OK;
 }
@@ -166,9 +159,7 @@ dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, d
 void dm_expert_loads_free(dm_expert_loads *it) {
     if (it != NULL) {
         dm_disk_reader_free(it->reader); /* before the memory that it reads into */
-        if (it->buffers != NULL) {
-            munmap(it->buffers, it->buffer_bytes);
-        }
+        dm_pages_unmap(&it->buffers);
         dm_free(it->loads);
         dm_free(it);
     }

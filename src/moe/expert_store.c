@@ -3,9 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/memory.h"
+#include "base/pages.h"
 
 /* What is known of an expert: its slot holds it (a read that failed leaves one that does not); it was noted for the next step; it
  * is of this step and not used up. */
@@ -42,8 +42,8 @@ struct dm_expert_store {
     int32_t *slot_of;    /* [layers, experts] -1: none */
     uint8_t *state;      /* [layers, experts] */
     size_t *offsets;     /* [layers, experts, DM_EXPERT_MATRICES] in a slot */
-    uint8_t *memory;     /* all slots */
-    size_t size;         /* of it */
+    dm_pages memory;     /* all slots */
+    size_t size;         /* bytes of them */
     step step;
     size_t spare;                 /* buffers for guesses */
     int32_t ahead;                /* layers */
@@ -133,12 +133,8 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
         }
     }
     share_out(it, budget);
-    void *memory = mmap(NULL, it->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory for experts (%zu bytes)", it->size);
-    }
-    it->memory = memory;
-    uint8_t *next = it->memory;
+    DM_TRY(dm_pages_map(it->size, &it->memory));
+    uint8_t *next = it->memory.data;
     for (int32_t l = 0; l < it->files->layers; l++) {
         layer_slots *of = &it->layers[l];
         of->memory = next;
@@ -195,9 +191,7 @@ void dm_expert_store_free(dm_expert_store *it) {
     for (int32_t l = 0; it->layers != NULL && l < it->files->layers; l++) {
         dm_eviction_free(it->layers[l].kept);
     }
-    if (it->memory != NULL) {
-        munmap(it->memory, it->size);
-    }
+    dm_pages_unmap(&it->memory);
     void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts, it->guesses};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
