@@ -1,10 +1,12 @@
 /*
  * Experts being read from the model's files, several at a time and past the page cache, into places of their own: as panels where
- * the kernels have such, else as the file has them. One thread at a time uses what is below; packing takes all of them.
+ * the kernels have such, else as the file has them. What stays as it is in the file is read right into its place; the rest into
+ * buffers, and packed from there. One thread at a time uses what is below; packing takes all of them.
  */
 #ifndef DM_MOE_EXPERT_LOADS_H
 #define DM_MOE_EXPERT_LOADS_H
 
+#include "base/disk_file.h"
 #include "kernels/panels.h"
 
 enum { DM_EXPERT_MATRICES = 3 /* gate, up, down */ };
@@ -21,6 +23,8 @@ typedef struct dm_expert_piece {
     uint64_t offset;
     size_t bytes; /* 0: this layer has no experts */
     bool mixed;   /* panels of mixed widths, whose tables are checked again when they were read */
+    bool kept;    /* panels of a file of those: dm_panels_check() of them is `check` */
+    uint64_t check;
 } dm_expert_piece;
 
 /* A file as it was when the model was opened. */
@@ -52,7 +56,9 @@ static inline uint64_t dm_expert_bytes(const dm_expert_files *files, int32_t lay
     return bytes;
 }
 
-/* Bytes of an expert in its place, and where each of its matrices begins there: multiples of 64. */
+enum { DM_EXPERT_ALIGNMENT = DM_DISK_MOST_ALIGNMENT }; /* of places */
+
+/* Bytes of an expert in its place, and where each of its matrices begins there. */
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]);
 
 typedef struct dm_expert_loads dm_expert_loads;

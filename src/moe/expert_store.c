@@ -65,7 +65,7 @@ static size_t slot_bytes(const dm_expert_files *files, int32_t layer) {
         size_t bytes = dm_expert_place(files, layer, e, offsets);
         largest = bytes > largest ? bytes : largest;
     }
-    return largest;
+    return (largest + DM_EXPERT_ALIGNMENT - 1) / DM_EXPERT_ALIGNMENT * DM_EXPERT_ALIGNMENT;
 }
 
 static size_t with_slots(const dm_expert_files *files, size_t slots) {
