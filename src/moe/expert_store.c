@@ -364,7 +364,7 @@ static dm_status issue(dm_expert_store *it) {
     return DM_OK;
 }
 
-/* Takes what has been read; waits for one if asked to. */
+/* Takes what has been read, and begins what then has room; waits for one if asked to. */
 static dm_status collect(dm_expert_store *it, bool wait) {
     for (;;) {
         int32_t layer, expert;
@@ -376,6 +376,8 @@ static dm_status collect(dm_expert_store *it, bool wait) {
         if (expert < 0) {
             return DM_OK;
         }
+        DM_TRY(issue(it));
+        dm_expert_loads_flush(it->loads);
         wait = false;
     }
 }
