@@ -12,6 +12,7 @@ static size_t n_planned;
 static atomic_size_t next;
 static atomic_uint delay;
 static int refusal;
+static atomic_bool holding;
 
 void disk_faults_set(const int *faults, size_t n) {
     planned = faults;
@@ -25,6 +26,10 @@ bool disk_faults_over(void) {
 
 void disk_faults_delay(unsigned microseconds) {
     atomic_store(&delay, microseconds);
+}
+
+void disk_faults_hold(bool held) {
+    atomic_store(&holding, held);
 }
 
 void disk_faults_refuse(int error) {
@@ -47,6 +52,9 @@ ssize_t __wrap_pread(int file, void *to, size_t bytes, off_t offset);
 
 ssize_t __wrap_pread(int file, void *to, size_t bytes, off_t offset) {
     int fault = next_fault();
+    while (atomic_load(&holding)) {
+        usleep(1000);
+    }
     if (atomic_load(&delay) > 0) {
         usleep(atomic_load(&delay));
     }
@@ -65,13 +73,15 @@ int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);
 unsigned __real_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count);
 unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count);
+int __real_io_uring_wait_cqe_timeout(struct io_uring *ring, struct io_uring_cqe **entry, struct __kernel_timespec *most);
+int __wrap_io_uring_wait_cqe_timeout(struct io_uring *ring, struct io_uring_cqe **entry, struct __kernel_timespec *most);
 
 int __wrap_io_uring_submit(struct io_uring *ring) {
     return refusal != 0 ? -refusal : __real_io_uring_submit(ring);
 }
 
 unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count) {
-    unsigned n = __real_io_uring_peek_batch_cqe(ring, entries, count);
+    unsigned n = atomic_load(&holding) ? 0 : __real_io_uring_peek_batch_cqe(ring, entries, count);
     for (unsigned i = 0; i < n; i++) {
         int fault = next_fault();
         if (fault > 0) {
@@ -82,5 +92,13 @@ unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_c
         }
     }
     return n;
+}
+
+int __wrap_io_uring_wait_cqe_timeout(struct io_uring *ring, struct io_uring_cqe **entry, struct __kernel_timespec *most) {
+    if (!atomic_load(&holding)) {
+        return __real_io_uring_wait_cqe_timeout(ring, entry, most);
+    }
+    usleep((useconds_t)(most->tv_sec * 1000000 + most->tv_nsec / 1000));
+    return -ETIME;
 }
 #endif

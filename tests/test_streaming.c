@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "dilmodeli.h"
+#include "disk_faults.h"
 #include "quantized_model.h"
 #include "test_files.h"
 #include "tiny_model.h"
@@ -299,6 +300,48 @@ static void test_faults(void **state) {
     check_faults(true);
 }
 
+/* A disk that does not answer fails feeds in good time, one after another; once it answers, all is as it was, though what was
+ * read for the failed ones arrives late. */
+static void check_stall(const char *path, int32_t ahead) {
+    static float alone[TOKENS * MOST_VOCAB], logits[TOKENS * MOST_VOCAB];
+    dm_model *model = open_streamed(path, NULL);
+    assert_int_equal(feed(model, NULL, 1, alone), DM_OK);
+    dm_model_close(model);
+    const dm_stream_options some = {.ram_share = 0.4, .evict = "lru", .prefetch = ahead, .patience = 0.1};
+    model = open_streamed(path, &some);
+    assert_int_equal(feed(model, NULL, 0, logits), DM_OK);
+    disk_faults_hold(true);
+    for (size_t sequence = 0; sequence < 3; sequence++) {
+        assert_int_equal(feed(model, NULL, sequence, logits), DM_ERR_IO);
+        assert_non_null(strstr(dm_error_message(), "the disk has not answered for 0.1 seconds"));
+        assert_memory_equal(dm_error_message(), path, strlen(path));
+    }
+    disk_faults_hold(false);
+    dm_status status = DM_ERR_IO;
+    for (int tries = 0; tries < 100 && status != DM_OK; tries++) { /* a slow machine may be late once more */
+        status = feed(model, NULL, 1, logits);
+    }
+    assert_int_equal(status, DM_OK);
+    assert_memory_equal(logits, alone, TOKENS * (size_t)vocab_of(model) * sizeof *logits);
+    disk_faults_hold(true); /* closed meanwhile: nobody waits for long */
+    assert_int_equal(feed(model, NULL, 2, logits), DM_ERR_IO);
+    dm_model_close(model);
+    disk_faults_hold(false);
+}
+
+static void test_stall(void **state) {
+    (void)state;
+    const dm_config config = quantized_shape(true, false);
+    for (int32_t ahead = 0; ahead < 2; ahead++) {
+        tiny_model tiny;
+        tiny_model_make(&tiny, "qwen3moe", "f32", 23); /* into slots */
+        check_stall(tiny.path, ahead);
+        tiny_model_remove(&tiny);
+        quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 6); /* into buffers */
+        check_stall(test_path(FILE_NAME), ahead);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const dm_stream_options wrong[] = {{0},
@@ -308,7 +351,9 @@ static void test_refused(void **state) {
                                               {.ram_share = 0.5, .evict = "lru:shared"},
                                               {.ram_share = 0.5, .evict = "belady"},
                                               {.ram_share = 0.5, .prefetch = 5},
-                                              {.ram_share = 0.5, .prefetch = -1}};
+                                              {.ram_share = 0.5, .prefetch = -1},
+                                              {.ram_share = 0.5, .patience = -1.0},
+                                              {.ram_share = 0.5, .patience = NAN}};
     tiny_model tiny, dense;
     tiny_model_make(&tiny, "qwen3moe", "f32", 17);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -338,7 +383,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),  cmocka_unit_test(test_quantized), cmocka_unit_test(test_kept),
         cmocka_unit_test(test_pieces), cmocka_unit_test(test_routing),   cmocka_unit_test(test_ahead),
-        cmocka_unit_test(test_faults), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_faults), cmocka_unit_test(test_stall),     cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

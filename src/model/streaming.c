@@ -11,11 +11,14 @@
 #include "kernels/weight.h"
 #include "model/repack.h"
 
+enum { MOST_PATIENCE = 86400 };
+
 static const dm_role roles[DM_EXPERT_MATRICES] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
 
 struct dm_streaming {
     pthread_mutex_t lock;  /* held by who makes the store */
     uint64_t ram, memory;  /* what was asked for; one is 0 */
+    double patience;       /* seconds; 0: as long as is usual */
     dm_expert_ahead ahead; /* its buffers: 0 until the store is made, unless memory was given as a share */
     dm_residency_rule rule;
     dm_expert_matrix *matrices;
@@ -130,6 +133,9 @@ static dm_status check(const dm_model *model, const dm_stream_options *options) 
         return dm_fail(DM_ERR_ARGUMENT, "experts can be read 0 to %d layers ahead, not %d", DM_EXPERT_MOST_AHEAD,
                        options->prefetch);
     }
+    if (!(options->patience >= 0.0 && options->patience <= MOST_PATIENCE)) {
+        return dm_fail(DM_ERR_ARGUMENT, "a disk can be waited for 0 to %d seconds, not %g", MOST_PATIENCE, options->patience);
+    }
     return DM_OK;
 }
 
@@ -138,6 +144,7 @@ static dm_status build(dm_streaming *it, const dm_model *model, const dm_stream_
     DM_TRY(dm_repack(model));
     DM_TRY(describe(it, model));
     it->ahead.layers = options->prefetch;
+    it->patience = options->patience;
     it->ram = options->ram;
     it->memory = options->memory;
     size_t buffers = 0;
@@ -280,7 +287,7 @@ static dm_status make_store(dm_streaming *it, const dm_model *model) {
     if (it->ahead.buffers == 0) {
         it->ahead.buffers = dm_expert_store_buffers(&it->files, budget, it->ahead.layers);
     }
-    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, &it->store));
+    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, it->patience, &it->store));
     for (size_t i = 0; i < dm_gguf_n_files(model->file);
          i++) { /* what was read to pack it; from now on rows of tables are read, by chance */
         const dm_gguf_file file = dm_gguf_file_at(model->file, i);

@@ -196,7 +196,7 @@ static dm_status build(dm_expert_loads *it, size_t guesses) {
     return DM_OK;
 }
 
-dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out) {
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, double patience, dm_expert_loads **out) {
     *out = NULL;
     dm_expert_loads *it = dm_alloc(1, sizeof *it);
     if (it == NULL) {
@@ -204,6 +204,9 @@ dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, d
     }
     it->files = files;
     dm_status status = build(it, guesses);
+    if (status == DM_OK && patience > 0.0) {
+        dm_disk_reader_set_patience(it->reader, patience);
+    }
     if (status != DM_OK) {
         dm_expert_loads_free(it);
         return status;
@@ -212,14 +215,18 @@ dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, d
     return DM_OK;
 }
 
-void dm_expert_loads_free(dm_expert_loads *it) {
+bool dm_expert_loads_free(dm_expert_loads *it) {
+    bool done = true;
     if (it != NULL) {
-        dm_disk_reader_free(it->reader); /* before the memory that it reads into */
-        dm_pages_unmap(&it->buffers);
+        done = dm_disk_reader_free(it->reader); /* before the memory that it reads into */
+        if (done) {
+            dm_pages_unmap(&it->buffers);
+        }
         dm_free(it->checked);
         dm_free(it->loads);
         dm_free(it);
     }
+    return done;
 }
 
 void dm_expert_loads_forget(const dm_expert_loads *it, size_t file, uint64_t offset, uint64_t bytes) {
@@ -345,6 +352,36 @@ uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer) {
     return bytes;
 }
 
+/* ---- After failures ------------------------------------------------------ */
+
+void dm_expert_loads_abandon(dm_expert_loads *it) {
+    for (size_t i = 0; i < it->n_loads; i++) {
+        load *of = &it->loads[i];
+        if (of->purpose == WANTED) {
+            of->purpose = of->pending > 0 ? DROPPED : FREE;
+        }
+    }
+    it->busy = 0;
+}
+
+/* Whether the disk is at something that was started, which is no guess. */
+static bool unsettled(const dm_expert_loads *it) {
+    bool any = false;
+    for (size_t i = 0; i < it->n_wanted; i++) {
+        any = any || it->loads[i].purpose == DROPPED;
+    }
+    return any;
+}
+
+dm_status dm_expert_loads_settle(dm_expert_loads *it) {
+    while (unsettled(it)) {
+        if (!take_one(it, true)) {
+            return dm_disk_reader_stalled(it->reader);
+        }
+    }
+    return DM_OK;
+}
+
 /* ---- Packing ------------------------------------------------------------- */
 
 typedef struct packing {
@@ -454,7 +491,7 @@ dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer,
     load *of = NULL;
     while (it->busy > 0 && (of = find_ready(it)) == NULL) {
         if (!take_one(it, wait)) {
-            return DM_OK;
+            return wait ? dm_disk_reader_stalled(it->reader) : DM_OK;
         }
     }
     if (of == NULL) {

@@ -68,10 +68,17 @@ size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses);
 /* Those of one guess's buffer. */
 size_t dm_expert_loads_guess_bytes(const dm_expert_files *files);
 
-/* DM_ERR_IO where a file is not the one that the model was opened from. */
-dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out);
-/* Waits for what is under way. NULL is fine. */
-void dm_expert_loads_free(dm_expert_loads *it);
+/* A disk that does not answer for `patience` seconds is given up; 0: DM_DISK_PATIENCE. DM_ERR_IO where a file is not the one that
+ * the model was opened from. */
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, double patience, dm_expert_loads **out);
+/* Waits for what is under way. False where the disk does not answer: places of experts that were started belong to the system
+ * for good. NULL is fine. */
+bool dm_expert_loads_free(dm_expert_loads *it);
+
+/* After a failure, what was started is nobody's any more. dm_expert_loads_settle() waits until the disk is done with all of that:
+ * to be called before others get those places; DM_ERR_IO where it does not answer. */
+void dm_expert_loads_abandon(dm_expert_loads *it);
+dm_status dm_expert_loads_settle(dm_expert_loads *it);
 
 /* Whether there is room for one more, which is no guess. */
 bool dm_expert_loads_has_room(const dm_expert_loads *it);
@@ -89,7 +96,7 @@ bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, u
 uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer);
 
 /* Finishes one that is under way and no guess: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A
- * failure is that expert's, whose place then holds nothing. */
+ * failure is that expert's, whose place then holds nothing; where *expert is -1, the disk does not answer. */
 dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert);
 
 /* The system need not keep these bytes of a file in its cache. */

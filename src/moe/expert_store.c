@@ -26,6 +26,7 @@ typedef struct step {
     size_t n;
     size_t issued, given, used; /* so many are there or being read; were returned; were returned before the last call */
     bool has_slot;              /* the first that is not issued */
+    bool gave_up;               /* the disk does not answer */
     int32_t waits_for;          /* but this expert of the step has to be used up before; -1: none */
 } step;
 
@@ -143,7 +144,7 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
             DM_TRY(dm_eviction_create(it->files->experts, of->slots, &rule->evict, NULL, &of->kept));
         }
     }
-    return dm_expert_loads_create(it->files, it->spare, &it->loads);
+    return DM_OK;
 }
 
 dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget) {
@@ -159,7 +160,7 @@ dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency
 }
 
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, dm_expert_store **out) {
+                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out) {
     *out = NULL;
     DM_TRY(dm_expert_store_check(files, rule, budget - ahead->buffers * dm_expert_loads_guess_bytes(files)));
     dm_expert_store *it = dm_alloc(1, sizeof *it);
@@ -175,6 +176,7 @@ dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residenc
     }
     dm_status status = take_memory(it);
     status = status == DM_OK ? take_slots(it, rule, budget) : status;
+    status = status == DM_OK ? dm_expert_loads_create(files, it->spare, patience, &it->loads) : status;
     if (status != DM_OK) {
         dm_expert_store_free(it);
         return status;
@@ -187,11 +189,12 @@ void dm_expert_store_free(dm_expert_store *it) {
     if (it == NULL) {
         return;
     }
-    dm_expert_loads_free(it->loads); /* before the slots that it packs into */
+    if (dm_expert_loads_free(it->loads)) { /* before the slots that it reads into */
+        dm_pages_unmap(&it->memory);
+    }
     for (int32_t l = 0; it->layers != NULL && l < it->files->layers; l++) {
         dm_eviction_free(it->layers[l].kept);
     }
-    dm_pages_unmap(&it->memory);
     void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts, it->guesses};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
@@ -372,6 +375,7 @@ static dm_status collect(dm_expert_store *it, bool wait) {
         if (expert >= 0) {
             it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
         }
+        it->step.gave_up = status != DM_OK && expert < 0;
         DM_TRY(status);
         if (expert < 0) {
             return DM_OK;
@@ -401,6 +405,9 @@ dm_status dm_expert_store_next(dm_expert_store *it, const int32_t **experts, siz
     *experts = NULL;
     *n = 0;
     release(it);
+    if (s->given == 0) {
+        DM_TRY(dm_expert_loads_settle(it->loads)); /* what a step that failed left may still be coming */
+    }
     for (bool wait = false; s->given < s->n; wait = true) {
         DM_TRY(issue(it));
         DM_TRY(collect(it, wait));
@@ -425,13 +432,14 @@ void dm_expert_store_end(dm_expert_store *it) {
     bool under_way = true;
     while (under_way) {
         int32_t layer, expert;
-        dm_status status = dm_expert_loads_finish(it->loads, true, &layer, &expert);
+        dm_status status = dm_expert_loads_finish(it->loads, !s->gave_up, &layer, &expert);
         under_way = expert >= 0;
         if (under_way) {
             it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
         }
     }
-    s->given = s->issued; /* after a failure, some were not; they count as used up too */
+    dm_expert_loads_abandon(it->loads); /* where the disk does not answer */
+    s->given = s->issued;               /* after a failure, some were not; they count as used up too */
     release(it);
     dm_eviction_end_pass(it->layers[s->layer].kept);
     it->n_guesses = 0; /* of a step that failed */

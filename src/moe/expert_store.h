@@ -36,9 +36,10 @@ typedef struct dm_expert_ahead {
  * least. */
 size_t dm_expert_store_buffers(const dm_expert_files *files, size_t budget, int32_t ahead);
 
-/* The same check of what the buffers leave, and makes it. `files` outlives the store. */
+/* The same check of what the buffers leave, and makes it. `files` outlives the store. A step fails when the disk does not answer
+ * for `patience` seconds, and steps after it until the disk does; 0: DM_DISK_PATIENCE. */
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, dm_expert_store **out);
+                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out);
 void dm_expert_store_free(dm_expert_store *it);
 
 void dm_expert_store_enter(dm_expert_store *it);
