@@ -12,7 +12,7 @@ static size_t n_planned;
 static atomic_size_t next;
 static atomic_uint delay;
 static int refusal;
-static atomic_bool holding;
+static atomic_bool holding, late;
 
 void disk_faults_set(const int *faults, size_t n) {
     planned = faults;
@@ -30,6 +30,7 @@ void disk_faults_delay(unsigned microseconds) {
 
 void disk_faults_hold(bool held) {
     atomic_store(&holding, held);
+    atomic_store(&late, !held);
 }
 
 void disk_faults_refuse(int error) {
@@ -81,7 +82,16 @@ int __wrap_io_uring_submit(struct io_uring *ring) {
 }
 
 unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **entries, unsigned count) {
+    enum { NEW_ONES = 20000 /* microseconds in which they are read */ };
+    if (atomic_load(&late)) {
+        usleep(NEW_ONES);
+    }
     unsigned n = atomic_load(&holding) ? 0 : __real_io_uring_peek_batch_cqe(ring, entries, count);
+    for (unsigned i = n; i-- > 0 && atomic_load(&late);) {
+        dm_disk_request *request = io_uring_cqe_get_data(entries[i]);
+        atomic_store(&late, i > 0);
+        entries[i]->res = (int)__real_pread(request->descriptor, request->to, request->bytes, (off_t)request->offset);
+    }
     for (unsigned i = 0; i < n; i++) {
         int fault = next_fault();
         if (fault > 0) {
