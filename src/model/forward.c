@@ -117,6 +117,8 @@ static dm_status layer(const dm_pass *pass, int32_t l) {
                                                          : dm_forward_dense(pass, weights));
     add_residual(pass);
     dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
+    DM_TRY(dm_forward_guess(pass, l));
+    dm_times_lap(&pass->work->times, DM_OPERATION_ROUTER);
     return DM_OK;
 }
 

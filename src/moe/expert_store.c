@@ -30,11 +30,6 @@ typedef struct step {
     int32_t waits_for;          /* but this expert of the step has to be used up before; -1: none */
 } step;
 
-/* What may be wanted after the step. */
-typedef struct guess {
-    int32_t layer, expert;
-} guess;
-
 struct dm_expert_store {
     pthread_mutex_t lock;
     const dm_expert_files *files;
@@ -48,8 +43,6 @@ struct dm_expert_store {
     step step;
     size_t spare;                 /* buffers for guesses */
     int32_t ahead;                /* layers */
-    guess *guesses;               /* [ahead * experts] */
-    size_t n_guesses;             /* not yet begun */
     dm_expert_store_stats counts; /* of guesses */
 };
 
@@ -117,9 +110,7 @@ static dm_status take_memory(dm_expert_store *it) {
     it->state = dm_alloc(all, sizeof *it->state);
     it->offsets = dm_alloc(all * DM_EXPERT_MATRICES, sizeof *it->offsets);
     it->step.experts = dm_alloc((size_t)it->files->experts, sizeof *it->step.experts);
-    it->guesses = dm_alloc((size_t)it->ahead * (size_t)it->files->experts + 1, sizeof *it->guesses);
-    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL ||
-        it->guesses == NULL) {
+    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL) {
         return DM_ERR_MEMORY;
     }
     memset(it->slot_of, -1, all * sizeof *it->slot_of);
@@ -195,7 +186,7 @@ void dm_expert_store_free(dm_expert_store *it) {
     for (int32_t l = 0; it->layers != NULL && l < it->files->layers; l++) {
         dm_eviction_free(it->layers[l].kept);
     }
-    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts, it->guesses};
+    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
     }
@@ -238,46 +229,16 @@ int32_t dm_expert_store_ahead(const dm_expert_store *it) {
 void dm_expert_store_guess(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if ((it->state[at(it, layer, experts[i])] & VALID) == 0) {
-            it->guesses[it->n_guesses++] = (guess){layer, experts[i]};
+            it->counts.guessed += dm_expert_loads_guess(it->loads, layer, experts[i]);
         }
     }
-}
-
-/* The disk has nothing else to do than what is under way: begins as many guesses as there are buffers, and forgets the rest. */
-static void read_ahead(dm_expert_store *it) {
-    for (size_t i = 0; i < it->n_guesses; i++) {
-        it->counts.guessed += dm_expert_loads_guess(it->loads, it->guesses[i].layer, it->guesses[i].expert);
-    }
-    it->n_guesses = 0;
+    dm_expert_loads_flush(it->loads);
 }
 
 /* ---- Steps --------------------------------------------------------------- */
 
 static uint8_t *state_of(const dm_expert_store *it, int32_t expert) {
     return &it->state[at(it, it->step.layer, expert)];
-}
-
-void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order) {
-    step *s = &it->step;
-    int32_t *const list = s->experts;
-    *s = (step){.layer = layer, .in_order = in_order, .experts = list, .n = n, .waits_for = -1};
-    size_t listed = 0;
-    for (int32_t e = 0; e < it->files->experts; e++) {
-        *state_of(it, e) &= VALID;
-    }
-    for (int turn = in_order ? 1 : 0; turn < 2; turn++) {
-        for (size_t i = 0; i < n; i++) {
-            bool there = !in_order && (*state_of(it, experts[i]) & VALID) != 0;
-            if (there == (turn == 0)) {
-                list[listed++] = experts[i];
-            }
-        }
-    }
-    for (size_t i = n; in_order && i-- > 0;) { /* of those that are there, the last one waits longest, so it goes first */
-        if ((*state_of(it, experts[i]) & VALID) != 0) {
-            dm_eviction_use(it->layers[layer].kept, experts[i]);
-        }
-    }
 }
 
 void dm_expert_store_count(const dm_expert_store *it, uint64_t *asked, uint64_t *hit) {
@@ -341,7 +302,7 @@ static dm_status bring(dm_expert_store *it, int32_t expert, bool *began) {
     return DM_OK;
 }
 
-/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses; after the last, guesses. */
+/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses. */
 static dm_status issue(dm_expert_store *it) {
     step *s = &it->step;
     while (s->issued < s->n && s->waits_for < 0) {
@@ -361,9 +322,33 @@ static dm_status issue(dm_expert_store *it) {
         s->has_slot = false;
         s->issued++;
     }
-    if (s->issued == s->n) {
-        read_ahead(it);
+    return DM_OK;
+}
+
+dm_status dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order) {
+    step *s = &it->step;
+    int32_t *const list = s->experts;
+    *s = (step){.layer = layer, .in_order = in_order, .experts = list, .n = n, .waits_for = -1};
+    size_t listed = 0;
+    for (int32_t e = 0; e < it->files->experts; e++) {
+        *state_of(it, e) &= VALID;
     }
+    for (int turn = in_order ? 1 : 0; turn < 2; turn++) {
+        for (size_t i = 0; i < n; i++) {
+            bool there = !in_order && (*state_of(it, experts[i]) & VALID) != 0;
+            if (there == (turn == 0)) {
+                list[listed++] = experts[i];
+            }
+        }
+    }
+    for (size_t i = n; in_order && i-- > 0;) { /* of those that are there, the last one waits longest, so it goes first */
+        if ((*state_of(it, experts[i]) & VALID) != 0) {
+            dm_eviction_use(it->layers[layer].kept, experts[i]);
+        }
+    }
+    DM_TRY(dm_expert_loads_settle(it->loads)); /* what a step that failed left may still be coming */
+    DM_TRY(issue(it));
+    dm_expert_loads_flush(it->loads);
     return DM_OK;
 }
 
@@ -405,9 +390,6 @@ dm_status dm_expert_store_next(dm_expert_store *it, const int32_t **experts, siz
     *experts = NULL;
     *n = 0;
     release(it);
-    if (s->given == 0) {
-        DM_TRY(dm_expert_loads_settle(it->loads)); /* what a step that failed left may still be coming */
-    }
     for (bool wait = false; s->given < s->n; wait = true) {
         DM_TRY(issue(it));
         DM_TRY(collect(it, wait));
@@ -442,7 +424,6 @@ void dm_expert_store_end(dm_expert_store *it) {
     s->given = s->issued;               /* after a failure, some were not; they count as used up too */
     release(it);
     dm_eviction_end_pass(it->layers[s->layer].kept);
-    it->n_guesses = 0; /* of a step that failed */
     it->counts.wasted += dm_expert_loads_drop(it->loads, s->layer);
 }
 
