@@ -7,21 +7,21 @@
 
 #include "base/disk_queue.h"
 
-static const int *planned;
-static size_t n_planned;
-static atomic_size_t next;
+static const int *_Atomic planned; /* atomic, as readers that were given up go on when the next faults are set */
+static atomic_size_t n_planned, next;
 static atomic_uint delay;
 static int refusal;
 static atomic_bool holding, late;
 
 void disk_faults_set(const int *faults, size_t n) {
-    planned = faults;
-    n_planned = n;
+    atomic_store(&n_planned, 0);
+    atomic_store(&planned, faults);
     atomic_store(&next, 0);
+    atomic_store(&n_planned, n);
 }
 
 bool disk_faults_over(void) {
-    return atomic_load(&next) >= n_planned;
+    return atomic_load(&next) >= atomic_load(&n_planned);
 }
 
 void disk_faults_delay(unsigned microseconds) {
@@ -39,7 +39,7 @@ void disk_faults_refuse(int error) {
 
 static int next_fault(void) {
     size_t i = atomic_fetch_add(&next, 1);
-    return i < n_planned ? planned[i] : 0;
+    return i < atomic_load(&n_planned) ? atomic_load(&planned)[i] : 0;
 }
 
 /* Of what was read, leaves the first bytes, and no trace of the rest. */
