@@ -65,5 +65,6 @@ dm_status dm_forward_guess(const dm_pass *pass, int32_t l) {
     dm_expert_store_enter(store);
     dm_status status = guess(pass, l);
     dm_expert_store_leave(store);
+    dm_times_lap(&pass->work->times, DM_OPERATION_ROUTER);
     return status;
 }
