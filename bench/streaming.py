@@ -6,7 +6,8 @@ Sections (--only):
   large        one of more than 5 GB (made if it is not there) with a quarter of its size
   equilibrium  a trained model with half and a quarter of its experts' bytes (--ram): exact routing under each eviction policy,
                and the routing game at several gammas: misses, bytes a token, tokens/s, perplexity
-  soak         one process that answers changing prompts under a tight limit: its memory, second by second, must not grow
+  soak         one process that answers changing prompts under a tight limit: its memory, second by second, must not grow, and
+               what it says must be what it says without a limit
 
 Limits are memory control groups, version 1 or 2, so this needs root. The page cache is emptied before each run, programs take
 turns (A B C A B C ...), tables have medians of the rounds. All are fed the same ids of a real text, token by token, peers by
@@ -24,6 +25,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -390,7 +392,8 @@ class Memory:
 
 
 def thirds(values):
-    """Means of the first third and of the last."""
+    """Means of the first third and of the last, once slots had some time to be filled."""
+    values = values[len(values) // 10:]
     third = len(values) // 3
     return statistics.mean(values[:third]), statistics.mean(values[-third:])
 
@@ -417,12 +420,14 @@ class Prompts:
 CHAT = 4  # messages
 
 
-def talk(process, prompts, end, trouble):
-    """Chats until the time is over. A program that says "(forgotten)" has answered what came before. How many answers."""
+def talk(process, prompts, end, trouble, typed):
+    """Chats until the time is over, and adds what was typed. A program that says "(forgotten)" has answered what came before. How
+    many answers."""
     answers = 0
     while time.monotonic() < end and not trouble:
         try:
-            process.stdin.write("".join(prompts.next() + "\n" for _ in range(CHAT)) + "/reset\n")
+            typed.append("".join(prompts.next() + "\n" for _ in range(CHAT)) + "/reset\n")
+            process.stdin.write(typed[-1])
             process.stdin.flush()
         except BrokenPipeError:
             break
@@ -438,17 +443,24 @@ def talk(process, prompts, end, trouble):
     return answers
 
 
+def same_chats(command, typed):
+    print("+ " + " ".join(command), file=sys.stderr)
+    return subprocess.run(command, input="".join(typed).encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          check=True).stdout
+
+
 def soak(args, model, limit):
     limited.forget_files()
-    command = [args.program, "run", model, "--chat", "--chat-template", "plain", "-n", "48", "--memory", str(round(limit)),
-               "--threads", str(args.threads)]
+    unlimited = [args.program, "run", model, "--chat", "--chat-template", "plain", "-c", "1024", "-n", "48",
+                 "--threads", str(args.threads)]
+    command = [*unlimited, "--memory", str(round(limit))]
     print(f"+ [{limit / MB:.0f} MB] " + " ".join(command), file=sys.stderr)
-    memory, trouble, answers = Memory(), [], []
-    with limited.make_group(limit) as group:
-        process = limited.start(command, group, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    memory, trouble, answers, typed = Memory(), [], [], []
+    with limited.make_group(limit) as group, tempfile.TemporaryFile() as said:
+        process = limited.start(command, group, stdin=subprocess.PIPE, stdout=said, stderr=subprocess.PIPE,
                                 text=True)
         end = time.monotonic() + 60 * args.minutes
-        chat = threading.Thread(target=lambda: answers.append(talk(process, Prompts(text_file(args)), end, trouble)))
+        chat = threading.Thread(target=lambda: answers.append(talk(process, Prompts(text_file(args)), end, trouble, typed)))
         chat.start()
         try:
             while chat.is_alive():
@@ -460,12 +472,14 @@ def soak(args, model, limit):
         finally:
             process.kill()
             process.wait()
-        killed, peak = group.killed(), group.peak()
+        killed, peak, text = group.killed(), group.peak(), limited.contents(said)
     if killed or status != 0:
         trouble.append("killed: not enough memory" if killed else f"exit status {status}")
     if trouble or not answers[0] or len(memory.resident) < 6:
         limited.refuse(f"soak: expected answers and no error; after {len(memory.resident)} seconds and {answers[0]} answers: "
                        + ("; ".join(trouble) or "the end"))
+    if text != same_chats(unlimited, typed):
+        limited.refuse(f"soak: expected the text of `{' '.join(unlimited)}`, which was told the same")
     return {"resident": memory.resident, "own": memory.own, "answers": answers[0], "peak": peak}
 
 
@@ -475,7 +489,8 @@ def section_soak(args, store):
     facts = [kept.file_facts(model), limit, args.minutes, args.threads]
     found = store.get("soak", facts, lambda: soak(args, model, limit))
     resident, own = found["resident"], found["own"]
-    title = f"{os.path.basename(model)} with {limit / MB:.0f} MB, chats of {CHAT} messages without an error"
+    title = (f"{os.path.basename(model)} with {limit / MB:.0f} MB, chats of {CHAT} messages: no error, and the text of a run "
+             "without a limit")
     tell("soak", title,
          ["seconds", "answers", "resident MB, first third", "last third", "growth", "of what is no file's", "peak MB"],
          [[f"{len(resident)}", f"{found['answers']}", *(f"{mean / MB:.1f}" for mean in thirds(resident)),

@@ -144,13 +144,15 @@ typedef struct dm_stream_options {
     uint64_t memory;   /* bytes for the whole process: experts get what the rest leaves when the first token is fed */
     const char *evict; /* which experts go for others: "lru", "lfu:64", ... (docs/commands.md); NULL: "lfu:64"; read once */
     int32_t prefetch;  /* layers whose likely experts are read ahead, up to 4; 0: none */
+    double patience;   /* seconds after which a disk that does not answer makes the feed fail, up to 86400; 0: 30 */
 } dm_stream_options;
 
 /* Experts of this model are read from its file, past the page cache, into as much memory as is said here, and computed as they
  * come. Results are the same bits as with all of them in memory, unless a router asks what experts cost. To be called once,
  * before the first session. DM_ERR_ARGUMENT where that is too little memory, which says how much is enough, or the model has no
  * experts; too little for a whole process is noticed when the first token is fed. What fails while experts are read, such as a
- * file that was cut short, makes the feed fail (DM_ERR_IO); the session stays as it was, and may be fed again. */
+ * file that was cut short or a disk that does not answer, makes the feed fail (DM_ERR_IO); the session stays as it was, and may
+ * be fed again. */
 DM_API dm_status dm_model_stream(dm_model *model, const dm_stream_options *options);
 
 typedef struct dm_stream_stats {

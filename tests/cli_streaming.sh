@@ -22,7 +22,7 @@ holds() { awk "BEGIN { exit !($1) }" || fail "$1"; }
 plain=$(perplexity model.gguf)
 expect '"stream":null' out
 for model in model.gguf laid-out.gguf; do
-    for memory in "--ram 50%" "--ram 50% --evict lru" "--ram 50% --prefetch 1" "--ram 50% --prefetch 2" "--ram 100%" "--ram 100M" "--ram auto" "--memory 1G"; do
+    for memory in "--ram 50%" "--ram 50% --evict lru" "--ram 50% --prefetch 1" "--ram 50% --prefetch 2 --disk-timeout 60" "--ram 100%" "--ram 100M" "--ram auto" "--memory 1G"; do
         # shellcheck disable=SC2086
         [ "$(perplexity "$model" $memory)" = "$plain" ] || fail "$model $memory changes what is computed"
         holds "$(number slots out) > 0 && $(number bytes_read out) > 0 && $(number ram out) > 0"
@@ -53,7 +53,8 @@ expect '"guessed":0' out
 
 # refused
 for wrong in "--ram 0" "--ram x" "--ram 120%" "--ram -5%" "--memory 1Q" "--ram 1G --memory 1G" "--ram 50% --resident 2" \
-    "--ram 50% --evict fifo" "--ram 50% --prefetch 5" "--ram 50% --prefetch -1"; do
+    "--ram 50% --evict fifo" "--ram 50% --prefetch 5" "--ram 50% --prefetch -1" "--prefetch 1" "--disk-timeout 5" \
+    "--ram 50% --disk-timeout -1" "--ram 50% --disk-timeout nan"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli eval model.gguf --data text.txt $wrong
 done

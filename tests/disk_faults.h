@@ -14,6 +14,9 @@ bool disk_faults_over(void);
 /* Reads of threads take so long, in addition. */
 void disk_faults_delay(unsigned microseconds);
 
+/* While the disk is held, reads do not end. When it is let go, they write their memory, the oldest last. */
+void disk_faults_hold(bool held);
+
 /* The kernel takes no requests of io_uring's from now on, with this errno; 0: it does. */
 void disk_faults_refuse(int error);
 

@@ -437,6 +437,50 @@ static void a_ring_that_is_refused(void **state) {
     dm_disk_reader_free(it);
 }
 
+/* ---- Disks that do not answer ---- */
+
+static void stalled(void **state) {
+    dm_disk_reader *it = new_reader(state, 2, DEPTH);
+    dm_disk_done done;
+    assert_int_equal(read_one(it, read_of(1, 0, PIECE, 0)), DM_OK);
+    dm_disk_reader_set_patience(it, 0.05);
+    memset(space, 0, 2 * PIECE);
+    disk_faults_hold(true);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(dm_disk_reader_submit(it, read_of(0, i * PIECE, PIECE, i)), DM_OK);
+    }
+    assert_false(dm_disk_reader_wait(it, false, &done));
+    assert_int_equal(dm_disk_reader_stalled(it), DM_OK); /* nobody waited */
+    assert_false(dm_disk_reader_wait(it, true, &done));
+    assert_int_equal(dm_disk_reader_stalled(it), DM_ERR_IO);
+    assert_message(paths[0], "the disk has not answered for 0.05 seconds");
+    assert_int_equal(dm_disk_reader_in_flight(it), 2);
+    disk_faults_hold(false); /* it comes back: nothing is lost */
+    for (size_t i = 0; i < 2; i++) {
+        dm_disk_reader_set_patience(it, 30);
+        assert_true(dm_disk_reader_wait(it, true, &done));
+        dm_disk_read read = read_of(0, done.tag * PIECE, PIECE, (size_t)done.tag);
+        assert_int_equal(done.status, DM_OK);
+        assert_read(&read);
+        assert_int_equal(dm_disk_reader_stalled(it), DM_OK);
+    }
+    assert_true(dm_disk_reader_free(it));
+}
+
+/* The memory of a read that is under way is left to the system, and what it needs with it. */
+static void freed_while_stalled(void **state) {
+    dm_disk_reader *it = new_reader(state, 1, DEPTH);
+    uint8_t *memory = mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    dm_disk_read read = {0, 0, PIECE, memory, 0};
+    dm_disk_reader_set_patience(it, 0.05);
+    disk_faults_hold(true);
+    assert_int_equal(dm_disk_reader_submit(it, read), DM_OK);
+    dm_disk_reader_flush(it);
+    assert_false(dm_disk_reader_free(it));
+    disk_faults_hold(false); /* now it is written, and stays mapped */
+}
+
 /* ---- Without O_DIRECT ---- */
 
 /* Pages of a file that the page cache holds. */
@@ -510,6 +554,8 @@ int main(void) {
         BOTH(short_and_interrupted_reads_go_on),
         BOTH(a_file_that_ends_early),
         BOTH(a_ring_that_is_refused),
+        BOTH(stalled),
+        BOTH(freed_while_stalled),
         BOTH(no_direct_reads),
     };
     return cmocka_run_group_tests(tests, make_files, remove_files);

@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "dilmodeli.h"
+#include "disk_faults.h"
 #include "quantized_model.h"
 #include "test_files.h"
 #include "tiny_model.h"
@@ -134,6 +135,56 @@ static void test_quantized(void **state) {
     check_quantized(true, quantized_mixture);
 }
 
+/* Logits of a sequence, and what the store counted, with so many layers read ahead. */
+static void feed_ahead(const char *path, const dm_router_options *router, int32_t ahead, float *logits, dm_stream_stats *stats) {
+    const dm_stream_options half = {.ram_share = 0.5, .evict = "lru", .prefetch = ahead};
+    dm_model *model = open_streamed(path, &half);
+    assert_int_equal(feed(model, router, 0, logits), DM_OK);
+    assert_true(dm_model_stream_stats(model, stats));
+    dm_model_close(model);
+}
+
+/* Panels that are kept in a file are read from there right into slots, and nothing else changes; damaged ones are refused. */
+static void test_kept(void **state) {
+    static float with[TOKENS * MOST_VOCAB], without[TOKENS * MOST_VOCAB];
+    char path[4096];
+    uint64_t bytes;
+    dm_stream_stats packed, kept;
+    (void)state;
+    const dm_config config = quantized_shape(true, true);
+    quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 4);
+    feed_ahead(test_path(FILE_NAME), NULL, 1, without, &packed);
+    dm_model *model = open_streamed(test_path(FILE_NAME), NULL);
+    const dm_status status = dm_model_keep(model, path, sizeof path, &bytes);
+    dm_model_close(model);
+    if (status == DM_ERR_UNSUPPORTED) {
+        skip(); /* this machine packs nothing */
+    }
+    assert_int_equal(status, DM_OK);
+    feed_ahead(test_path(FILE_NAME), NULL, 1, with, &kept);
+    assert_memory_equal(with, without, sizeof with);
+    assert_true(kept.slots == packed.slots && kept.bytes < packed.bytes); /* no buffers to pack from */
+    check_file(test_path(FILE_NAME));
+
+    FILE *file = fopen(path, "r+b"); /* all of it but the header */
+    assert_non_null(file);
+    for (long at = 4096; (uint64_t)at < 4096 + bytes; at += 512) {
+        assert_int_equal(fseek(file, at, SEEK_SET), 0);
+        const int was = fgetc(file);
+        assert_int_equal(fseek(file, at, SEEK_SET), 0);
+        assert_int_equal(fputc(was ^ 1, file), was ^ 1);
+    }
+    assert_int_equal(fclose(file), 0);
+    const dm_stream_options half = {.ram_share = 0.5};
+    model = open_streamed(test_path(FILE_NAME), &half);
+    for (int i = 0; i < 2; i++) { /* again: nothing hangs, nothing is believed */
+        assert_int_equal(feed(model, NULL, 0, with), DM_ERR_FORMAT);
+        assert_non_null(strstr(dm_error_message(), "is damaged; delete it"));
+    }
+    dm_model_close(model);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* A long piece wants all experts, more than there are slots; those that are there serve it all the same. */
 static void test_pieces(void **state) {
     static float logits[TOKENS * MOST_VOCAB];
@@ -181,15 +232,6 @@ static void test_routing(void **state) {
     assert_memory_not_equal(simulated, own, sizeof own);
     dm_model_close(model);
     tiny_model_remove(&tiny);
-}
-
-/* Logits of a sequence, and what the store counted, with so many layers read ahead. */
-static void feed_ahead(const char *path, const dm_router_options *router, int32_t ahead, float *logits, dm_stream_stats *stats) {
-    const dm_stream_options half = {.ram_share = 0.5, .evict = "lru", .prefetch = ahead};
-    dm_model *model = open_streamed(path, &half);
-    assert_int_equal(feed(model, router, 0, logits), DM_OK);
-    assert_true(dm_model_stream_stats(model, stats));
-    dm_model_close(model);
 }
 
 /* Reading ahead changes when bytes come: not what is computed, what the game chooses, nor what counts as missed. */
@@ -258,6 +300,48 @@ static void test_faults(void **state) {
     check_faults(true);
 }
 
+/* A disk that does not answer fails feeds in good time, one after another; once it answers, all is as it was, though what was
+ * read for the failed ones arrives late. */
+static void check_stall(const char *path, int32_t ahead) {
+    static float alone[TOKENS * MOST_VOCAB], logits[TOKENS * MOST_VOCAB];
+    dm_model *model = open_streamed(path, NULL);
+    assert_int_equal(feed(model, NULL, 1, alone), DM_OK);
+    dm_model_close(model);
+    const dm_stream_options some = {.ram_share = 0.4, .evict = "lru", .prefetch = ahead, .patience = 0.1};
+    model = open_streamed(path, &some);
+    assert_int_equal(feed(model, NULL, 0, logits), DM_OK);
+    disk_faults_hold(true);
+    for (size_t sequence = 0; sequence < 3; sequence++) {
+        assert_int_equal(feed(model, NULL, sequence, logits), DM_ERR_IO);
+        assert_non_null(strstr(dm_error_message(), "the disk has not answered for 0.1 seconds"));
+        assert_memory_equal(dm_error_message(), path, strlen(path));
+    }
+    disk_faults_hold(false);
+    dm_status status = DM_ERR_IO;
+    for (int tries = 0; tries < 100 && status != DM_OK; tries++) { /* a slow machine may be late once more */
+        status = feed(model, NULL, 1, logits);
+    }
+    assert_int_equal(status, DM_OK);
+    assert_memory_equal(logits, alone, TOKENS * (size_t)vocab_of(model) * sizeof *logits);
+    disk_faults_hold(true); /* closed meanwhile: nobody waits for long */
+    assert_int_equal(feed(model, NULL, 2, logits), DM_ERR_IO);
+    dm_model_close(model);
+    disk_faults_hold(false);
+}
+
+static void test_stall(void **state) {
+    (void)state;
+    const dm_config config = quantized_shape(true, false);
+    for (int32_t ahead = 0; ahead < 2; ahead++) {
+        tiny_model tiny;
+        tiny_model_make(&tiny, "qwen3moe", "f32", 23); /* into slots */
+        check_stall(tiny.path, ahead);
+        tiny_model_remove(&tiny);
+        quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 6); /* into buffers */
+        check_stall(test_path(FILE_NAME), ahead);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const dm_stream_options wrong[] = {{0},
@@ -267,7 +351,9 @@ static void test_refused(void **state) {
                                               {.ram_share = 0.5, .evict = "lru:shared"},
                                               {.ram_share = 0.5, .evict = "belady"},
                                               {.ram_share = 0.5, .prefetch = 5},
-                                              {.ram_share = 0.5, .prefetch = -1}};
+                                              {.ram_share = 0.5, .prefetch = -1},
+                                              {.ram_share = 0.5, .patience = -1.0},
+                                              {.ram_share = 0.5, .patience = NAN}};
     tiny_model tiny, dense;
     tiny_model_make(&tiny, "qwen3moe", "f32", 17);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -295,9 +381,9 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),   cmocka_unit_test(test_quantized), cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_routing), cmocka_unit_test(test_ahead),     cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_plain),  cmocka_unit_test(test_quantized), cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_routing),   cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_faults), cmocka_unit_test(test_stall),     cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }

@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 
-enum { DM_DISK_MOST_ALIGNMENT = 1 << 16 }; /* a file that asks for more is read through the page cache */
+enum { DM_DISK_MOST_ALIGNMENT = 4096 }; /* a file that asks for more is read through the page cache */
 
 typedef struct dm_disk_file {
     char *path;

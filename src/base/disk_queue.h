@@ -16,6 +16,7 @@ typedef struct dm_disk_request {
     size_t bytes; /* less than 2^31 */
     uint8_t *to;
     ssize_t result; /* once it is back: as of pread(), but -errno where that fails */
+    bool sent;      /* and not back */
     struct dm_disk_request *next;
 } dm_disk_request;
 
@@ -53,8 +54,8 @@ typedef struct dm_disk_queue_kind {
     void *(*create)(unsigned depth); /* NULL where it cannot be had */
     /* Up to `depth` may be on their way; their memory stays until they are back. */
     void (*send)(void *queue, dm_disk_requests requests);
-    /* Those that are back, in the order of their completion; none only where `block` is false. */
-    dm_disk_requests (*receive)(void *queue, bool block);
+    /* Those that are back, in the order of their completion; waits up to so many seconds for one, 0: not at all. */
+    dm_disk_requests (*receive)(void *queue, double seconds);
     void (*free)(void *queue); /* while nothing is on its way */
 } dm_disk_queue_kind;
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 static const size_t most_at_once = 1 << 30; /* bytes of a request: Linux reads no more than 2 GiB less a page */
 
 struct dm_disk_reader {
+    dm_disk_reader *next; /* of those that were abandoned */
     size_t n_files, alignment;
     unsigned depth;
     dm_disk_file *files; /* [n_files] */
@@ -21,6 +23,8 @@ struct dm_disk_reader {
     dm_disk_requests idle, queued, received;
     size_t sent; /* requests that are in the queue */
     size_t in_flight;
+    double patience; /* seconds */
+    bool stalled;    /* they passed in a wait, and no read has ended since */
     dm_disk_counts counts;
 };
 
@@ -60,6 +64,7 @@ dm_status dm_disk_reader_create(const char *const *paths, size_t n_paths, unsign
         return dm_fail(DM_ERR_MEMORY, "out of memory for a disk reader");
     }
     it->depth = depth;
+    it->patience = DM_DISK_PATIENCE;
     it->files = calloc(n_paths + 1, sizeof *it->files);
     it->reads = calloc(depth, sizeof *it->reads);
     it->requests = calloc(depth, sizeof *it->requests);
@@ -79,19 +84,35 @@ dm_status dm_disk_reader_create(const char *const *paths, size_t n_paths, unsign
     return DM_OK;
 }
 
-static void receive(dm_disk_reader *it, bool block) {
-    it->received = it->kind->receive(it->queue, block);
-    for (const dm_disk_request *request = it->received.first; request != NULL; request = request->next) {
+static void receive(dm_disk_reader *it, double seconds) {
+    it->received = it->kind->receive(it->queue, seconds);
+    it->stalled = it->received.first == NULL && (it->stalled || seconds > 0.0);
+    for (dm_disk_request *request = it->received.first; request != NULL; request = request->next) {
+        request->sent = false;
         it->sent--;
     }
 }
 
-void dm_disk_reader_free(dm_disk_reader *it) {
-    if (it == NULL) {
-        return;
+/* Readers that the system may still write to, kept where tools that look for leaks find them. */
+static _Atomic(dm_disk_reader *) abandoned;
+
+static bool abandon(dm_disk_reader *it) {
+    it->next = atomic_load(&abandoned);
+    while (!atomic_compare_exchange_weak(&abandoned, &it->next, it)) {
     }
+    return false;
+}
+
+bool dm_disk_reader_free(dm_disk_reader *it) {
+    if (it == NULL) {
+        return true;
+    }
+    bool waits = !it->stalled; /* once is enough */
     while (it->sent > 0) {
-        receive(it, true);
+        receive(it, waits ? it->patience : 0.0);
+        if (it->received.first == NULL) {
+            return abandon(it);
+        }
     }
     if (it->queue != NULL) {
         it->kind->free(it->queue);
@@ -103,6 +124,11 @@ void dm_disk_reader_free(dm_disk_reader *it) {
     free(it->reads);
     free(it->requests);
     free(it);
+    return true;
+}
+
+void dm_disk_reader_set_patience(dm_disk_reader *it, double seconds) {
+    it->patience = seconds;
 }
 
 size_t dm_disk_reader_alignment(const dm_disk_reader *it) {
@@ -172,7 +198,8 @@ void dm_disk_reader_flush(dm_disk_reader *it) {
     if (it->queued.first == NULL) {
         return;
     }
-    for (const dm_disk_request *request = it->queued.first; request != NULL; request = request->next) {
+    for (dm_disk_request *request = it->queued.first; request != NULL; request = request->next) {
+        request->sent = true;
         it->sent++;
     }
     it->kind->send(it->queue, it->queued);
@@ -222,7 +249,7 @@ bool dm_disk_reader_wait(dm_disk_reader *it, bool block, dm_disk_done *out) {
         dm_disk_reader_flush(it);
         dm_disk_request *request = dm_disk_requests_take(&it->received);
         if (request == NULL && it->sent > 0) {
-            receive(it, block);
+            receive(it, block ? it->patience : 0.0);
             request = dm_disk_requests_take(&it->received);
         }
         if (request == NULL) {
@@ -234,4 +261,17 @@ bool dm_disk_reader_wait(dm_disk_reader *it, bool block, dm_disk_done *out) {
             return true;
         }
     }
+}
+
+dm_status dm_disk_reader_stalled(const dm_disk_reader *it) {
+    if (!it->stalled) {
+        return DM_OK;
+    }
+    const dm_disk_request *request = it->requests;
+    while (!request->sent) {
+        request++;
+    }
+    const dm_disk_read *read = &it->reads[request - it->requests];
+    return dm_fail(DM_ERR_IO, "%s: the disk has not answered for %g seconds, where %zu bytes at %" PRIu64 " were to be read",
+                   it->files[read->file].path, it->patience, read->bytes, read->offset);
 }

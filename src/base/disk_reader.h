@@ -7,7 +7,7 @@
 
 #include "base/disk_file.h"
 
-enum { DM_DISK_MOST_DEPTH = 4096 };
+enum { DM_DISK_MOST_DEPTH = 4096, DM_DISK_PATIENCE = 30 /* seconds */ };
 
 typedef struct dm_disk_reader dm_disk_reader;
 
@@ -33,8 +33,11 @@ typedef struct dm_disk_counts {
  * alone. *out is freed with dm_disk_reader_free(); DM_ERR_IO, DM_ERR_ARGUMENT, DM_ERR_MEMORY. */
 dm_status dm_disk_reader_create(const char *const *paths, size_t n_paths, unsigned depth, bool threads_only,
                                 dm_disk_reader **out);
-/* Waits for what is in flight; what was not yet handed over is forgotten. `it` may be NULL. */
-void dm_disk_reader_free(dm_disk_reader *it);
+/* How long to wait for a read before the disk is given up; DM_DISK_PATIENCE unless told otherwise. */
+void dm_disk_reader_set_patience(dm_disk_reader *it, double seconds);
+/* Waits for what is in flight; what was not yet handed over is forgotten. `it` may be NULL. False where the disk does not answer:
+ * the system may yet write to the memory of those reads, which has to be left to it for good, as the reader is. */
+bool dm_disk_reader_free(dm_disk_reader *it);
 
 /* What reads of all of its files can be aligned to, a power of 2. */
 size_t dm_disk_reader_alignment(const dm_disk_reader *it);
@@ -52,7 +55,11 @@ dm_status dm_disk_reader_submit(dm_disk_reader *it, dm_disk_read read);
 /* Begins all reads that are queued, with one call to the system where it knows such a thing. */
 void dm_disk_reader_flush(dm_disk_reader *it);
 /* Takes a read that is done, in the order in which they end; false where there is none: of those in flight if `block` is false,
- * else because none is in flight. What failed of a read, dm_error_message() says; other reads go on. */
+ * else because none is in flight, or dm_disk_reader_stalled() says why. What failed of a read, dm_error_message() says; other
+ * reads go on. */
 bool dm_disk_reader_wait(dm_disk_reader *it, bool block, dm_disk_done *out);
+/* DM_ERR_IO after a wait in which no read ended for as long as the patience, until one does: reads go on, later waits may find
+ * them. */
+dm_status dm_disk_reader_stalled(const dm_disk_reader *it);
 
 #endif

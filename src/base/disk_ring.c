@@ -4,7 +4,10 @@
 #if DM_LIBURING
 #include <errno.h>
 #include <liburing.h>
+#include <math.h>
 #include <stdlib.h>
+
+#include "base/threads.h"
 
 typedef struct ring {
     struct io_uring uring;
@@ -14,10 +17,10 @@ typedef struct ring {
     dm_disk_requests done;   /* what was */
 } ring;
 
-/* Before Linux 5.6 there was no plain read. */
-static bool has_reads(struct io_uring *uring) {
+/* Before Linux 5.6 there was no plain read, before 5.11 no end to waiting that is not a request itself. */
+static bool does_enough(struct io_uring *uring) {
     struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
-    bool has = probe != NULL && io_uring_opcode_supported(probe, IORING_OP_READ);
+    bool has = probe != NULL && io_uring_opcode_supported(probe, IORING_OP_READ) && (uring->features & IORING_FEAT_EXT_ARG) != 0;
     io_uring_free_probe(probe);
     return has;
 }
@@ -34,7 +37,7 @@ static void *create(unsigned depth) {
         free(it);
         return NULL;
     }
-    if (!has_reads(&it->uring)) {
+    if (!does_enough(&it->uring)) {
         destroy(it);
         return NULL;
     }
@@ -93,18 +96,21 @@ static void take_completed(ring *it, dm_disk_requests *out) {
     it->in_kernel -= count;
 }
 
-static dm_disk_requests receive(void *queue, bool block) {
+static dm_disk_requests receive(void *queue, double seconds) {
     ring *it = queue;
+    const double end = dm_seconds() + seconds;
     dm_disk_requests out = {0};
     for (;;) {
         submit(it); /* what there was no memory for before */
         dm_disk_requests_join(&out, &it->done);
         take_completed(it, &out);
-        if (!block || out.first != NULL) {
+        const double left = end - dm_seconds();
+        if (out.first != NULL || seconds == 0.0 || left <= 0.0) {
             return out;
         }
+        struct __kernel_timespec most = {.tv_sec = (long long)left, .tv_nsec = (long long)(fmod(left, 1.0) * 1e9)};
         struct io_uring_cqe *entry;
-        io_uring_wait_cqe(&it->uring, &entry); /* a signal may end it early */
+        io_uring_wait_cqe_timeout(&it->uring, &entry, &most); /* a signal may end it early */
     }
 }
 

@@ -1,7 +1,9 @@
 /* Requests lie in one list until a thread takes them, and in another until they are received. */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/disk_queue.h"
@@ -9,8 +11,8 @@
 enum { MOST_THREADS = 64 }; /* more reads at a time gain nothing that would be worth the threads */
 
 typedef struct pool {
-    pthread_mutex_t lock; /* of the two lists and `closing` */
-    pthread_cond_t sent, finished;
+    pthread_mutex_t lock;          /* of the two lists and `closing` */
+    pthread_cond_t sent, finished; /* the second by CLOCK_MONOTONIC */
     dm_disk_requests waiting, done;
     bool closing;
     unsigned count;
@@ -64,7 +66,11 @@ static void *create(unsigned depth) {
     }
     pthread_mutex_init(&it->lock, NULL);
     pthread_cond_init(&it->sent, NULL);
-    pthread_cond_init(&it->finished, NULL);
+    pthread_condattr_t by_clock;
+    pthread_condattr_init(&by_clock);
+    pthread_condattr_setclock(&by_clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&it->finished, &by_clock);
+    pthread_condattr_destroy(&by_clock);
     unsigned wanted = depth < MOST_THREADS ? depth : MOST_THREADS;
     while (it->count < wanted && pthread_create(&it->threads[it->count], NULL, work, it) == 0) {
         it->count++;
@@ -86,11 +92,22 @@ static void send_requests(void *queue, dm_disk_requests requests) {
     pthread_mutex_unlock(&it->lock);
 }
 
-static dm_disk_requests receive(void *queue, bool block) {
+static struct timespec in(double seconds) {
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const double nanoseconds = (double)end.tv_nsec + fmod(seconds, 1.0) * 1e9;
+    end.tv_sec += (time_t)seconds + (nanoseconds >= 1e9);
+    end.tv_nsec = (long)(nanoseconds >= 1e9 ? nanoseconds - 1e9 : nanoseconds);
+    return end;
+}
+
+static dm_disk_requests receive(void *queue, double seconds) {
     pool *it = queue;
+    const struct timespec end = in(seconds);
+    bool late = seconds == 0.0;
     pthread_mutex_lock(&it->lock);
-    while (block && it->done.first == NULL) {
-        pthread_cond_wait(&it->finished, &it->lock);
+    while (!late && it->done.first == NULL) {
+        late = pthread_cond_timedwait(&it->finished, &it->lock, &end) == ETIMEDOUT;
     }
     dm_disk_requests done = it->done;
     it->done.first = NULL;

@@ -61,7 +61,7 @@ dm_status dm_pages_map(size_t bytes, dm_pages *out) {
         return dm_fail(DM_ERR_MEMORY, "out of memory asking the system for %zu bytes", size);
     }
     *out = (dm_pages){(uint8_t *)memory + to_boundary(memory), memory, size};
-    dm_pages_advise(out->data, rounded);
+    dm_pages_advise(out->data, bytes); /* not what lies behind: a last page would be more memory than was asked for */
     return DM_OK;
 }
 

@@ -179,11 +179,21 @@ static bool read_ram(const char *text) {
 }
 
 static bool read_memory(void) {
+    enum { DAY = 86400 };
     if (cli_routing.prefetch < 0 || cli_routing.prefetch > DM_EXPERT_MOST_AHEAD) {
         cli_usage_error("--prefetch expects 0 to %d layers", DM_EXPERT_MOST_AHEAD);
         return false;
     }
-    stream = (dm_stream_options){.evict = cli_routing.evict, .prefetch = (int32_t)cli_routing.prefetch};
+    if (!(cli_routing.patience >= 0.0 && cli_routing.patience <= DAY)) {
+        cli_usage_error("--disk-timeout expects 0 to %d seconds", DAY);
+        return false;
+    }
+    if (cli_routing.ram == NULL && cli_routing.memory == NULL && (cli_routing.prefetch > 0 || cli_routing.patience > 0.0)) {
+        cli_usage_error("--prefetch and --disk-timeout go with --ram or --memory");
+        return false;
+    }
+    stream = (dm_stream_options){
+        .evict = cli_routing.evict, .prefetch = (int32_t)cli_routing.prefetch, .patience = cli_routing.patience};
     if (cli_routing.ram != NULL && cli_routing.memory != NULL) {
         cli_usage_error("--ram and --memory both say how much memory experts get: expected one of them");
         return false;

@@ -8,7 +8,7 @@
 typedef struct cli_routing_values {
     const char *policy, *disabled, *evict, *ram, *memory;
     int64_t flock, keep_top, max_experts, min_experts, sweeps, resident, chunk, prefetch;
-    double gamma, beta, theta, sleep;
+    double gamma, beta, theta, sleep, patience;
     bool no_bias;
 } cli_routing_values;
 
@@ -33,6 +33,8 @@ extern cli_routing_values cli_routing;
         {"memory", 0, CLI_STRING, &cli_routing.memory, "BYTES", "the same, so that the whole process stays within BYTES"},       \
         {"evict", 0, CLI_STRING, &cli_routing.evict, "POLICY", "who goes then: lru, lfu:N, lfru:X, slru:X, stale"},              \
         {"prefetch", 0, CLI_INT, &cli_routing.prefetch, "N", "layers whose likely experts are read ahead, up to 4; 0: none"},    \
+        {"disk-timeout",        0,   CLI_FLOAT,                                                                                  \
+         &cli_routing.patience, "S", "seconds without an answer after which the disk has failed; 0: 30"},                        \
         {"sleep", 0, CLI_FLOAT, &cli_routing.sleep, "X", "experts wanted by less than X of the mean sleep until wanted"},        \
         {"disable-experts", 0, CLI_STRING, &cli_routing.disabled, "L:E,..", "never use expert E of layer L; *:E of any layer"},  \
     {                                                                                                                            \

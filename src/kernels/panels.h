@@ -107,4 +107,7 @@ size_t dm_panel_count(size_t rows);
 void dm_panels_pack(void *out, const dm_panel_format *format, const void *blocks, size_t rows, size_t columns, size_t first_row,
                     size_t panels);
 
+/* Check of a matrix's panels, whose bytes are a multiple of 64, for files that keep them. */
+uint64_t dm_panels_check(const uint8_t *panels, size_t bytes);
+
 #endif

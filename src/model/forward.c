@@ -117,7 +117,7 @@ static dm_status layer(const dm_pass *pass, int32_t l) {
                                                          : dm_forward_dense(pass, weights));
     add_residual(pass);
     dm_times_lap(&pass->work->times, DM_OPERATION_NORMS);
-    return DM_OK;
+    return dm_forward_guess(pass, l);
 }
 
 static dm_status output(const dm_pass *pass, dm_logits_kind kind, float *logits) {

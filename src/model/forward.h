@@ -45,6 +45,8 @@ dm_status dm_forward_attention(const dm_pass *pass, const dm_weights *weights, i
 dm_status dm_forward_dense(const dm_pass *pass, const dm_weights *weights);
 /* h = mixture of experts of h, with the shared expert where there is one; counts the loads. */
 dm_status dm_forward_experts(const dm_pass *pass, const dm_weights *weights, int32_t l);
+/* After layer l: tells the store which experts later layers may want. */
+dm_status dm_forward_guess(const dm_pass *pass, int32_t l);
 /* shared = sigmoid of the shared expert's gate times what it makes of h. */
 dm_status dm_forward_shared(const dm_pass *pass, const dm_weights *weights);
 

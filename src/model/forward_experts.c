@@ -1,5 +1,4 @@
 /* The mixture of experts (Shazeer et al. 2017): each token's choice of SwiGLU experts, weighted by their gates. */
-#include <math.h>
 #include <string.h>
 
 #include "base/parallel.h"
@@ -58,63 +57,6 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     for (size_t s = 0; s < pass->n_segments; s++) {
         const dm_segment *segment = &pass->segments[s];
         dm_router_count(a->experts + segment->first * top_k, segment->n, c->top_k, segment->session->loads + (size_t)l * experts);
-    }
-    return DM_OK;
-}
-
-/* ---- What later layers may want ---- */
-
-/* The best top_k of each row of logits [n, experts], without repetition, every row's best first, to list [experts]; spoils the
- * logits. Returns how many. */
-static size_t likeliest(float *logits, size_t n, const dm_config *c, int32_t *list) {
-    const size_t experts = (size_t)c->n_experts;
-    size_t listed = 0;
-    for (size_t i = 0; i < n * (size_t)c->top_k; i++) {
-        float *row = logits + i % n * experts;
-        size_t best = 0, before = 0;
-        for (size_t e = 1; e < experts; e++) {
-            best = row[e] > row[best] ? e : best;
-        }
-        row[best] = -INFINITY;
-        while (before < listed && list[before] != (int32_t)best) {
-            before++;
-        }
-        if (before == listed) {
-            list[listed++] = (int32_t)best;
-        }
-    }
-    return listed;
-}
-
-/* Tells the store which experts a later layer may want: of the next tokens, those that its router would choose of the residual
- * stream as it is now; of a piece of a prompt all of them, in the order in which they will be used. Uses a->router, a->grouped
- * and a->active, which the layer needs no more or not yet. */
-static dm_status guess_layer(const dm_pass *pass, const dm_weights *weights, int32_t layer) {
-    dm_session *session = pass->work;
-    const dm_config *c = &session->model->config;
-    const dm_activations *a = &session->scratch;
-    size_t n = (size_t)c->n_experts;
-    if (pass->rows == DM_ROWS_APART) {
-        dm_forward_norm(session, weights, DM_FFN_NORM, DM_FFN_NORM_B, a->x, pass->n, a->grouped);
-        DM_TRY(dm_forward_linear(pass, weights, DM_FFN_ROUTER, DM_ROLES, a->grouped, pass->n, a->router));
-        n = likeliest(a->router, pass->n, c, a->active);
-    } else {
-        for (int32_t e = 0; e < c->n_experts; e++) {
-            a->active[e] = e;
-        }
-    }
-    dm_expert_store_guess(session->store, layer, a->active, n);
-    return DM_OK;
-}
-
-static dm_status guess(const dm_pass *pass, int32_t l) {
-    const dm_session *session = pass->work;
-    const int32_t layers = session->model->config.n_layers, ahead = dm_expert_store_ahead(session->store);
-    for (int32_t next = l + 1; next <= l + ahead && next < layers; next++) {
-        const dm_weights *weights = &session->layers[next];
-        if (weights->matrices[DM_FFN_ROUTER].data != NULL) {
-            DM_TRY(guess_layer(pass, weights, next));
-        }
     }
     return DM_OK;
 }
@@ -381,21 +323,28 @@ static dm_status watch_experts(const dm_expert_run *run, int32_t l, size_t activ
 }
 
 /* The experts of the layer as they come from the store. */
-static dm_status run_streamed(const dm_expert_kernel *kernel, const dm_expert_run *run, int32_t l, size_t active) {
-    dm_session *session = run->session;
+static dm_status run_streamed(const dm_expert_kernel *kernel, const dm_expert_run *run) {
+    dm_expert_store *store = run->session->store;
     const int32_t *next;
     size_t n = 0;
-    dm_expert_store_begin(session->store, l, session->scratch.active, active, kernel == &dm_experts_tiled);
-    dm_status status = dm_expert_store_next(session->store, &next, &n);
+    dm_status status = dm_expert_store_next(store, &next, &n);
     while (status == DM_OK && n > 0) {
         status = kernel->run(run, next, n);
         if (status == DM_OK) {
-            status = dm_expert_store_next(session->store, &next, &n);
+            status = dm_expert_store_next(store, &next, &n);
         }
     }
-    dm_expert_store_end(session->store);
-    dm_expert_store_count(session->store, &session->asked, &session->hit);
     return status;
+}
+
+/* The shared expert, before h, its input too, becomes the experts' result; then those that tokens chose. */
+static dm_status compute(const dm_pass *pass, const dm_expert_kernel *kernel, const dm_expert_run *run, size_t active) {
+    const dm_session *session = pass->work;
+    if (session->model->config.shared_dim > 0) {
+        DM_TRY(dm_forward_shared(pass, run->weights));
+    }
+    kernel->begin(run);
+    return session->store != NULL ? run_streamed(kernel, run) : kernel->run(run, session->scratch.active, active);
 }
 
 static dm_status run_experts(const dm_pass *pass, const dm_weights *weights, int32_t l) {
@@ -403,24 +352,24 @@ static dm_status run_experts(const dm_pass *pass, const dm_weights *weights, int
     const dm_activations *a = &session->scratch;
     const dm_expert_kernel *kernel = kernel_for(pass, weights);
     const dm_expert_run run = {session, weights, pass->n};
-    bool shared = session->model->config.shared_dim > 0;
     DM_TRY(route(pass, weights, l));
     dm_times_lap(&session->times, DM_OPERATION_ROUTER);
     if (session->store == NULL) {
         dm_repack_experts(session->model, l, a->experts, pass->n * (size_t)session->model->config.top_k);
     }
-    if (shared) {
-        DM_TRY(dm_forward_shared(pass, weights)); /* before h, its input too, becomes the experts' result */
+    const size_t active = sort_choices(session, pass->n);
+    if (session->store == NULL) {
+        DM_TRY(compute(pass, kernel, &run, active));
+    } else {
+        dm_status status = dm_expert_store_begin(session->store, l, a->active, active, kernel == &dm_experts_tiled);
+        status = status == DM_OK ? compute(pass, kernel, &run, active) : status;
+        dm_expert_store_end(session->store);
+        dm_expert_store_count(session->store, &session->asked, &session->hit);
+        DM_TRY(status);
     }
-    if (session->store != NULL) {
-        DM_TRY(guess(pass, l));
-    }
-    size_t active = sort_choices(session, pass->n);
-    kernel->begin(&run);
-    DM_TRY(session->store != NULL ? run_streamed(kernel, &run, l, active) : kernel->run(&run, a->active, active));
     DM_TRY(session->observer != NULL ? watch_experts(&run, l, active) : DM_OK);
     kernel->end(&run);
-    if (shared) {
+    if (session->model->config.shared_dim > 0) {
         dm_vector()->add(a->h, a->h, a->shared, pass->n * (size_t)session->model->config.dim);
     }
     dm_times_lap(&session->times, DM_OPERATION_EXPERTS);

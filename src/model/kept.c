@@ -31,19 +31,6 @@ uint64_t dm_kept_hash(const dm_kept_header *header, const uint64_t *checks) {
     return dm_hash_bytes(checks, (size_t)header->matrices * sizeof *checks, hash);
 }
 
-/* Four sums that do not wait for one another: about as fast as memory. */
-uint64_t dm_kept_check(const uint8_t *panels, size_t bytes) {
-    uint64_t sums[4] = {1, 2, 3, 4};
-    for (size_t at = 0; at < bytes; at += 64) {
-        uint64_t words[8];
-        memcpy(words, panels + at, sizeof words);
-        for (int i = 0; i < 4; i++) {
-            sums[i] = dm_hash_mix(sums[i] ^ words[2 * i], words[2 * i + 1]);
-        }
-    }
-    return dm_hash_bytes(sums, sizeof sums, bytes);
-}
-
 /* ---- Places ---- */
 
 /* Number 0 or 1. False where there is none, for want of a home or of length. */

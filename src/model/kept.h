@@ -47,7 +47,5 @@ dm_status dm_kept_write(const dm_model *model, const dm_kept_header *header, con
 
 /* What goes into a header with these checks. */
 uint64_t dm_kept_hash(const dm_kept_header *header, const uint64_t *checks);
-/* Check of a matrix's panels, whose bytes are a multiple of 64. */
-uint64_t dm_kept_check(const uint8_t *panels, size_t bytes);
 
 #endif

@@ -304,7 +304,7 @@ static void check_body(void *user, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++) {
         item *it = &repacked->items[i];
-        it->bad = dm_kept_check(panels_of(repacked, it), it->stack->matrix_bytes) !=
+        it->bad = dm_panels_check(panels_of(repacked, it), it->stack->matrix_bytes) !=
                   repacked->kept.checks[it->stack->first + it->matrix];
     }
 }
@@ -367,6 +367,19 @@ const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role rol
     const dm_repacked *repacked = model->repacked;
     const stack *s = repacked->stacks != NULL ? &stacks_of(repacked, layer)[role] : NULL;
     return s != NULL && s->format != NULL ? repacked->panels + s->offset : NULL;
+}
+
+const char *dm_repacked_file(const dm_model *model, const dm_map **map) {
+    *map = &model->repacked->kept.map;
+    return model->repacked->kept.panels != NULL ? model->repacked->kept_path : NULL;
+}
+
+dm_kept_place dm_repacked_kept(const dm_model *model, int32_t layer, dm_role role, int32_t expert) {
+    const dm_repacked *repacked = model->repacked;
+    const stack *s = &stacks_of(repacked, layer)[role];
+    const uint8_t *panels = repacked->kept.panels + s->offset + (size_t)expert * s->matrix_bytes;
+    return (dm_kept_place){(uint64_t)(panels - repacked->kept.map.data), s->matrix_bytes,
+                           repacked->kept.checks[s->first + (size_t)expert]};
 }
 
 /* ---- Experts ---- */
@@ -439,7 +452,7 @@ static dm_status write_kept(const dm_model *model, const dm_repacked *repacked, 
     for (size_t i = 0; i < ((size_t)model->config.n_layers + 1) * DM_ROLES; i++) {
         const stack *s = &repacked->stacks[i];
         for (size_t m = 0; s->format != NULL && m < s->matrices; m++) {
-            checks[s->first + m] = dm_kept_check(repacked->panels + s->offset + m * s->matrix_bytes, s->matrix_bytes);
+            checks[s->first + m] = dm_panels_check(repacked->panels + s->offset + m * s->matrix_bytes, s->matrix_bytes);
         }
     }
     const dm_kept_header header = header_of(model, repacked);

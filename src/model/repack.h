@@ -6,6 +6,7 @@
 #ifndef DM_MODEL_REPACK_H
 #define DM_MODEL_REPACK_H
 
+#include "base/file.h"
 #include "model/model.h"
 
 typedef struct dm_repacked dm_repacked;
@@ -20,6 +21,18 @@ dm_status dm_repack(const dm_model *model);
 
 /* Panels of a matrix, layer -1 for those outside the layers; of a stack of experts all, one after another. NULL: none. */
 const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role role);
+
+/* Where one of a layer's expert matrices is kept on disk as panels. */
+typedef struct dm_kept_place {
+    uint64_t offset; /* in the file */
+    size_t bytes;
+    uint64_t check; /* of them, as by dm_panels_check() */
+} dm_kept_place;
+
+/* The file that the model's panels are kept in, and its map; NULL: none is. */
+const char *dm_repacked_file(const dm_model *model, const dm_map **map);
+/* Of a matrix that has panels, where they are kept. */
+dm_kept_place dm_repacked_kept(const dm_model *model, int32_t layer, dm_role role, int32_t expert);
 
 /* Packs what is missing of the n experts of a layer: to be called, outside of loops that are shared out, before their
  * panels are read. Costs one load once all of the layer's are there. Several threads may ask at once, for the same too. */

@@ -11,11 +11,14 @@
 #include "kernels/weight.h"
 #include "model/repack.h"
 
+enum { MOST_PATIENCE = 86400 };
+
 static const dm_role roles[DM_EXPERT_MATRICES] = {DM_FFN_GATE_EXPS, DM_FFN_UP_EXPS, DM_FFN_DOWN_EXPS};
 
 struct dm_streaming {
     pthread_mutex_t lock;  /* held by who makes the store */
     uint64_t ram, memory;  /* what was asked for; one is 0 */
+    double patience;       /* seconds; 0: as long as is usual */
     dm_expert_ahead ahead; /* its buffers: 0 until the store is made, unless memory was given as a share */
     dm_residency_rule rule;
     dm_expert_matrix *matrices;
@@ -34,9 +37,9 @@ static const dm_tensor *tensor_of(const dm_model *model, int32_t layer, int matr
 }
 
 /* The tensor was checked when the file was opened: it lies in one of them. */
-static dm_expert_piece locate(const dm_streaming *it, const dm_gguf *file, const uint8_t *data, size_t bytes) {
+static dm_expert_piece locate(const dm_gguf *file, const uint8_t *data, size_t bytes) {
     dm_expert_piece piece = {.bytes = bytes};
-    for (size_t i = 0; i < it->files.n_files; i++) {
+    for (size_t i = 0; i < dm_gguf_n_files(file); i++) {
         const dm_gguf_file part = dm_gguf_file_at(file, i);
         if ((uintptr_t)data >= (uintptr_t)part.data && (uintptr_t)data < (uintptr_t)part.data + part.size) {
             piece.file = (uint32_t)i;
@@ -46,20 +49,32 @@ static dm_expert_piece locate(const dm_streaming *it, const dm_gguf *file, const
     return piece;
 }
 
+/* Panels in the file that keeps them, the last one. */
+static dm_expert_piece locate_kept(const dm_streaming *it, const dm_model *model, int32_t l, dm_role role, int32_t expert) {
+    const dm_kept_place place = dm_repacked_kept(model, l, role, expert);
+    return (dm_expert_piece){.file = (uint32_t)it->files.n_files - 1,
+                             .offset = place.offset,
+                             .bytes = place.bytes,
+                             .kept = true,
+                             .check = place.check};
+}
+
 static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t l) {
+    const dm_map *map;
+    const bool kept = dm_repacked_file(model, &map) != NULL;
     int packed = 0;
     for (int m = 0; m < DM_EXPERT_MATRICES; m++) {
         const dm_tensor *tensor = tensor_of(model, l, m);
         const bool panels = dm_repacked_panels(model, l, roles[m]) != NULL;
         packed += panels;
         it->matrices[l * DM_EXPERT_MATRICES + m] = (dm_expert_matrix){(size_t)tensor->dims[1], (size_t)tensor->dims[0],
-                                                                      panels ? dm_panel_format_of(tensor->type) : NULL};
+                                                                      panels && !kept ? dm_panel_format_of(tensor->type) : NULL};
         for (int32_t e = 0; e < model->config.n_experts; e++) {
             const dm_weight own = dm_tensor_matrix(tensor, (size_t)e);
             size_t bytes;
             const uint8_t *data = dm_weight_stored(&own, &bytes);
             dm_expert_piece *pieces = it->pieces + ((size_t)l * (size_t)model->config.n_experts + (size_t)e) * DM_EXPERT_MATRICES;
-            pieces[m] = locate(it, model->file, data, bytes);
+            pieces[m] = panels && kept ? locate_kept(it, model, l, roles[m], e) : locate(model->file, data, bytes);
             pieces[m].mixed = own.type == DM_TYPE_MIXED;
         }
     }
@@ -73,16 +88,21 @@ static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t
 
 static dm_status describe(dm_streaming *it, const dm_model *model) {
     const size_t layers = (size_t)model->config.n_layers, experts = (size_t)model->config.n_experts;
-    const size_t files = dm_gguf_n_files(model->file);
+    const dm_map *map;
+    const char *kept = dm_repacked_file(model, &map);
+    const size_t own = dm_gguf_n_files(model->file), files = own + (kept != NULL);
     it->matrices = dm_alloc(layers * DM_EXPERT_MATRICES, sizeof *it->matrices);
     it->pieces = dm_alloc(layers * experts * DM_EXPERT_MATRICES, sizeof *it->pieces);
     it->paths = dm_alloc(files, sizeof *it->paths);
     if (it->matrices == NULL || it->pieces == NULL || it->paths == NULL) {
         return DM_ERR_MEMORY;
     }
-    for (size_t i = 0; i < files; i++) {
+    for (size_t i = 0; i < own; i++) {
         const dm_gguf_file file = dm_gguf_file_at(model->file, i);
         it->paths[i] = (dm_expert_file){file.path, file.size, file.modified};
+    }
+    if (kept != NULL) {
+        it->paths[own] = (dm_expert_file){kept, map->size, map->modified};
     }
     it->files = (dm_expert_files){(int32_t)layers, (int32_t)experts, it->matrices, it->pieces, it->paths, files};
     for (int32_t l = 0; l < model->config.n_layers; l++) {
@@ -113,6 +133,9 @@ static dm_status check(const dm_model *model, const dm_stream_options *options) 
         return dm_fail(DM_ERR_ARGUMENT, "experts can be read 0 to %d layers ahead, not %d", DM_EXPERT_MOST_AHEAD,
                        options->prefetch);
     }
+    if (!(options->patience >= 0.0 && options->patience <= MOST_PATIENCE)) {
+        return dm_fail(DM_ERR_ARGUMENT, "a disk can be waited for 0 to %d seconds, not %g", MOST_PATIENCE, options->patience);
+    }
     return DM_OK;
 }
 
@@ -121,6 +144,7 @@ static dm_status build(dm_streaming *it, const dm_model *model, const dm_stream_
     DM_TRY(dm_repack(model));
     DM_TRY(describe(it, model));
     it->ahead.layers = options->prefetch;
+    it->patience = options->patience;
     it->ram = options->ram;
     it->memory = options->memory;
     size_t buffers = 0;
@@ -206,7 +230,7 @@ static void release_tables(const dm_streaming *it, const dm_model *model) {
         if (t->data != NULL && is_table(model, tables[i])) {
             size_t bytes;
             const uint8_t *data = stored(t, &bytes);
-            const dm_expert_piece piece = locate(it, model->file, data, bytes);
+            const dm_expert_piece piece = locate(model->file, data, bytes);
             dm_pages_release(data, bytes);
             dm_expert_store_forget(it->store, piece.file, piece.offset, bytes);
         }
@@ -263,8 +287,8 @@ static dm_status make_store(dm_streaming *it, const dm_model *model) {
     if (it->ahead.buffers == 0) {
         it->ahead.buffers = dm_expert_store_buffers(&it->files, budget, it->ahead.layers);
     }
-    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, &it->store));
-    for (size_t i = 0; i < it->files.n_files;
+    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, it->patience, &it->store));
+    for (size_t i = 0; i < dm_gguf_n_files(model->file);
          i++) { /* what was read to pack it; from now on rows of tables are read, by chance */
         const dm_gguf_file file = dm_gguf_file_at(model->file, i);
         dm_pages_release(file.data, file.size);

@@ -2,10 +2,10 @@
 
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/disk_reader.h"
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/parallel.h"
 #include "base/threads.h"
 #include "kernels/mixed_panels.h"
@@ -15,7 +15,7 @@ enum {
     FEWEST = 2,      /* experts: one is packed while the other comes */
     MOST = 12,
     APART = 4096, /* pieces that lie no further from each other are one read */
-    USUAL_ALIGNMENT = 4096
+    UNIT = DM_EXPERT_ALIGNMENT
 };
 
 /* What a load is for. */
@@ -33,10 +33,11 @@ typedef struct extent {
 typedef struct load {
     int32_t layer, expert;
     purpose purpose;
-    uint8_t *place;                            /* of one that is wanted */
-    uint8_t *buffer;                           /* what was read */
-    size_t pending;                            /* reads */
-    const uint8_t *pieces[DM_EXPERT_MATRICES]; /* in the buffer */
+    uint8_t *place; /* of one that is wanted */
+    uint8_t *buffer;
+    uint8_t *read;                     /* what was read: the place, or the buffer */
+    size_t pending;                    /* reads */
+    size_t pieces[DM_EXPERT_MATRICES]; /* where they lie there */
     dm_failure failure;
 } load;
 
@@ -44,58 +45,110 @@ struct dm_expert_loads {
     const dm_expert_files *files;
     dm_disk_reader *reader;
     size_t n_wanted, n_loads; /* the first ones are for what is wanted, the others for guesses */
-    size_t busy, alignment;   /* wanted ones under way */
+    size_t busy;              /* wanted ones under way */
+    bool *checked;            /* [layers, experts] kept panels that were what was written */
     load *loads;              /* [n_loads] */
-    uint8_t *buffers;         /* [buffer_bytes] */
-    size_t buffer_bytes;
+    dm_pages buffers;         /* in huge pages: a disk fills few long stretches of memory faster than many short ones */
 };
 
 static size_t up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
 }
 
+/* ---- Places -------------------------------------------------------------- */
+
+static const dm_expert_matrix *matrix_of(const dm_expert_files *files, int32_t layer, int matrix) {
+    return &files->matrices[layer * DM_EXPERT_MATRICES + matrix];
+}
+
+/* Whether experts of the layer are read right into their places: all of their matrices stay as they are. */
+static bool stays(const dm_expert_files *files, int32_t layer) {
+    bool all = true;
+    for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
+        all = all && matrix_of(files, layer, i)->format == NULL;
+    }
+    return all;
+}
+
+static bool before(const dm_expert_piece *a, const dm_expert_piece *b) {
+    return a->file < b->file || (a->file == b->file && a->offset < b->offset);
+}
+
+/* The reads that bring an expert's pieces, in the order of the file, and where each piece will lie; bytes of all of them. */
+static size_t plan(const dm_expert_files *files, int32_t layer, int32_t expert, extent extents[DM_EXPERT_MATRICES],
+                   size_t *n_extents, size_t where[DM_EXPERT_MATRICES]) {
+    const dm_expert_piece *pieces = dm_expert_pieces(files, layer, expert);
+    int order[DM_EXPERT_MATRICES] = {0, 1, 2};
+    for (int i = 1; i < DM_EXPERT_MATRICES; i++) {
+        for (int j = i; j > 0 && before(&pieces[order[j]], &pieces[order[j - 1]]); j--) {
+            int other = order[j];
+            order[j] = order[j - 1];
+            order[j - 1] = other;
+        }
+    }
+    size_t n = 0;
+    for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
+        const dm_expert_piece *piece = &pieces[order[i]];
+        const uint64_t begin = piece->offset / UNIT * UNIT, end = (piece->offset + piece->bytes + UNIT - 1) / UNIT * UNIT;
+        extent *last = n > 0 ? &extents[n - 1] : NULL;
+        if (last != NULL && last->file == piece->file && begin <= last->offset + last->bytes + APART) {
+            const uint64_t so_far = last->offset + last->bytes;
+            last->bytes = (size_t)((end > so_far ? end : so_far) - last->offset);
+        } else {
+            const size_t at = last != NULL ? last->at + last->bytes : 0;
+            extents[n++] = (extent){piece->file, begin, (size_t)(end - begin), at};
+        }
+        where[order[i]] = extents[n - 1].at + (size_t)(piece->offset - extents[n - 1].offset);
+    }
+    *n_extents = n;
+    return extents[n - 1].at + extents[n - 1].bytes;
+}
+
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]) {
     const dm_expert_piece *pieces = dm_expert_pieces(files, layer, expert);
+    if (stays(files, layer)) {
+        extent extents[DM_EXPERT_MATRICES];
+        size_t n;
+        return pieces[0].bytes > 0 ? plan(files, layer, expert, extents, &n, offsets) : 0;
+    }
     size_t bytes = 0;
     for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
-        const dm_expert_matrix *m = &files->matrices[layer * DM_EXPERT_MATRICES + i];
+        const dm_expert_matrix *m = matrix_of(files, layer, i);
         offsets[i] = bytes;
-        bytes += m->format != NULL && pieces[i].bytes > 0 ? dm_panel_count(m->rows) * dm_panel_bytes(m->format, m->columns)
-                                                          : up(pieces[i].bytes, DM_ALIGNMENT);
+        bytes += m->format != NULL ? dm_panel_count(m->rows) * dm_panel_bytes(m->format, m->columns)
+                                   : up(pieces[i].bytes, DM_ALIGNMENT);
     }
     return bytes;
 }
 
 /* ---- Buffers ------------------------------------------------------------- */
 
-/* Bytes of the largest expert in its files, with the units of the disk's that it may begin and end in. */
-static size_t largest_read(const dm_expert_files *files, size_t alignment) {
+/* Bytes of the largest read of an expert; only of those that are packed, or of all. */
+static size_t largest_read(const dm_expert_files *files, bool all) {
     size_t largest = 0;
     for (int32_t l = 0; l < files->layers; l++) {
-        for (int32_t e = 0; e < files->experts; e++) {
-            const dm_expert_piece *pieces = dm_expert_pieces(files, l, e);
-            size_t bytes = 0;
-            for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
-                bytes += up(pieces[i].bytes, alignment) + 2 * alignment + APART;
-            }
+        for (int32_t e = 0; e < files->experts && (all || !stays(files, l)); e++) {
+            extent extents[DM_EXPERT_MATRICES];
+            size_t n, where[DM_EXPERT_MATRICES], bytes = plan(files, l, e, extents, &n, where);
             largest = bytes > largest ? bytes : largest;
         }
     }
-    return up(largest, alignment);
+    return largest;
 }
 
+/* How many are read at a time, whose buffers have `each` bytes. */
 static size_t loads_of(size_t each) {
-    size_t n = each > 0 ? ROOM / each : 0;
+    size_t n = each > 0 ? ROOM / each : MOST;
     return n < FEWEST ? FEWEST : n > MOST ? MOST : n;
 }
 
 size_t dm_expert_loads_guess_bytes(const dm_expert_files *files) {
-    return largest_read(files, USUAL_ALIGNMENT);
+    return largest_read(files, true);
 }
 
 size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses) {
-    size_t each = dm_expert_loads_guess_bytes(files);
-    return (loads_of(each) + guesses) * each;
+    size_t each = largest_read(files, false);
+    return loads_of(each) * each + guesses * dm_expert_loads_guess_bytes(files);
 }
 
 static dm_status check_files(const dm_expert_loads *it) {
@@ -126,28 +179,24 @@ static dm_status open_files(dm_expert_loads *it, size_t guesses) {
 
 static dm_status build(dm_expert_loads *it, size_t guesses) {
     DM_TRY(open_files(it, guesses));
-    it->alignment = dm_disk_reader_alignment(it->reader);
-    const size_t each = largest_read(it->files, it->alignment), page = USUAL_ALIGNMENT;
+    const size_t each = largest_read(it->files, false), of_guess = dm_expert_loads_guess_bytes(it->files);
     it->n_wanted = loads_of(each);
     it->n_loads = it->n_wanted + guesses;
     it->loads = dm_alloc(it->n_loads, sizeof *it->loads);
-    if (it->loads == NULL) {
+    it->checked = dm_alloc((size_t)it->files->layers * (size_t)it->files->experts, sizeof *it->checked);
+    if (it->loads == NULL || it->checked == NULL) {
         return DM_ERR_MEMORY;
     }
-    it->buffer_bytes = it->n_loads * each + (it->alignment > page ? it->alignment : 0);
-    void *buffers = mmap(NULL, it->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffers == MAP_FAILED) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory reading experts (%zu bytes)", it->buffer_bytes);
-    }
-    it->buffers = buffers;
-    uint8_t *const first = it->buffers + (it->alignment - (uintptr_t)buffers % it->alignment) % it->alignment;
+    DM_TRY(dm_pages_map(it->n_wanted * each + guesses * of_guess, &it->buffers));
+    uint8_t *next = it->buffers.data;
     for (size_t i = 0; i < it->n_loads; i++) {
-        it->loads[i].buffer = first + i * each;
+        it->loads[i].buffer = next;
+        next += i < it->n_wanted ? each : of_guess;
     }
     return DM_OK;
 }
 
-dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out) {
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, double patience, dm_expert_loads **out) {
     *out = NULL;
     dm_expert_loads *it = dm_alloc(1, sizeof *it);
     if (it == NULL) {
@@ -155,6 +204,9 @@ dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, d
     }
     it->files = files;
     dm_status status = build(it, guesses);
+    if (status == DM_OK && patience > 0.0) {
+        dm_disk_reader_set_patience(it->reader, patience);
+    }
     if (status != DM_OK) {
         dm_expert_loads_free(it);
         return status;
@@ -163,15 +215,18 @@ dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, d
     return DM_OK;
 }
 
-void dm_expert_loads_free(dm_expert_loads *it) {
+bool dm_expert_loads_free(dm_expert_loads *it) {
+    bool done = true;
     if (it != NULL) {
-        dm_disk_reader_free(it->reader); /* before the memory that it reads into */
-        if (it->buffers != NULL) {
-            munmap(it->buffers, it->buffer_bytes);
+        done = dm_disk_reader_free(it->reader); /* before the memory that it reads into */
+        if (done) {
+            dm_pages_unmap(&it->buffers);
         }
+        dm_free(it->checked);
         dm_free(it->loads);
         dm_free(it);
     }
+    return done;
 }
 
 void dm_expert_loads_forget(const dm_expert_loads *it, size_t file, uint64_t offset, uint64_t bytes) {
@@ -183,38 +238,6 @@ uint64_t dm_expert_loads_read(const dm_expert_loads *it) {
 }
 
 /* ---- Reading ------------------------------------------------------------- */
-
-/* The reads that bring an expert's pieces, in the order of the file; pieces[] receives where each will lie. */
-static size_t plan(const dm_expert_loads *it, load *of, extent extents[DM_EXPERT_MATRICES]) {
-    const dm_expert_piece *pieces = dm_expert_pieces(it->files, of->layer, of->expert);
-    int order[DM_EXPERT_MATRICES] = {0, 1, 2};
-    for (int i = 1; i < DM_EXPERT_MATRICES; i++) { /* by place */
-        for (int j = i; j > 0 && (pieces[order[j]].file < pieces[order[j - 1]].file ||
-                                  (pieces[order[j]].file == pieces[order[j - 1]].file &&
-                                   pieces[order[j]].offset < pieces[order[j - 1]].offset));
-             j--) {
-            int other = order[j];
-            order[j] = order[j - 1];
-            order[j - 1] = other;
-        }
-    }
-    size_t n = 0, at = 0;
-    for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
-        const dm_expert_piece *piece = &pieces[order[i]];
-        const uint64_t begin = piece->offset / it->alignment * it->alignment;
-        const uint64_t end = (piece->offset + piece->bytes + it->alignment - 1) / it->alignment * it->alignment;
-        extent *last = n > 0 ? &extents[n - 1] : NULL;
-        if (last != NULL && last->file == piece->file && begin <= last->offset + last->bytes + APART) {
-            const uint64_t so_far = last->offset + last->bytes;
-            last->bytes = (size_t)((end > so_far ? end : so_far) - last->offset);
-        } else {
-            at = last != NULL ? last->at + last->bytes : 0;
-            extents[n++] = (extent){piece->file, begin, (size_t)(end - begin), at};
-        }
-        of->pieces[order[i]] = of->buffer + extents[n - 1].at + (piece->offset - extents[n - 1].offset);
-    }
-    return n;
-}
 
 /* A free one of loads begin .. end - 1; `end` where there is none. */
 static size_t find_free(const dm_expert_loads *it, size_t begin, size_t end) {
@@ -228,16 +251,21 @@ bool dm_expert_loads_has_room(const dm_expert_loads *it) {
     return find_free(it, 0, it->n_wanted) < it->n_wanted;
 }
 
-/* Queues an expert's reads. */
-static dm_status queue_reads(dm_expert_loads *it, size_t number, int32_t layer, int32_t expert) {
+/* Queues an expert's reads to `to`. */
+static dm_status queue_reads(dm_expert_loads *it, size_t number, int32_t layer, int32_t expert, uint8_t *to) {
     load *of = &it->loads[number];
     extent extents[DM_EXPERT_MATRICES];
+    size_t n;
     of->layer = layer;
     of->expert = expert;
+    of->read = to;
     of->failure = (dm_failure){0};
-    const size_t n = plan(it, of, extents);
+    plan(it->files, layer, expert, extents, &n, of->pieces);
     for (size_t i = 0; i < n; i++) {
-        const dm_disk_read read = {extents[i].file, extents[i].offset, extents[i].bytes, of->buffer + extents[i].at, number};
+        const uint64_t left = dm_disk_reader_file(it->reader, extents[i].file)->size - extents[i].offset;
+        const size_t to_end = up((size_t)left, dm_disk_reader_alignment(it->reader));
+        const size_t bytes = extents[i].bytes < to_end ? extents[i].bytes : to_end;
+        const dm_disk_read read = {extents[i].file, extents[i].offset, bytes, to + extents[i].at, number};
         dm_status status = dm_disk_reader_submit(it->reader, read);
         if (status != DM_OK && of->pending == 0) {
             return status;
@@ -250,9 +278,10 @@ static dm_status queue_reads(dm_expert_loads *it, size_t number, int32_t layer, 
 
 dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
     const size_t number = find_free(it, 0, it->n_wanted);
-    DM_TRY(queue_reads(it, number, layer, expert));
-    it->loads[number].purpose = WANTED;
-    it->loads[number].place = place;
+    load *of = &it->loads[number];
+    DM_TRY(queue_reads(it, number, layer, expert, stays(it->files, layer) ? place : of->buffer));
+    of->purpose = WANTED;
+    of->place = place;
     it->busy++;
     return DM_OK;
 }
@@ -293,7 +322,8 @@ bool dm_expert_loads_guess(dm_expert_loads *it, int32_t layer, int32_t expert) {
     while (it->n_loads > it->n_wanted && take_one(it, false)) { /* which may make a buffer free */
     }
     const size_t number = find_free(it, it->n_wanted, it->n_loads);
-    if (number == it->n_loads || find_guess(it, layer, expert) != NULL || queue_reads(it, number, layer, expert) != DM_OK) {
+    if (number == it->n_loads || find_guess(it, layer, expert) != NULL ||
+        queue_reads(it, number, layer, expert, it->loads[number].buffer) != DM_OK) {
         return false;
     }
     it->loads[number].purpose = GUESS;
@@ -322,6 +352,36 @@ uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer) {
     return bytes;
 }
 
+/* ---- After failures ------------------------------------------------------ */
+
+void dm_expert_loads_abandon(dm_expert_loads *it) {
+    for (size_t i = 0; i < it->n_loads; i++) {
+        load *of = &it->loads[i];
+        if (of->purpose == WANTED) {
+            of->purpose = of->pending > 0 ? DROPPED : FREE;
+        }
+    }
+    it->busy = 0;
+}
+
+/* Whether the disk is at something that was started, which is no guess. */
+static bool unsettled(const dm_expert_loads *it) {
+    bool any = false;
+    for (size_t i = 0; i < it->n_wanted; i++) {
+        any = any || it->loads[i].purpose == DROPPED;
+    }
+    return any;
+}
+
+dm_status dm_expert_loads_settle(dm_expert_loads *it) {
+    while (unsettled(it)) {
+        if (!take_one(it, true)) {
+            return dm_disk_reader_stalled(it->reader);
+        }
+    }
+    return DM_OK;
+}
+
 /* ---- Packing ------------------------------------------------------------- */
 
 typedef struct packing {
@@ -337,29 +397,32 @@ static void pack_body(void *user, size_t begin, size_t end, int thread) {
     size_t base = 0;
     (void)thread;
     for (int i = 0; i < DM_EXPERT_MATRICES; base += it->panels[i++]) {
-        const dm_expert_matrix *m = &it->files->matrices[it->of->layer * DM_EXPERT_MATRICES + i];
+        const dm_expert_matrix *m = matrix_of(it->files, it->of->layer, i);
         size_t from = begin > base ? begin - base : 0, to = end > base ? end - base : 0;
         to = to < it->panels[i] ? to : it->panels[i];
         if (from < to) {
             dm_panels_pack(it->of->place + it->offsets[i] + from * dm_panel_bytes(m->format, m->columns), m->format,
-                           it->of->pieces[i], m->rows, m->columns, from * DM_PANEL_ROWS, to - from);
+                           it->of->read + it->of->pieces[i], m->rows, m->columns, from * DM_PANEL_ROWS, to - from);
         }
     }
 }
 
 static void put_in_place(const dm_expert_files *files, const load *of) {
     enum { PANELS_A_TURN = 8 };
+    if (of->read == of->place) {
+        return;
+    }
     packing it = {.files = files, .of = of};
     const dm_expert_piece *pieces = dm_expert_pieces(files, of->layer, of->expert);
     size_t panels = 0;
     dm_expert_place(files, of->layer, of->expert, it.offsets);
     for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
-        const dm_expert_matrix *m = &files->matrices[of->layer * DM_EXPERT_MATRICES + i];
+        const dm_expert_matrix *m = matrix_of(files, of->layer, i);
         if (m->format != NULL) {
             it.panels[i] = dm_panel_count(m->rows);
             panels += it.panels[i];
         } else {
-            memcpy(of->place + it.offsets[i], of->pieces[i], pieces[i].bytes);
+            memcpy(of->place + it.offsets[i], of->read + of->pieces[i], pieces[i].bytes);
         }
     }
     dm_parallel(dm_threads(), panels, PANELS_A_TURN, pack_body, &it);
@@ -371,12 +434,45 @@ static dm_status check_tables(const dm_expert_files *files, const load *of) {
     size_t offsets[DM_EXPERT_MATRICES];
     dm_expert_place(files, of->layer, of->expert, offsets);
     for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
-        const dm_expert_matrix *m = &files->matrices[of->layer * DM_EXPERT_MATRICES + i];
+        const dm_expert_matrix *m = matrix_of(files, of->layer, i);
         if (pieces[i].mixed) {
             dm_status status = dm_mixed_check(of->place + offsets[i], pieces[i].bytes, m->rows, m->columns);
             DM_TRY(status == DM_OK ? DM_OK : dm_fail_in(status, files->files[pieces[i].file].path));
         }
     }
+    return DM_OK;
+}
+
+typedef struct checking {
+    const dm_expert_piece *pieces;
+    const load *of;
+    bool bad[DM_EXPERT_MATRICES];
+} checking;
+
+static void check_body(void *user, size_t begin, size_t end, int thread) {
+    checking *it = user;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        const uint8_t *panels = it->of->read + it->of->pieces[i];
+        it->bad[i] = it->pieces[i].kept && dm_panels_check(panels, it->pieces[i].bytes) != it->pieces[i].check;
+    }
+}
+
+/* Panels that are kept in a file are compared with what was written, once: the reader sees to it that the file stays as it is. */
+static dm_status check_kept(dm_expert_loads *it, const load *of) {
+    checking c = {.pieces = dm_expert_pieces(it->files, of->layer, of->expert), .of = of};
+    bool *checked = &it->checked[(size_t)of->layer * (size_t)it->files->experts + (size_t)of->expert];
+    if (*checked) {
+        return DM_OK;
+    }
+    dm_parallel(dm_threads(), DM_EXPERT_MATRICES, 1, check_body, &c);
+    for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
+        if (c.bad[i]) {
+            return dm_fail(DM_ERR_FORMAT, "%s: is damaged; delete it, or let `dilmodeli repack` make it anew",
+                           it->files->files[c.pieces[i].file].path);
+        }
+    }
+    *checked = true;
     return DM_OK;
 }
 
@@ -395,7 +491,7 @@ dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer,
     load *of = NULL;
     while (it->busy > 0 && (of = find_ready(it)) == NULL) {
         if (!take_one(it, wait)) {
-            return DM_OK;
+            return wait ? dm_disk_reader_stalled(it->reader) : DM_OK;
         }
     }
     if (of == NULL) {
@@ -407,6 +503,9 @@ dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer,
     if (status == DM_OK) {
         put_in_place(it->files, of);
         status = check_tables(it->files, of);
+    }
+    if (status == DM_OK) {
+        status = check_kept(it, of);
     }
     of->purpose = FREE;
     it->busy--;

@@ -1,10 +1,12 @@
 /*
  * Experts being read from the model's files, several at a time and past the page cache, into places of their own: as panels where
- * the kernels have such, else as the file has them. One thread at a time uses what is below; packing takes all of them.
+ * the kernels have such, else as the file has them. What stays as it is in the file is read right into its place; the rest into
+ * buffers, and packed from there. One thread at a time uses what is below; packing takes all of them.
  */
 #ifndef DM_MOE_EXPERT_LOADS_H
 #define DM_MOE_EXPERT_LOADS_H
 
+#include "base/disk_file.h"
 #include "kernels/panels.h"
 
 enum { DM_EXPERT_MATRICES = 3 /* gate, up, down */ };
@@ -21,6 +23,8 @@ typedef struct dm_expert_piece {
     uint64_t offset;
     size_t bytes; /* 0: this layer has no experts */
     bool mixed;   /* panels of mixed widths, whose tables are checked again when they were read */
+    bool kept;    /* panels of a file of those: dm_panels_check() of them is `check` */
+    uint64_t check;
 } dm_expert_piece;
 
 /* A file as it was when the model was opened. */
@@ -52,7 +56,9 @@ static inline uint64_t dm_expert_bytes(const dm_expert_files *files, int32_t lay
     return bytes;
 }
 
-/* Bytes of an expert in its place, and where each of its matrices begins there: multiples of 64. */
+enum { DM_EXPERT_ALIGNMENT = DM_DISK_MOST_ALIGNMENT }; /* of places */
+
+/* Bytes of an expert in its place, and where each of its matrices begins there. */
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]);
 
 typedef struct dm_expert_loads dm_expert_loads;
@@ -62,10 +68,17 @@ size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses);
 /* Those of one guess's buffer. */
 size_t dm_expert_loads_guess_bytes(const dm_expert_files *files);
 
-/* DM_ERR_IO where a file is not the one that the model was opened from. */
-dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, dm_expert_loads **out);
-/* Waits for what is under way. NULL is fine. */
-void dm_expert_loads_free(dm_expert_loads *it);
+/* A disk that does not answer for `patience` seconds is given up; 0: DM_DISK_PATIENCE. DM_ERR_IO where a file is not the one that
+ * the model was opened from. */
+dm_status dm_expert_loads_create(const dm_expert_files *files, size_t guesses, double patience, dm_expert_loads **out);
+/* Waits for what is under way. False where the disk does not answer: places of experts that were started belong to the system
+ * for good. NULL is fine. */
+bool dm_expert_loads_free(dm_expert_loads *it);
+
+/* After a failure, what was started is nobody's any more. dm_expert_loads_settle() waits until the disk is done with all of that:
+ * to be called before others get those places; DM_ERR_IO where it does not answer. */
+void dm_expert_loads_abandon(dm_expert_loads *it);
+dm_status dm_expert_loads_settle(dm_expert_loads *it);
 
 /* Whether there is room for one more, which is no guess. */
 bool dm_expert_loads_has_room(const dm_expert_loads *it);
@@ -83,7 +96,7 @@ bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, u
 uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer);
 
 /* Finishes one that is under way and no guess: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A
- * failure is that expert's, whose place then holds nothing. */
+ * failure is that expert's, whose place then holds nothing; where *expert is -1, the disk does not answer. */
 dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert);
 
 /* The system need not keep these bytes of a file in its cache. */

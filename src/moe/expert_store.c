@@ -3,9 +3,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/memory.h"
+#include "base/pages.h"
 
 /* What is known of an expert: its slot holds it (a read that failed leaves one that does not); it was noted for the next step; it
  * is of this step and not used up. */
@@ -26,13 +26,9 @@ typedef struct step {
     size_t n;
     size_t issued, given, used; /* so many are there or being read; were returned; were returned before the last call */
     bool has_slot;              /* the first that is not issued */
+    bool gave_up;               /* the disk does not answer */
     int32_t waits_for;          /* but this expert of the step has to be used up before; -1: none */
 } step;
-
-/* What may be wanted after the step. */
-typedef struct guess {
-    int32_t layer, expert;
-} guess;
 
 struct dm_expert_store {
     pthread_mutex_t lock;
@@ -42,13 +38,11 @@ struct dm_expert_store {
     int32_t *slot_of;    /* [layers, experts] -1: none */
     uint8_t *state;      /* [layers, experts] */
     size_t *offsets;     /* [layers, experts, DM_EXPERT_MATRICES] in a slot */
-    uint8_t *memory;     /* all slots */
-    size_t size;         /* of it */
+    dm_pages memory;     /* all slots */
+    size_t size;         /* bytes of them */
     step step;
     size_t spare;                 /* buffers for guesses */
     int32_t ahead;                /* layers */
-    guess *guesses;               /* [ahead * experts] */
-    size_t n_guesses;             /* not yet begun */
     dm_expert_store_stats counts; /* of guesses */
 };
 
@@ -65,7 +59,7 @@ static size_t slot_bytes(const dm_expert_files *files, int32_t layer) {
         size_t bytes = dm_expert_place(files, layer, e, offsets);
         largest = bytes > largest ? bytes : largest;
     }
-    return largest;
+    return (largest + DM_EXPERT_ALIGNMENT - 1) / DM_EXPERT_ALIGNMENT * DM_EXPERT_ALIGNMENT;
 }
 
 static size_t with_slots(const dm_expert_files *files, size_t slots) {
@@ -116,9 +110,7 @@ static dm_status take_memory(dm_expert_store *it) {
     it->state = dm_alloc(all, sizeof *it->state);
     it->offsets = dm_alloc(all * DM_EXPERT_MATRICES, sizeof *it->offsets);
     it->step.experts = dm_alloc((size_t)it->files->experts, sizeof *it->step.experts);
-    it->guesses = dm_alloc((size_t)it->ahead * (size_t)it->files->experts + 1, sizeof *it->guesses);
-    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL ||
-        it->guesses == NULL) {
+    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL) {
         return DM_ERR_MEMORY;
     }
     memset(it->slot_of, -1, all * sizeof *it->slot_of);
@@ -133,12 +125,8 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
         }
     }
     share_out(it, budget);
-    void *memory = mmap(NULL, it->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory for experts (%zu bytes)", it->size);
-    }
-    it->memory = memory;
-    uint8_t *next = it->memory;
+    DM_TRY(dm_pages_map(it->size, &it->memory));
+    uint8_t *next = it->memory.data;
     for (int32_t l = 0; l < it->files->layers; l++) {
         layer_slots *of = &it->layers[l];
         of->memory = next;
@@ -147,7 +135,7 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
             DM_TRY(dm_eviction_create(it->files->experts, of->slots, &rule->evict, NULL, &of->kept));
         }
     }
-    return dm_expert_loads_create(it->files, it->spare, &it->loads);
+    return DM_OK;
 }
 
 dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget) {
@@ -163,7 +151,7 @@ dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency
 }
 
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, dm_expert_store **out) {
+                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out) {
     *out = NULL;
     DM_TRY(dm_expert_store_check(files, rule, budget - ahead->buffers * dm_expert_loads_guess_bytes(files)));
     dm_expert_store *it = dm_alloc(1, sizeof *it);
@@ -179,6 +167,7 @@ dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residenc
     }
     dm_status status = take_memory(it);
     status = status == DM_OK ? take_slots(it, rule, budget) : status;
+    status = status == DM_OK ? dm_expert_loads_create(files, it->spare, patience, &it->loads) : status;
     if (status != DM_OK) {
         dm_expert_store_free(it);
         return status;
@@ -191,14 +180,13 @@ void dm_expert_store_free(dm_expert_store *it) {
     if (it == NULL) {
         return;
     }
-    dm_expert_loads_free(it->loads); /* before the slots that it packs into */
+    if (dm_expert_loads_free(it->loads)) { /* before the slots that it reads into */
+        dm_pages_unmap(&it->memory);
+    }
     for (int32_t l = 0; it->layers != NULL && l < it->files->layers; l++) {
         dm_eviction_free(it->layers[l].kept);
     }
-    if (it->memory != NULL) {
-        munmap(it->memory, it->size);
-    }
-    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts, it->guesses};
+    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
     }
@@ -241,46 +229,16 @@ int32_t dm_expert_store_ahead(const dm_expert_store *it) {
 void dm_expert_store_guess(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if ((it->state[at(it, layer, experts[i])] & VALID) == 0) {
-            it->guesses[it->n_guesses++] = (guess){layer, experts[i]};
+            it->counts.guessed += dm_expert_loads_guess(it->loads, layer, experts[i]);
         }
     }
-}
-
-/* The disk has nothing else to do than what is under way: begins as many guesses as there are buffers, and forgets the rest. */
-static void read_ahead(dm_expert_store *it) {
-    for (size_t i = 0; i < it->n_guesses; i++) {
-        it->counts.guessed += dm_expert_loads_guess(it->loads, it->guesses[i].layer, it->guesses[i].expert);
-    }
-    it->n_guesses = 0;
+    dm_expert_loads_flush(it->loads);
 }
 
 /* ---- Steps --------------------------------------------------------------- */
 
 static uint8_t *state_of(const dm_expert_store *it, int32_t expert) {
     return &it->state[at(it, it->step.layer, expert)];
-}
-
-void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order) {
-    step *s = &it->step;
-    int32_t *const list = s->experts;
-    *s = (step){.layer = layer, .in_order = in_order, .experts = list, .n = n, .waits_for = -1};
-    size_t listed = 0;
-    for (int32_t e = 0; e < it->files->experts; e++) {
-        *state_of(it, e) &= VALID;
-    }
-    for (int turn = in_order ? 1 : 0; turn < 2; turn++) {
-        for (size_t i = 0; i < n; i++) {
-            bool there = !in_order && (*state_of(it, experts[i]) & VALID) != 0;
-            if (there == (turn == 0)) {
-                list[listed++] = experts[i];
-            }
-        }
-    }
-    for (size_t i = n; in_order && i-- > 0;) { /* of those that are there, the last one waits longest, so it goes first */
-        if ((*state_of(it, experts[i]) & VALID) != 0) {
-            dm_eviction_use(it->layers[layer].kept, experts[i]);
-        }
-    }
 }
 
 void dm_expert_store_count(const dm_expert_store *it, uint64_t *asked, uint64_t *hit) {
@@ -344,7 +302,7 @@ static dm_status bring(dm_expert_store *it, int32_t expert, bool *began) {
     return DM_OK;
 }
 
-/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses; after the last, guesses. */
+/* Issues as many as can be: those that are there, and reads of others into slots that nobody uses. */
 static dm_status issue(dm_expert_store *it) {
     step *s = &it->step;
     while (s->issued < s->n && s->waits_for < 0) {
@@ -364,13 +322,37 @@ static dm_status issue(dm_expert_store *it) {
         s->has_slot = false;
         s->issued++;
     }
-    if (s->issued == s->n) {
-        read_ahead(it);
-    }
     return DM_OK;
 }
 
-/* Takes what has been read; waits for one if asked to. */
+dm_status dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order) {
+    step *s = &it->step;
+    int32_t *const list = s->experts;
+    *s = (step){.layer = layer, .in_order = in_order, .experts = list, .n = n, .waits_for = -1};
+    size_t listed = 0;
+    for (int32_t e = 0; e < it->files->experts; e++) {
+        *state_of(it, e) &= VALID;
+    }
+    for (int turn = in_order ? 1 : 0; turn < 2; turn++) {
+        for (size_t i = 0; i < n; i++) {
+            bool there = !in_order && (*state_of(it, experts[i]) & VALID) != 0;
+            if (there == (turn == 0)) {
+                list[listed++] = experts[i];
+            }
+        }
+    }
+    for (size_t i = n; in_order && i-- > 0;) { /* of those that are there, the last one waits longest, so it goes first */
+        if ((*state_of(it, experts[i]) & VALID) != 0) {
+            dm_eviction_use(it->layers[layer].kept, experts[i]);
+        }
+    }
+    DM_TRY(dm_expert_loads_settle(it->loads)); /* what a step that failed left may still be coming */
+    DM_TRY(issue(it));
+    dm_expert_loads_flush(it->loads);
+    return DM_OK;
+}
+
+/* Takes what has been read, and begins what then has room; waits for one if asked to. */
 static dm_status collect(dm_expert_store *it, bool wait) {
     for (;;) {
         int32_t layer, expert;
@@ -378,10 +360,13 @@ static dm_status collect(dm_expert_store *it, bool wait) {
         if (expert >= 0) {
             it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
         }
+        it->step.gave_up = status != DM_OK && expert < 0;
         DM_TRY(status);
         if (expert < 0) {
             return DM_OK;
         }
+        DM_TRY(issue(it));
+        dm_expert_loads_flush(it->loads);
         wait = false;
     }
 }
@@ -429,16 +414,16 @@ void dm_expert_store_end(dm_expert_store *it) {
     bool under_way = true;
     while (under_way) {
         int32_t layer, expert;
-        dm_status status = dm_expert_loads_finish(it->loads, true, &layer, &expert);
+        dm_status status = dm_expert_loads_finish(it->loads, !s->gave_up, &layer, &expert);
         under_way = expert >= 0;
         if (under_way) {
             it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
         }
     }
-    s->given = s->issued; /* after a failure, some were not; they count as used up too */
+    dm_expert_loads_abandon(it->loads); /* where the disk does not answer */
+    s->given = s->issued;               /* after a failure, some were not; they count as used up too */
     release(it);
     dm_eviction_end_pass(it->layers[s->layer].kept);
-    it->n_guesses = 0; /* of a step that failed */
     it->counts.wasted += dm_expert_loads_drop(it->loads, s->layer);
 }
 

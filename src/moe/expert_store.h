@@ -36,9 +36,10 @@ typedef struct dm_expert_ahead {
  * least. */
 size_t dm_expert_store_buffers(const dm_expert_files *files, size_t budget, int32_t ahead);
 
-/* The same check of what the buffers leave, and makes it. `files` outlives the store. */
+/* The same check of what the buffers leave, and makes it. `files` outlives the store. A step fails when the disk does not answer
+ * for `patience` seconds, and steps after it until the disk does; 0: DM_DISK_PATIENCE. */
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, dm_expert_store **out);
+                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out);
 void dm_expert_store_free(dm_expert_store *it);
 
 void dm_expert_store_enter(dm_expert_store *it);
@@ -51,17 +52,17 @@ size_t dm_expert_store_want(dm_expert_store *it, int32_t layer, const int32_t *e
 
 /* Layers that the store has buffers to read ahead for; 0: guesses are no use. */
 int32_t dm_expert_store_ahead(const dm_expert_store *it);
-/* Before a step: these n different experts of a later layer, the likeliest first, may be wanted there. Those that are in no slot
- * are read once all reads of the step are under way, as far as buffers are free. What the store tells routers, evicts and counts
- * as there does not depend on it. For at most dm_expert_store_ahead() layers a step. */
+/* Between steps: these n different experts of a later layer, the likeliest first, may be wanted there. Those that are in no slot
+ * are read at once, as far as buffers are free. What the store tells routers, evicts and counts as there does not depend on it.
+ */
 void dm_expert_store_guess(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n);
 
-/* A step: these n different experts of the layer are used, in this order if asked for, else those that are there first. `experts`
- * stay the caller's until the step ends. */
-void dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order);
+/* A step: these n different experts of the layer are used, in this order if asked for, else those that are there first. What has
+ * to be read is under way when this returns, as far as there is room. */
+dm_status dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_t *experts, size_t n, bool in_order);
 /* The next ones, whose weights are there until the next call: *n of them, 0 after the last. */
 dm_status dm_expert_store_next(dm_expert_store *it, const int32_t **experts, size_t *n);
-/* After the last, or after a failure: nothing is under way any more. */
+/* After the last, or after a failure, of dm_expert_store_begin() too: nothing is under way any more. */
 void dm_expert_store_end(dm_expert_store *it);
 
 /* Panels or rows of a matrix of an expert that dm_expert_store_next() returned. */

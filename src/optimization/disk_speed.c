@@ -15,6 +15,7 @@
 #include "base/disk_file.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/pseudo_file.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -231,15 +232,14 @@ dm_status dm_disk_measure(uint64_t read_bytes, dm_disk *out) {
     bytes = bytes > 0 ? bytes : 1;
     size_t space = (bytes > PIECE ? bytes : PIECE) + DM_DISK_MOST_ALIGNMENT - 1;
     space = space / DM_DISK_MOST_ALIGNMENT * DM_DISK_MOST_ALIGNMENT;
-    probe it = {.file = {.descriptor = -1}, .out = out, .buffer = aligned_alloc(DM_DISK_MOST_ALIGNMENT, space)};
-    if (it.buffer == NULL) {
-        return dm_fail(DM_ERR_MEMORY, "out of memory for reads of %zu bytes", space);
-    }
+    dm_pages memory; /* as experts are read */
+    DM_TRY(dm_pages_map(space, &memory));
+    probe it = {.file = {.descriptor = -1}, .out = out, .buffer = memory.data};
     dm_random_seed(&it.random, 1);
     if (open_file(&it)) {
         measure(&it, bytes);
     }
     dm_disk_file_close(&it.file);
-    free(it.buffer);
+    dm_pages_unmap(&memory);
     return dm_interrupted() ? dm_fail(DM_ERR_INTERRUPTED, "interrupted") : DM_OK;
 }

@@ -3,6 +3,7 @@
  * it, and be the one file that a model with these checks has.
  */
 #include "fuzz.h"
+#include "kernels/panels.h"
 #include "model/kept.h"
 
 enum { MATRICES = 3, BYTES = 3 * 128 };
@@ -24,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         FUZZ_CHECK(kept.map.size == size && kept.panels + BYTES == end);
         FUZZ_CHECK((const uint8_t *)(kept.checks + MATRICES) <= kept.panels && (uintptr_t)kept.panels % 64 == 0);
         for (size_t i = 0; i < MATRICES; i++) {
-            dm_kept_check(kept.panels + i * BYTES / MATRICES, BYTES / MATRICES);
+            dm_panels_check(kept.panels + i * BYTES / MATRICES, BYTES / MATRICES);
         }
         FUZZ_CHECK(memcmp(data, &wanted, offsetof(dm_kept_header, hash)) == 0);
         dm_kept_close(&kept);
@@ -37,7 +38,7 @@ static void fuzz_seeds(void) {
     uint8_t file[DM_KEPT_ALIGNMENT + BYTES] = {0};
     uint64_t checks[MATRICES];
     for (size_t i = 0; i < MATRICES; i++) {
-        checks[i] = dm_kept_check(file + DM_KEPT_ALIGNMENT + i * BYTES / MATRICES, BYTES / MATRICES);
+        checks[i] = dm_panels_check(file + DM_KEPT_ALIGNMENT + i * BYTES / MATRICES, BYTES / MATRICES);
     }
     dm_kept_header header = wanted;
     header.hash = dm_kept_hash(&header, checks);
