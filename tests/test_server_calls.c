@@ -84,6 +84,7 @@ static void test_answers(void **state) {
          "\"get_weather\", \"arguments\": {\"b\": 2}}\n</tool_call>",
          "TLet me see.|N0f|A0{\"a\": 1}|N1get_weather|A1{\"b\": 2}"},
         {"chatml-tools", false, "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>\nDone.", "N0f|A0{}|T\nDone."},
+        {"chatml-tools", false, "<tool_call>{\"name\": \"f\", \"arguments\": {}}no ", "N0f|A0{}|Tno "},
         /* In another order, with more in it, with arguments that are a text, without any, with a name that is escaped. */
         {"chatml-tools", false, "<tool_call>{\"arguments\": {\"x\": [1]}, \"name\": \"f\"}</tool_call>", "N0f|A0{\"x\": [1]}"},
         {"chatml-tools", false, "<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1}, \"id\": {\"y\": 2}}</tool_call>",

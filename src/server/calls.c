@@ -29,6 +29,7 @@ static void drop(dm_calls *calls, size_t n) {
 }
 
 static dm_status tell_text(dm_calls *calls, size_t n, const dm_call_sink *sink) {
+    calls->closed = calls->closed && n == 0;
     DM_TRY(tell(calls, DM_PART_TEXT, calls->held, n, sink));
     drop(calls, n);
     return DM_OK;
@@ -82,9 +83,8 @@ static dm_status read_text(dm_calls *calls, bool last, const dm_call_sink *sink,
     }
     const char *found = memmem(calls->held, calls->length, mark, strlen(mark));
     if (found == NULL) {
-        bool only_spaces = calls->count > 0 && trim(calls, calls->length) == 0;
-        if (last && only_spaces) {
-            calls->length = 0; /* after the last call */
+        if (last && calls->closed && trim(calls, calls->length) == 0) {
+            calls->length = 0; /* white space after the last call */
         }
         return tell_text(calls, calls->length - (last ? 0 : held_back(calls, mark)), sink);
     }
@@ -217,6 +217,7 @@ static dm_status read_call(dm_calls *calls, bool last, const dm_call_sink *sink,
         return give_up(calls, sink);
     }
     calls->count++;
+    calls->closed = true;
     drop(calls, calls->at);
     calls->state = DM_CALLS_AFTER_CALL;
     return DM_OK;

@@ -27,6 +27,7 @@ typedef struct dm_calls {
     char *held; /* [length] that was not told yet */
     size_t length, room;
     int32_t count; /* calls that were told */
+    bool closed;   /* one was, and no text since */
 
     /* In a call. */
     bool named;  /* it was told, and arguments are told as they come */
