@@ -5,10 +5,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -153,13 +155,17 @@ static void strides_avoid_large_powers_of_two(void **state) {
     }
 }
 
-static volatile sig_atomic_t handled, misplaced;
+static atomic_int handled, misplaced; /* the handler runs on any thread that lets it */
 static uintptr_t stack_begin, stack_end;
 
 static void on_alarm(int number) {
     const uintptr_t here = (uintptr_t)&number;
-    handled++;
-    misplaced += gettid() == getpid() && (here < stack_begin || here >= stack_end); /* other threads have other stacks */
+    const int before = errno;
+    atomic_fetch_add(&handled, 1);
+    if (gettid() == getpid() && (here < stack_begin || here >= stack_end)) { /* other threads have other stacks */
+        atomic_fetch_add(&misplaced, 1);
+    }
+    errno = before;
 }
 
 /* oneDNN moves the stack pointer into the heap, where a handler must not run: signals wait until a product is done. */
@@ -184,7 +190,8 @@ static void signals_come_between_products(void **state) {
     struct sigaction old;
     assert_int_equal(sigaction(SIGALRM, &action, &old), 0);
     for (int precision = 0; precision < 2; precision++) {
-        handled = misplaced = 0;
+        atomic_store(&handled, 0);
+        atomic_store(&misplaced, 0);
         assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
         dm_status status = DM_OK;
         for (int i = 0; i < MOST && handled < WANTED && status == DM_OK; i++) {
