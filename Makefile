@@ -63,9 +63,10 @@ test-aarch64: deps ## cross-build for aarch64 and run the tests in an emulator
 
 .PHONY: fuzz
 FUZZ_SECONDS ?= 60
+FUZZ_BUILD ?= RelWithDebInfo
 fuzz: deps ## run each fuzz target for FUZZ_SECONDS (60) on what hostile files may hold
 	@scripts/deps lint
-	$(call configure,build-fuzz,-DDM_FUZZ=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang)
+	$(call configure,build-fuzz,-DDM_FUZZ=ON -DCMAKE_BUILD_TYPE=$(FUZZ_BUILD) -DCMAKE_C_COMPILER=clang)
 	@ninja -C build-fuzz -j $(JOBS) fuzz-targets
 	@scripts/fuzz build-fuzz $(FUZZ_SECONDS)
 
