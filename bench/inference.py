@@ -4,7 +4,8 @@
 The models are the shapes of `dilmodeli new --shape`, made once below ~/.cache/dilmodeli/bench. llama.cpp is the npm
 package that `make peer` fetches; of it, prefill alone is measured, for its decode loop is JavaScript's. Any program that
 understands llama-bench's options can be given besides (--llama-bench PROGRAM), and then decode is compared too.
-Part `compressed`: gpt2-124m in 32-bit floats against what `dilmodeli quantize` makes of it, and against llama.cpp's Q4_K_M.
+Part `compressed`: gpt2-124m and llama-124m in 32-bit floats against what `dilmodeli quantize` makes of them, and against
+--llama-bench on Q4_K_M.
 Then dilmodeli alone: 8 sequences decoded at once against 1, decode after 4096 tokens with caches of 16 and 8 bits,
 prefill with more threads against 1, resident memory.
 Usage: bench/inference.py [BUILD] [--rounds N] [--only ...] [--shapes ...] [--types ...]; needs an otherwise idle machine.
@@ -145,36 +146,45 @@ def in_turns(args, ways):
                    if isinstance(value, (int, float))} for name, found in runs.items()}
 
 
-def compressed_file(args, *options):
-    """The shape in this program's own format; its weights are random, so how well they are chosen is all the same."""
-    path = cache_file("gpt2-124m" + "".join(options).replace("--", "-") + ".gguf")
+def compressed_file(args, shape, *options):
+    """A shape in this program's own format; its weights are random, so how well they are chosen is all the same."""
+    path = cache_file(shape + "".join(options).replace("--", "-") + ".gguf")
     if not os.path.exists(path):
         print(f"making {path}", file=sys.stderr)
-        subprocess.run([f"{args.build}/dilmodeli", "quantize", model_file(args, "gpt2-124m", "f32"), path, *options, "--method", "rtn",
-                        "--data", os.path.join(os.path.dirname(__file__), "..", "README.md"), "--tokens", "512"], check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([f"{args.build}/dilmodeli", "quantize", model_file(args, shape, "f32"), path, *options, "--method", "rtn"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return path
 
 
-def measure_compressed(args, limit):
-    ways = {"f32": (dilmodeli, model_file(args, "gpt2-124m", "f32")), "q4_k_m": (dilmodeli, model_file(args, "gpt2-124m", "q4_k_m"))}
+def compress_shape(args, shape, limit):
+    ways = {"f32": (dilmodeli, model_file(args, shape, "f32")), "q4_k_m": (dilmodeli, model_file(args, shape, "q4_k_m"))}
     for preset in ("low", "balanced", "high"):
-        ways[preset] = (dilmodeli, compressed_file(args, "--preset", preset))
-    for bits in ("2.6", "3.4", "3.7", "4.5"):
-        ways[f"{bits} bits"] = (dilmodeli, compressed_file(args, "--bpw", bits))
+        ways[preset] = (dilmodeli, compressed_file(args, shape, "--preset", preset))
+    for bits in ("3.4", "3.7", "4.5"):
+        ways[f"{bits} bits"] = (dilmodeli, compressed_file(args, shape, "--bpw", bits))
     if args.llama_bench:
-        ways[os.path.basename(args.llama_bench) + " q4_k_m"] = (llama_bench, model_file(args, "gpt2-124m", "q4_k_m"))
+        ways[os.path.basename(args.llama_bench) + " q4_k_m"] = (llama_bench, model_file(args, shape, "q4_k_m"))
     runs = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, (measure, path) in ways.items():
-            runs[name].append(measure(args, path))
+            try:
+                runs[name].append(measure(args, path))
+            except subprocess.CalledProcessError:
+                if measure == dilmodeli:
+                    raise
+                runs[name].append(dict.fromkeys(COLUMNS, float("nan")))  # it does not run this model
     median = {name: {column: statistics.median(run[column] for run in found) for column in COLUMNS} for name, found in runs.items()}
-    print("\ngpt2-124m compressed; tokens/s, and so many times those of f32")
+    print(f"\n{shape} compressed; {', '.join(COLUMNS)}: tokens/s, and so many times those of f32")
     for name, (_, path) in ways.items():
         cells = "".join(f"{median[name][column]:9.0f} x{median[name][column] / median['f32'][column]:5.2f}" for column in COLUMNS)
         read = runs[name][0].get("bytes")
         share = f"  decode reads {median[name]['decode 64'] * read / (limit * 1e9):.0%} of {limit:.1f} GB/s" if read else ""
         print(f"{name:22s}{os.path.getsize(path) / 1e6:7.1f} MB{cells}{share}")
+
+
+def measure_compressed(args, limit):
+    for shape in ("gpt2-124m", "llama-124m"):
+        compress_shape(args, shape, limit)
 
 
 def measure_batch(args, limit):

@@ -884,14 +884,14 @@ typedef void (*dm_compress_matrix_fn)(void *user, const dm_compress_matrix *matr
 
 /* All zero: the defaults, but for one of bpw and bytes. */
 typedef struct dm_compress_options {
-    double bpw;     /* bits per weight, all tensors together; 0: `bytes` says */
-    bool players;   /* bpw is that of the matrices that play; the token embedding and what is copied come on top */
-    uint64_t bytes; /* of the whole file, at most */
-    double pruned;  /* at least this share of the tiles is pruned, below 1; 0: as the prices say */
-    bool slopes;    /* errors count by the statistics' slopes (d), not relative to each matrix's output */
-    int32_t
-        embedding; /* bits of the token embedding, which is no player: 2, 3, 4, 5, 6 or 8; 0: 6, above 4.25 bits per weight 8 */
-    int32_t width; /* 2, 3, 4, 5, 6 or 8: all tiles that are kept get so many bits, whatever the size; 0: free */
+    double bpw;        /* bits per weight, all tensors together; 0: `bytes` says */
+    bool players;      /* bpw is that of the matrices that play; the token embedding and what is copied come on top */
+    uint64_t bytes;    /* of the whole file, at most */
+    double pruned;     /* at least this share of the tiles is pruned, below 1; 0: as the prices say */
+    bool slopes;       /* errors count by the statistics' slopes (d), not relative to each matrix's output */
+    int32_t embedding; /* bits of the token embedding, which is no player: 2, 3, 4, 5, 6 or 8; 0: 6, or 8 where the layers
+                          have 4.1 beside it */
+    int32_t width;     /* 2, 3, 4, 5, 6 or 8: all tiles that are kept get so many bits, whatever the size; 0: free */
     const char
         *calibration; /* file of dm_calibrate(), or llama.cpp's importance matrix; NULL: only RTN and MAGNITUDE do without */
     dm_compress_method method;

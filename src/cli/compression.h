@@ -30,7 +30,7 @@ extern cli_compression_values cli_compression;
         {"compat", 0, CLI_FLAG, &cli_compression.compat, NULL, "only block types that every GGUF program reads"},                \
         {"embedding", 0,                                                                                                         \
          CLI_INT,     &cli_compression.embedding,                                                                                \
-         "BITS",      "of the token embedding; 0: 6, above 4.25 bits per weight 8"},                                             \
+         "BITS",      "of the token embedding; 0: 6, or 8 where the layers have 4 beside it"},                                   \
         {"slopes", 0, CLI_FLAG, &cli_compression.slopes, NULL, "weigh errors by the statistics' slopes, not by outputs"},        \
         {"prune", 0, CLI_FLOAT, &cli_compression.prune, "R", "prune at least this share of the tiles, 0: as pays"},              \
         {"calib", 0, CLI_STRING, &cli_compression.calibration, "STATS", "of `dilmodeli calibrate`, or an importance matrix"},    \

@@ -140,8 +140,10 @@ dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes) {
 /* Rounded to nearest: measured, 4 bits where the rest has 3.4 cost several times what all the rest does. */
 unsigned dm_compress_embedding_bits(const dm_compress_model *it, uint64_t budget) {
     const dm_compress_options *o = it->options;
-    const double bpw = 8.0 * (double)budget / budget_weights(it);
-    return o->embedding > 0 ? (unsigned)o->embedding : o->width > 4 || bpw > 4.25 ? 8 : 6;
+    const double playing = (double)dm_compress_weights(it, DM_COMPRESS_PLAYING);
+    const double others = o->players ? 0.0 : (double)dm_compress_weights(it, DM_COMPRESS_ALL) - playing;
+    const double left = (8.0 * (double)budget - 8.0 * others) / playing; /* bits of the layers' weights beside 8 of the others' */
+    return o->embedding > 0 ? (unsigned)o->embedding : o->width > 4 || left > 4.1 ? 8 : 6;
 }
 
 /* ---- What errors cost ---- */

@@ -42,7 +42,7 @@ dm_compress_matrix dm_compress_matrix_of(const dm_compress_target *t, size_t mat
 /* Bytes of tensors that are asked for; where bits are asked for of those alone that play, of these. DM_ERR_ARGUMENT where the
  * whole file has room for none. */
 dm_status dm_compress_budget(const dm_compress_model *it, uint64_t *bytes);
-/* Bits of the token embedding in a model that may have so many bytes. */
+/* Bits of the token embedding where the budget is so many bytes. */
 unsigned dm_compress_embedding_bits(const dm_compress_model *it, uint64_t budget);
 
 /* Bytes that stay whatever is decided: of tensors that are copied; of the file besides its tensors, at most. */
