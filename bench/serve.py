@@ -32,7 +32,6 @@ import time
 
 SECTIONS = ("same", "clients", "first", "health", "nash")
 HERE = os.path.dirname(os.path.abspath(__file__))
-PROMPT_BYTES = 400
 
 
 def arguments():
@@ -42,6 +41,7 @@ def arguments():
     parser.add_argument("--text", default=os.path.join(HERE, "..", "docs", "commands.md"))
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--prompt-bytes", type=int, default=400, help="of --text that each client sends")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gamma", default="0.2")
     parser.add_argument("--eval-bytes", type=int, default=200000, help="of --text that perplexity is of")
@@ -133,10 +133,10 @@ class Server:
         return first or time.perf_counter() - start, time.perf_counter() - start, made, text
 
 
-def prompts_of(text, n, turn):
+def prompts_of(options, text, n, turn):
     """n pieces, others at every turn so that no slot knows them."""
-    step = max(1, (len(text) - PROMPT_BYTES) // (n + 1))
-    return [f"{turn}: " + text[i * step:i * step + PROMPT_BYTES] for i in range(n)]
+    step = max(1, (len(text) - options.prompt_bytes) // (n + 1))
+    return [f"{turn}: " + text[i * step:i * step + options.prompt_bytes] for i in range(n)]
 
 
 def at_once(server, prompts, tokens):
@@ -176,7 +176,7 @@ def serve_peer(options, slots):
 
 
 def measure_same(options, text):
-    prompts = prompts_of(text, options.clients, "same")
+    prompts = prompts_of(options, text, options.clients, "same")
     with serve(options, options.clients) as server:
         alone = [server.complete(prompt, options.tokens, i)[3] for i, prompt in enumerate(prompts)]
         together = [at_once(server, prompts, options.tokens)[2] for _ in range(options.rounds)]
@@ -197,7 +197,7 @@ def measure_clients(options, text):
         for turn in range(options.rounds + 1):
             for name, server in servers.items():
                 for n in counts:
-                    seconds, made, _ = at_once(server, prompts_of(text, n, f"{turn} {n}"), options.tokens)
+                    seconds, made, _ = at_once(server, prompts_of(options, text, n, f"{turn} {n}"), options.tokens)
                     speeds[name][n].append(made / seconds)
     figures = {}
     for name, of in speeds.items():
@@ -218,7 +218,7 @@ def measure_first(options, text):
             def keep_busy(i):
                 turn = 0
                 while not ends.is_set():
-                    server.complete(prompts_of(text, 9, f"busy {i} {turn}")[i], 200, i)
+                    server.complete(prompts_of(options, text, 9, f"busy {i} {turn}")[i], 200, i)
                     turn += 1
 
             threads = [threading.Thread(target=keep_busy, args=(i,)) for i in range(busy)]
@@ -226,7 +226,7 @@ def measure_first(options, text):
                 thread.start()
             time.sleep(1)
             times, seen[busy] = [], []
-            for prompt in prompts_of(text, 4 * options.rounds, f"first {busy}"):
+            for prompt in prompts_of(options, text, 4 * options.rounds, f"first {busy}"):
                 seen[busy].append(min(8, json.loads(server.get("/health")[1])["busy"]))
                 times.append(1e3 * server.complete(prompt, 4, 1)[0])
             ends.set()
@@ -253,7 +253,7 @@ def measure_health(options, text):
     figures = {}
     with serve(options, 8) as server:
         for busy in (0, 8):
-            threads = [threading.Thread(target=server.complete, args=(prompt, 900, 1)) for prompt in prompts_of(text, busy, "health")]
+            threads = [threading.Thread(target=server.complete, args=(prompt, 900, 1)) for prompt in prompts_of(options, text, busy, "health")]
             for thread in threads:
                 thread.start()
             time.sleep(0.5)
@@ -281,7 +281,7 @@ def measure_nash(options, text):
         servers = {"model": model, "nash": nash}
         for turn in range(options.rounds + 1):
             for name, server in servers.items():
-                seconds, made, _ = at_once(server, prompts_of(text, options.clients, turn), options.tokens)
+                seconds, made, _ = at_once(server, prompts_of(options, text, options.clients, turn), options.tokens)
                 speeds[name].append(made / seconds)
         for name, server in servers.items():
             speeds[name] = spread(speeds[name][1:])
