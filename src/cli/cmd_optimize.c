@@ -23,7 +23,7 @@ static const cli_option options[] = {
 static const cli_usage usage = {
     .synopsis = "dilmodeli optimize MODEL OUT [options]",
     .summary = "Makes a model ready for this machine: calibrates (--data or --calib; else with text that the model writes\n"
-               "itself), compresses as quantize does (to 4 bits per weight where nothing says how small), keeps weights as the\n"
+               "itself), compresses as quantize does (--preset balanced where nothing says how small), keeps weights as the\n"
                "kernels read them where the format needs that, and measures how many threads and how many sequences at a time\n"
                "serve it best. Then size, memory, speed and loss are printed, before and after; speeds before are those of\n"
                "MODEL with all threads. Losses are of --text FILE, or of text that the model writes. The machine should do\n"

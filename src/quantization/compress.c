@@ -1,4 +1,4 @@
-/* Compressing a model: what is asked for is checked, and one of the two ways is gone. */
+/* Compressing a model: what is asked for is checked, and one of the two ways is taken. */
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -9,8 +9,8 @@ dm_status dm_compress_check(const dm_compress_options *o, const char *to) {
     if (!(o->bpw > 0.0) && o->bytes == 0 && o->width == 0) {
         return dm_fail(DM_ERR_ARGUMENT, "expected bits per weight, bytes of the file, or a width");
     }
-    if (o->players && !(o->bpw > 0.0)) {
-        return dm_fail(DM_ERR_ARGUMENT, "expected bits per weight of the matrices that play");
+    if (o->players && (!(o->bpw > 0.0) || o->bytes != 0)) {
+        return dm_fail(DM_ERR_ARGUMENT, "expected bits per weight of the matrices that play, and no bytes of the file");
     }
     if (!(o->pruned >= 0.0 && o->pruned < 1.0)) {
         return dm_fail(DM_ERR_ARGUMENT, "a share of %g cannot be pruned, expected 0 to below 1", o->pruned);
