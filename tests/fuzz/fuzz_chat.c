@@ -2,9 +2,8 @@
  * Chat templates and conversations. Input: the family's number, or one past the last for the template's own; the template, to
  * a NUL; then messages, each a byte for its role and the content to a NUL. What messages say never adds a control token.
  */
-#include "fuzz.h"
+#include "fuzz_vocabulary.h"
 #include "model/chat.h"
-#include "model/vocabulary.h"
 
 enum { MOST = 16 };
 
@@ -27,13 +26,7 @@ static dm_tokenizer *vocabulary(void) {
                                           "<|im_sep|>"};
     static dm_tokenizer *kept;
     if (kept == NULL) {
-        FUZZ_CHECK(dm_vocabulary_create(&kept) == DM_OK && dm_vocabulary_add_bytes(kept) == DM_OK);
-        for (size_t i = 0; i < sizeof control / sizeof *control; i++) {
-            FUZZ_CHECK(dm_vocabulary_add(kept, control[i], strlen(control[i]), DM_TOKEN_CONTROL) == DM_OK);
-        }
-        kept->bos = 256;
-        kept->eos = 257;
-        FUZZ_CHECK(dm_vocabulary_finish(kept) == DM_OK);
+        kept = fuzz_vocabulary(control, sizeof control / sizeof *control);
     }
     return kept;
 }

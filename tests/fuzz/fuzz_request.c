@@ -3,8 +3,7 @@
  * the answer comes in, the body to a NUL, then the answer. What functions and messages say never adds a control token, and what
  * is found in an answer does not depend on how it comes.
  */
-#include "fuzz.h"
-#include "model/vocabulary.h"
+#include "fuzz_vocabulary.h"
 #include "server/calls.h"
 
 enum { MOST_ANSWER = 4096 };
@@ -29,13 +28,7 @@ static const dm_tokenizer *vocabulary(void) {
                                           "[/TOOL_RESULTS]"};
     static dm_tokenizer *kept;
     if (kept == NULL) {
-        FUZZ_CHECK(dm_vocabulary_create(&kept) == DM_OK && dm_vocabulary_add_bytes(kept) == DM_OK);
-        for (size_t i = 0; i < sizeof control / sizeof *control; i++) {
-            FUZZ_CHECK(dm_vocabulary_add(kept, control[i], strlen(control[i]), DM_TOKEN_CONTROL) == DM_OK);
-        }
-        kept->bos = 256;
-        kept->eos = 257;
-        FUZZ_CHECK(dm_vocabulary_finish(kept) == DM_OK);
+        kept = fuzz_vocabulary(control, sizeof control / sizeof *control);
     }
     return kept;
 }
