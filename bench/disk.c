@@ -1,17 +1,19 @@
 /*
  * How fast a file is read past the page cache (src/base/disk_reader.h): GB/s of reads at random places, for several sizes and
  * numbers in flight, through io_uring and by threads. The two take turns, so that what else goes on meets both; each figure is
- * the median of its turns. Usage: dm-bench-disk FILE [SECONDS], of each turn
+ * the median of its turns. Reads go to one place after the other of more memory than a processor's caches hold, in huge pages, as
+ * experts do. Usage: dm-bench-disk FILE [SECONDS], of each turn
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/disk_reader.h"
+#include "base/pages.h"
 #include "base/random.h"
 #include "base/threads.h"
 
-enum { TURNS = 5, KINDS = 2, MOST_DEPTH = 16, MOST_BYTES = 4 << 20 };
+enum { TURNS = 5, KINDS = 2, MOST_DEPTH = 16, MOST_BYTES = 4 << 20, PLACES = 64 };
 
 static const size_t sizes[] = {64 << 10, 256 << 10, 1 << 20, 4 << 20};
 static const unsigned depths[] = {1, 2, 4, 8, MOST_DEPTH};
@@ -20,14 +22,15 @@ typedef struct bench {
     const char *path;
     double seconds; /* of a turn */
     dm_random random;
-    uint8_t *memory; /* [MOST_DEPTH][MOST_BYTES] */
+    dm_pages memory; /* [PLACES][MOST_BYTES] */
+    size_t next;     /* place */
 } bench;
 
 static dm_status submit(bench *b, dm_disk_reader *reader, size_t bytes, uint64_t slot) {
     uint64_t places = dm_disk_reader_file(reader, 0)->size / bytes;
     return dm_disk_reader_submit(reader, (dm_disk_read){.offset = dm_random_next(&b->random) % places * bytes,
                                                         .bytes = bytes,
-                                                        .to = b->memory + slot * MOST_BYTES,
+                                                        .to = (uint8_t *)b->memory.data + b->next++ % PLACES * MOST_BYTES,
                                                         .tag = slot});
 }
 
@@ -95,20 +98,19 @@ int main(int argc, char **argv) {
         return 2;
     }
     dm_random_seed(&b.random, 1);
-    b.memory = aligned_alloc(DM_DISK_MOST_ALIGNMENT, (size_t)MOST_DEPTH * MOST_BYTES);
     dm_disk_reader *readers[KINDS] = {0};
-    dm_status status = b.memory != NULL ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory");
+    dm_status status = dm_pages_map((size_t)PLACES * MOST_BYTES, &b.memory);
     for (int i = 0; i < KINDS && status == DM_OK; i++) {
         status = dm_disk_reader_create(&b.path, 1, MOST_DEPTH, i == 1, &readers[i]);
     }
     if (status == DM_OK) {
-        memset(b.memory, 0, (size_t)MOST_DEPTH * MOST_BYTES); /* so that the first turn finds the pages there */
+        memset(b.memory.data, 0, (size_t)PLACES * MOST_BYTES); /* so that the first turn finds the pages there */
         status = measure_all(&b, readers);
     }
     for (int i = 0; i < KINDS; i++) {
         dm_disk_reader_free(readers[i]);
     }
-    free(b.memory);
+    dm_pages_unmap(&b.memory);
     if (status != DM_OK) {
         fprintf(stderr, "dm-bench-disk: %s\n", dm_error_message());
         return 1;

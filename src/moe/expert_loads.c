@@ -11,10 +11,11 @@
 #include "kernels/mixed_panels.h"
 
 enum {
-    ROOM = 16 << 20, /* bytes under way, about: several reads of some megabytes keep a disk busy */
+    ROOM = 12 << 20, /* bytes of buffers, about */
     FEWEST = 2,      /* experts: one is packed while the other comes */
     MOST = 12,
-    APART = 4096, /* pieces that lie no further from each other are one read */
+    AT_DISK = 8 << 20, /* bytes, about: keep it busy; with more, some disks bring none before all are there */
+    APART = 4096,      /* pieces that lie no further from each other are one read */
     UNIT = DM_EXPERT_ALIGNMENT
 };
 
@@ -248,7 +249,16 @@ static size_t find_free(const dm_expert_loads *it, size_t begin, size_t end) {
 }
 
 bool dm_expert_loads_has_room(const dm_expert_loads *it) {
-    return find_free(it, 0, it->n_wanted) < it->n_wanted;
+    size_t at_disk = 0;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < it->n_loads; i++) {
+        const load *of = &it->loads[i];
+        if (of->purpose == WANTED && of->pending > 0) {
+            at_disk++;
+            bytes += dm_expert_bytes(it->files, of->layer, of->expert);
+        }
+    }
+    return find_free(it, 0, it->n_wanted) < it->n_wanted && (at_disk < FEWEST || bytes + bytes / at_disk <= AT_DISK);
 }
 
 /* Queues an expert's reads to `to`. */
@@ -486,14 +496,18 @@ static load *find_ready(const dm_expert_loads *it) {
     return NULL;
 }
 
-dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert) {
-    *layer = *expert = -1;
-    load *of = NULL;
-    while (it->busy > 0 && (of = find_ready(it)) == NULL) {
+dm_status dm_expert_loads_await(dm_expert_loads *it, bool wait) {
+    while (it->busy > 0 && find_ready(it) == NULL) {
         if (!take_one(it, wait)) {
             return wait ? dm_disk_reader_stalled(it->reader) : DM_OK;
         }
     }
+    return DM_OK;
+}
+
+dm_status dm_expert_loads_finish(dm_expert_loads *it, int32_t *layer, int32_t *expert) {
+    *layer = *expert = -1;
+    load *of = find_ready(it);
     if (of == NULL) {
         return DM_OK;
     }

@@ -80,7 +80,7 @@ bool dm_expert_loads_free(dm_expert_loads *it);
 void dm_expert_loads_abandon(dm_expert_loads *it);
 dm_status dm_expert_loads_settle(dm_expert_loads *it);
 
-/* Whether there is room for one more, which is no guess. */
+/* Whether there is room for one more, which is no guess: a buffer, and a disk that has not enough to do. */
 bool dm_expert_loads_has_room(const dm_expert_loads *it);
 /* An expert will be read into `place`, which nobody may look at until it is finished; reading begins with the next flush or when
  * one is waited for. */
@@ -95,9 +95,12 @@ bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, u
 /* The guesses left of a layer are wrong: their buffers are free once the disk is done with them. Returns their bytes in files. */
 uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer);
 
-/* Finishes one that is under way and no guess: *layer, *expert, or -1 where none is or, unless it may wait, none is read yet. A
- * failure is that expert's, whose place then holds nothing; where *expert is -1, the disk does not answer. */
-dm_status dm_expert_loads_finish(dm_expert_loads *it, bool wait, int32_t *layer, int32_t *expert);
+/* Takes note of what has been read; with `wait` until one that was started is read, if any is under way. DM_ERR_IO where the disk
+ * does not answer. */
+dm_status dm_expert_loads_await(dm_expert_loads *it, bool wait);
+/* Finishes one that has been read and is no guess: *layer, *expert, or -1 where there is none. A failure is that expert's, whose
+ * place then holds nothing. */
+dm_status dm_expert_loads_finish(dm_expert_loads *it, int32_t *layer, int32_t *expert);
 
 /* The system need not keep these bytes of a file in its cache. */
 void dm_expert_loads_forget(const dm_expert_loads *it, size_t file, uint64_t offset, uint64_t bytes);

@@ -356,16 +356,18 @@ dm_status dm_expert_store_begin(dm_expert_store *it, int32_t layer, const int32_
 static dm_status collect(dm_expert_store *it, bool wait) {
     for (;;) {
         int32_t layer, expert;
-        dm_status status = dm_expert_loads_finish(it->loads, wait, &layer, &expert);
-        if (expert >= 0) {
-            it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
-        }
-        it->step.gave_up = status != DM_OK && expert < 0;
+        dm_status status = dm_expert_loads_await(it->loads, wait);
+        it->step.gave_up = status != DM_OK;
         DM_TRY(status);
+        DM_TRY(issue(it)); /* before this one is packed */
+        dm_expert_loads_flush(it->loads);
+        status = dm_expert_loads_finish(it->loads, &layer, &expert);
         if (expert < 0) {
             return DM_OK;
         }
-        DM_TRY(issue(it));
+        it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
+        DM_TRY(status);
+        DM_TRY(issue(it)); /* its buffer is free again */
         dm_expert_loads_flush(it->loads);
         wait = false;
     }
@@ -414,7 +416,8 @@ void dm_expert_store_end(dm_expert_store *it) {
     bool under_way = true;
     while (under_way) {
         int32_t layer, expert;
-        dm_status status = dm_expert_loads_finish(it->loads, !s->gave_up, &layer, &expert);
+        dm_expert_loads_await(it->loads, !s->gave_up); /* where the disk does not answer, none is read */
+        dm_status status = dm_expert_loads_finish(it->loads, &layer, &expert);
         under_way = expert >= 0;
         if (under_way) {
             it->state[at(it, layer, expert)] |= status == DM_OK ? VALID : 0;
