@@ -76,6 +76,58 @@ static void sets(void **state) {
     expect_set(&o, order, 2);
 }
 
+/* Logits with many equals, and what is no number among them. */
+static void fill_with_ties(dm_random *random, float *logits, int32_t n) {
+    static const float others[] = {NAN, INFINITY, -INFINITY};
+    for (int32_t i = 0; i < n; i++) {
+        const uint64_t drawn = dm_random_next(random);
+        logits[i] = drawn % 16 < 3 ? others[drawn % 16] : (float)(drawn >> 32 & 0x3ff) / 64.0f;
+    }
+}
+
+/* The best that is not taken yet, of equals the first; -1: none. */
+static int32_t best_left(const float *logits, const bool *taken, int32_t n) {
+    int32_t best = -1;
+    for (int32_t i = 0; i < n; i++) {
+        if (!taken[i] && isfinite(logits[i]) && (best < 0 || logits[i] > logits[best])) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+static void the_best_are_found_in_vocabularies_of_any_size(void **state) {
+    (void)state;
+    enum { MOST = 3000 };
+    static const int32_t sizes[] = {1, 2, 3, 15, 16, 17, 63, 160, 161, 1000, MOST}, tops[] = {0, 1, 2, 5, 40, 700};
+    static float logits[MOST];
+    dm_random random;
+    dm_random_seed(&random, 11);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        for (size_t t = 0; t < sizeof tops / sizeof *tops; t++) {
+            bool taken[MOST] = {false};
+            dm_sampling o = plain();
+            dm_sampler sampler;
+            int32_t greedy, n = 0;
+            o.top_k = tops[t];
+            fill_with_ties(&random, logits, sizes[s]);
+            assert_int_equal(dm_sampler_init(&sampler, &o, sizes[s]), DM_OK);
+            dm_sampler_candidates(&sampler, logits);
+            for (int32_t best; (o.top_k == 0 || n < o.top_k) && (best = best_left(logits, taken, sizes[s])) >= 0; n++) {
+                assert_true(n < sampler.n_candidates);
+                assert_int_equal(sampler.candidates[n].id, best);
+                taken[best] = true;
+            }
+            assert_int_equal(sampler.n_candidates, n);
+            sampler.options.temperature = 0.0f;
+            const dm_status status = dm_sampler_next(&sampler, logits, NULL, 0, &greedy);
+            assert_int_equal(status, n > 0 ? DM_OK : DM_ERR_FORMAT);
+            assert_true(n == 0 || greedy == sampler.candidates[0].id);
+            dm_sampler_free(&sampler);
+        }
+    }
+}
+
 static void temperature_reshapes_but_keeps_the_set(void **state) {
     (void)state;
     float logits[VOCAB];
@@ -202,6 +254,7 @@ static void bad_options_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sets),
+        cmocka_unit_test(the_best_are_found_in_vocabularies_of_any_size),
         cmocka_unit_test(temperature_reshapes_but_keeps_the_set),
         cmocka_unit_test(draws_follow_the_distribution),
         cmocka_unit_test(seeds_repeat),

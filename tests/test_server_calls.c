@@ -330,7 +330,8 @@ static void test_mark(void **state) {
         for (int32_t id = 0; id < vocab; id++) {
             logits[id] = id == ids[i] ? 0.0f : -INFINITY;
         }
-        assert_int_equal(dm_choice_next(choice, tokenizer, logits, made, (int32_t)i, &made[i], &finish), DM_OK);
+        assert_int_equal(dm_choice_draw(choice, tokenizer, logits, made, (int32_t)i, &made[i]), DM_OK);
+        assert_int_equal(dm_choice_take(choice, tokenizer, &made[i], &finish), DM_OK);
         assert_int_equal(made[i], ids[i]);
         dm_piece *piece = dm_request_take(request, 0, &done);
         assert_non_null(piece);

@@ -112,19 +112,62 @@ static void normalize(dm_candidate *candidates, int32_t n, float temperature) {
     }
 }
 
+enum { RUN = 16, ROOM = 4 };
+
+/* Whether one of up to RUN logits is above the level; NaN is not. Without branches: some instructions of a vector. */
+static bool any_above(const float *logits, int32_t n, float level) {
+    int any = 0;
+    if (n < RUN) {
+        return true;
+    }
+    for (int i = 0; i < RUN; i++) {
+        any |= logits[i] > level;
+    }
+    return any != 0;
+}
+
+static float worst_of(const dm_candidate *candidates, int32_t n) {
+    float worst = INFINITY;
+    for (int32_t i = 0; i < n; i++) {
+        worst = candidates[i].logit < worst ? candidates[i].logit : worst;
+    }
+    return worst;
+}
+
+/* The k best of the finite logits, or all where they are no more, in any order; returns how many. Those above the worst of k that
+ * were seen before are few: the best of them are chosen whenever ROOM times k have come together. candidates [min(ROOM k, vocab)]
+ */
+static int32_t gather(const float *logits, int32_t vocab, int32_t k, dm_candidate *candidates) {
+    const int32_t room = k > vocab / ROOM ? vocab : ROOM * k;
+    float level = -INFINITY;
+    int32_t n = 0;
+    for (int32_t begin = 0; begin < vocab; begin += RUN) {
+        const int32_t end = vocab - begin < RUN ? vocab : begin + RUN;
+        for (int32_t id = any_above(logits + begin, end - begin, level) ? begin : end; id < end; id++) {
+            if (!(logits[id] > level) || !isfinite(logits[id])) { /* one that equals the worst has a higher id */
+                continue;
+            }
+            if (n == room && k < n) {
+                select_best(candidates, n, k);
+                n = k;
+                level = worst_of(candidates, n);
+            }
+            if (logits[id] > level) {
+                candidates[n++] = (dm_candidate){logits[id], 0.0f, id};
+            }
+        }
+    }
+    if (k < n) {
+        select_best(candidates, n, k);
+        n = k;
+    }
+    return n;
+}
+
 void dm_sampler_candidates(dm_sampler *sampler, const float *logits) {
     const dm_sampling *o = &sampler->options;
     dm_candidate *candidates = sampler->candidates;
-    int32_t n = 0;
-    for (int32_t id = 0; id < sampler->vocab; id++) {
-        if (isfinite(logits[id])) {
-            candidates[n++] = (dm_candidate){logits[id], 0.0f, id};
-        }
-    }
-    if (o->top_k > 0 && o->top_k < n) {
-        select_best(candidates, n, o->top_k);
-        n = o->top_k;
-    }
+    int32_t n = gather(logits, sampler->vocab, o->top_k > 0 ? o->top_k : sampler->vocab, candidates);
     qsort(candidates, (size_t)n, sizeof *candidates, compare);
     normalize(candidates, n, 1.0f);
     if (o->top_p < 1.0f) {
@@ -146,13 +189,8 @@ void dm_sampler_candidates(dm_sampler *sampler, const float *logits) {
 }
 
 static int32_t greedy(const float *logits, int32_t vocab) {
-    int32_t best = -1;
-    for (int32_t id = 0; id < vocab; id++) {
-        if (isfinite(logits[id]) && (best < 0 || logits[id] > logits[best])) {
-            best = id;
-        }
-    }
-    return best;
+    dm_candidate best[ROOM];
+    return gather(logits, vocab, 1, best) > 0 ? best[0].id : -1;
 }
 
 static int32_t draw(dm_sampler *sampler, const float *logits) {

@@ -161,6 +161,10 @@ dm_status dm_special_find_ends(dm_tokenizer *tokenizer) {
     return DM_OK;
 }
 
+const dm_end_tokens *dm_special_ends(const dm_tokenizer *tokenizer) {
+    return &tokenizer->ends;
+}
+
 bool dm_tokenizer_is_end(const dm_tokenizer *tokenizer, int32_t id) {
     const dm_end_tokens *ends_of = &tokenizer->ends;
     return ends_of->count > 0 && bsearch(&id, ends_of->ids, ends_of->count, sizeof id, by_id) != NULL;

@@ -29,4 +29,7 @@ int32_t dm_special_find(const struct dm_tokenizer *tokenizer, const char *text, 
  * ends, <|im_end|>, but have another type become control tokens, as in other programs. Again: collects them anew. */
 dm_status dm_special_find_ends(struct dm_tokenizer *tokenizer);
 
+/* Those of a vocabulary, which owns them. */
+const dm_end_tokens *dm_special_ends(const struct dm_tokenizer *tokenizer);
+
 #endif

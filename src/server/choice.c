@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "base/utf8.h"
+#include "model/special.h"
 
 dm_choice *dm_choice_create(dm_request *request, int32_t index) {
     dm_choice *choice = dm_alloc(1, sizeof *choice);
@@ -248,16 +249,16 @@ static void penalize(const dm_choice *choice, float *logits) {
 
 /* Until then a text goes on that should. */
 static void forbid_ends(const dm_choice *choice, const dm_tokenizer *tokenizer, float *logits) {
-    int32_t vocab = dm_tokenizer_vocab(tokenizer);
-    for (int32_t id = 0; id < vocab && id < choice->sampler.vocab; id++) {
-        if (dm_tokenizer_is_end(tokenizer, id)) {
-            logits[id] = -INFINITY;
+    const dm_end_tokens *ends = dm_special_ends(tokenizer);
+    for (size_t i = 0; i < ends->count; i++) {
+        if (ends->ids[i] < choice->sampler.vocab) {
+            logits[ends->ids[i]] = -INFINITY;
         }
     }
 }
 
-static dm_status draw(dm_choice *choice, const dm_tokenizer *tokenizer, float *logits, const int32_t *known, int32_t n_known,
-                      int32_t *id) {
+dm_status dm_choice_draw(dm_choice *choice, const dm_tokenizer *tokenizer, float *logits, const int32_t *known, int32_t n_known,
+                         int32_t *id) {
     if (choice->raw != NULL) {
         memcpy(choice->raw, logits, (size_t)choice->sampler.vocab * sizeof *logits);
     }
@@ -290,12 +291,10 @@ static dm_status keep_token(dm_choice *choice, const dm_tokenizer *tokenizer, in
     return bytes != NULL ? append(choice, bytes, length) : DM_OK;
 }
 
-dm_status dm_choice_next(dm_choice *choice, const dm_tokenizer *tokenizer, float *logits, const int32_t *known, int32_t n_known,
-                         int32_t *id, dm_finish *finish) {
+dm_status dm_choice_take(dm_choice *choice, const dm_tokenizer *tokenizer, int32_t *id, dm_finish *finish) {
     const dm_request *request = choice->request;
     bool stopped = false;
     *finish = DM_FINISH_NONE;
-    DM_TRY(draw(choice, tokenizer, logits, known, n_known, id));
     if (dm_tokenizer_is_end(tokenizer, *id)) {
         *id = -1;
         *finish = DM_FINISH_STOP;

@@ -1,4 +1,5 @@
-/* One answer while it is made: from logits to tokens, from tokens to text that may be sent. The engine's thread's alone. */
+/* One answer while it is made: from logits to tokens, from tokens to text that may be sent. The engine's thread's alone, but for
+ * dm_choice_draw(). */
 #ifndef DM_SERVER_CHOICE_H
 #define DM_SERVER_CHOICE_H
 
@@ -31,10 +32,13 @@ void dm_choice_free(dm_choice *choice);
 /* Before the first token. */
 dm_status dm_choice_begin(dm_choice *choice, const dm_vocabulary_order *order);
 
-/* Draws the next token; logits [vocab] are changed. `known` [n_known] is all that the session holds. *finish says whether the
- * answer ends with it, or before it where *id is -1. What can be sent was put into the request. */
-dm_status dm_choice_next(dm_choice *choice, const dm_tokenizer *tokenizer, float *logits, const int32_t *known, int32_t n_known,
-                         int32_t *id, dm_finish *finish);
+/* Draws the next token; logits [vocab] are changed. `known` [n_known] is all that the session holds. Threads may do it at the
+ * same time for different answers. */
+dm_status dm_choice_draw(dm_choice *choice, const dm_tokenizer *tokenizer, float *logits, const int32_t *known, int32_t n_known,
+                         int32_t *id);
+/* Takes what was drawn. *finish says whether the answer ends with it, or before it where *id becomes -1. What can be sent was put
+ * into the request. */
+dm_status dm_choice_take(dm_choice *choice, const dm_tokenizer *tokenizer, int32_t *id, dm_finish *finish);
 /* Ends it. */
 void dm_choice_end(dm_choice *choice, dm_finish finish);
 /* Ends it where no more tokens can be had, with what was held back. */

@@ -2,6 +2,7 @@
 #ifndef DM_SERVER_ENGINE_PARTS_H
 #define DM_SERVER_ENGINE_PARTS_H
 
+#include "base/threads.h"
 #include "model/session.h"
 #include "server/board.h"
 #include "server/engine.h"
@@ -15,8 +16,9 @@ typedef struct dm_slot {
     size_t exact;      /* the session's first positions that were read in whole pieces, as any prompt's would be */
     bool writing;      /* the prompt is read, and `next` is to be fed */
     int32_t next;
-    uint64_t used; /* when it was last taken, in answers begun */
-    double *sum;   /* [dim] of an embedding's states; NULL: none */
+    dm_failure drawn; /* how drawing it went */
+    uint64_t used;    /* when it was last taken, in answers begun */
+    double *sum;      /* [dim] of an embedding's states; NULL: none */
 } dm_slot;
 
 struct dm_engine {

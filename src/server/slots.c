@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/parallel.h"
 #include "base/threads.h"
 #include "server/engine_parts.h"
 
@@ -134,12 +135,17 @@ void dm_engine_end(dm_engine *engine, dm_slot *slot, dm_finish finish) {
 }
 
 /* Draws from the logits after all that the slot's session holds. */
-static void go_on(dm_engine *engine, dm_slot *slot, float *logits) {
-    dm_finish finish;
+static dm_status draw(const dm_engine *engine, dm_slot *slot, float *logits) {
+    const dm_session *session = slot->session;
+    return dm_choice_draw(slot->choice, engine->tokenizer, logits, session->ids, session->length, &slot->next);
+}
+
+/* Goes on with what was drawn, if that went well. */
+static void go_on(dm_engine *engine, dm_slot *slot, dm_status status) {
+    dm_finish finish = DM_FINISH_NONE;
     const dm_session *session = slot->session;
     bool first = slot->choice->made == 0;
-    dm_status status =
-        dm_choice_next(slot->choice, engine->tokenizer, logits, session->ids, session->length, &slot->next, &finish);
+    status = status == DM_OK ? dm_choice_take(slot->choice, engine->tokenizer, &slot->next, &finish) : status;
     if (status != DM_OK) {
         give_up(engine, slot, status);
         return;
@@ -172,6 +178,17 @@ static void count_step(dm_engine *engine, size_t n, uint64_t before, double star
     pthread_mutex_unlock(&engine->metrics->lock);
 }
 
+/* Of a step's answers, on all threads. */
+static void draw_body(void *user, size_t begin, size_t end, int thread) {
+    const dm_engine *engine = user;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        dm_slot *slot = &engine->slots[engine->fed_slots[i]];
+        slot->drawn = (dm_failure){0};
+        dm_failure_note(&slot->drawn, draw(engine, slot, engine->logits + i * dm_engine_vocab(engine)));
+    }
+}
+
 bool dm_engine_write(dm_engine *engine) {
     size_t n = 0;
     for (size_t i = 0; i < engine->n_slots; i++) {
@@ -189,11 +206,12 @@ bool dm_engine_write(dm_engine *engine) {
     dm_status status = dm_session_feed_many(engine->fed, engine->counts, n, engine->ids, engine->logits);
     if (status == DM_OK) {
         count_step(engine, n, before, start);
+        dm_parallel(dm_threads(), n, 1, draw_body, engine);
     }
     for (size_t i = 0; i < n; i++) {
         dm_slot *slot = &engine->slots[engine->fed_slots[i]];
         if (status == DM_OK) {
-            go_on(engine, slot, engine->logits + i * dm_engine_vocab(engine));
+            go_on(engine, slot, dm_failure_raise(&slot->drawn));
         } else {
             give_up(engine, slot, status);
         }
@@ -257,7 +275,7 @@ static void read_more(dm_engine *engine, dm_slot *slot) {
     if (slot->sum != NULL || slot->choice->request->max_tokens == 0) {
         dm_engine_end(engine, slot, DM_FINISH_LENGTH);
     } else {
-        go_on(engine, slot, engine->logits);
+        go_on(engine, slot, draw(engine, slot, engine->logits));
     }
 }
 
