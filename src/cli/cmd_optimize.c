@@ -8,7 +8,7 @@
 #include "cli/optimize_report.h"
 #include "cli/placement_options.h"
 
-enum { KEPT_PATH = 4096, GENERATED_CALIBRATION = 8192, GENERATED_TEXT = 2048, LONGEST_PIECE = 512 };
+enum { KEPT_PATH = 4096, GENERATED_CALIBRATION = 8192, GENERATED_TEXT = 2048, LONGEST_PIECE = 512, MOST_ROUNDS = 1000 };
 
 static struct { int64_t prompt, decode, rounds; } option = {128, 32, 3};
 
@@ -16,7 +16,7 @@ static const cli_option options[] = {
     CLI_COMPRESSION_OPTIONS,
     {"prompt", 'p', CLI_INT, &option.prompt, "N", "speeds: tokens read at once"},
     {"decode", 'n', CLI_INT, &option.decode, "N", "speeds: tokens fed one by one after them"},
-    {"rounds", 'r', CLI_INT, &option.rounds, "N", "speeds: how often; the median counts"},
+    {"rounds", 'r', CLI_INT, &option.rounds, "N", "speeds: how often each in turns; the median counts"},
     CLI_PLACEMENT_OPTIONS,
 };
 
@@ -46,8 +46,8 @@ static int check(cli_compressing *it) {
         return cli_usage_error("--max-loss and --max-kl need --text FILE, a text that was not calibrated with");
     }
     if (option.prompt < 1 || option.prompt > INT32_MAX / 2 || option.decode < 1 || option.decode > INT32_MAX / 2 ||
-        option.rounds < 1 || option.rounds > INT32_MAX) {
-        return cli_usage_error("--prompt, --decode and --rounds expect 1 or more");
+        option.rounds < 1 || option.rounds > MOST_ROUNDS) {
+        return cli_usage_error("--prompt and --decode expect 1 or more, --rounds 1 to %d", MOST_ROUNDS);
     }
     return CLI_DONE;
 }
@@ -107,20 +107,6 @@ static void say(const cli_compressing *it, const char *what) {
     }
 }
 
-static bool measure_before(const cli_compressing *it, optimize_result *r) {
-    dm_model *model = NULL;
-    say(it, "measuring the model before");
-    const bool done = checked(dm_model_open(it->from, &model)) && measure_loss(it, model, NULL, &r->before) &&
-                      checked(dm_bench(model, &r->how, &r->before.speed));
-    if (done) {
-        r->before.threads = dm_threads();
-        r->before.bytes = r->before.speed.memory.file_size;
-        r->before.bpw = it->result.bpw_in;
-    }
-    cli_close_model(model);
-    return done;
-}
-
 static void show_point(void *user, const dm_tune_point *point) {
     const cli_compressing *it = user;
     if (it->terminal) {
@@ -128,20 +114,83 @@ static void show_point(void *user, const dm_tune_point *point) {
     }
 }
 
-/* Divergence last: the model before is then open too, whose memory is none of the one after. */
-static bool measure_after(cli_compressing *it, optimize_result *r) {
-    dm_model *model = NULL, *base = NULL;
-    bool done = checked(dm_model_open(it->to, &model)) && checked(dm_tune(model, &r->how, show_point, it, &r->advice));
-    say(it, "measuring the model after");
-    done = done && checked(dm_bench(model, &r->how, &r->after.speed)) && checked(dm_model_open(it->from, &base)) &&
-           measure_loss(it, model, base, &r->after);
-    if (done) {
-        r->after.threads = r->advice.threads;
-        r->after.bytes = r->after.speed.memory.file_size;
-        r->after.bpw = it->result.bpw;
-    }
+/* The number of threads and of sequences that suit OUT. */
+static bool tune(cli_compressing *it, optimize_result *r) {
+    dm_model *model = NULL;
+    r->before.threads = dm_threads();
+    const bool done = checked(dm_model_open(it->to, &model)) && checked(dm_tune(model, &r->how, show_point, it, &r->advice));
+    r->after.threads = r->advice.threads;
     cli_close_model(model);
-    cli_close_model(base);
+    return done;
+}
+
+/* Tokens a second of one side's rounds. */
+typedef struct turns {
+    double prefill[MOST_ROUNDS], decode[MOST_ROUNDS];
+} turns;
+
+static bool use_threads(int32_t threads) {
+    dm_set_threads(threads);
+    return cli_placement_apply() == CLI_DONE;
+}
+
+/* One round, of which the last one's memory and times stay. */
+static bool take_turn(const char *path, const dm_bench_options *how, optimize_side *side, turns *out, int64_t turn) {
+    dm_model *model = NULL;
+    dm_bench_options once = *how;
+    once.rounds = 1;
+    const bool done =
+        use_threads(side->threads) && checked(dm_model_open(path, &model)) && checked(dm_bench(model, &once, &side->speed));
+    out->prefill[turn] = side->speed.prefill.tps;
+    out->decode[turn] = side->speed.decode.tps;
+    cli_close_model(model);
+    return done;
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void settle(dm_bench_speed *speed, double *tps, size_t n) {
+    qsort(tps, n, sizeof *tps, by_size);
+    speed->tps = 0.5 * (tps[n / 2] + tps[(n - 1) / 2]);
+    speed->slowest = tps[0];
+    speed->fastest = tps[n - 1];
+}
+
+/* In turns, since what else goes on should meet both. */
+static bool measure_speeds(const cli_compressing *it, optimize_result *r) {
+    const char *const paths[] = {it->from, it->to};
+    optimize_side *const sides[] = {&r->before, &r->after};
+    turns *taken = calloc(2, sizeof *taken);
+    if (taken == NULL) {
+        cli_fail("out of memory");
+        return false;
+    }
+    bool done = true;
+    for (int64_t i = 0; i < 2 * option.rounds && done; i++) {
+        say(it, i % 2 == 0 ? "measuring the model before" : "measuring the model after");
+        done = take_turn(paths[i % 2], &r->how, sides[i % 2], &taken[i % 2], i / 2);
+    }
+    for (int i = 0; i < 2 && done; i++) {
+        settle(&sides[i]->speed.prefill, taken[i].prefill, (size_t)option.rounds);
+        settle(&sides[i]->speed.decode, taken[i].decode, (size_t)option.rounds);
+        sides[i]->bytes = sides[i]->speed.memory.file_size;
+    }
+    free(taken);
+    r->before.bpw = it->result.bpw_in;
+    r->after.bpw = it->result.bpw;
+    return done;
+}
+
+static bool measure_losses(const cli_compressing *it, optimize_result *r) {
+    dm_model *before = NULL, *after = NULL;
+    say(it, "measuring losses");
+    const bool done = checked(dm_model_open(it->from, &before)) && measure_loss(it, before, NULL, &r->before) &&
+                      checked(dm_model_open(it->to, &after)) && measure_loss(it, after, before, &r->after);
+    cli_close_model(after);
+    cli_close_model(before);
     return done;
 }
 
@@ -180,7 +229,7 @@ static bool run(cli_compressing *it, const char *stats, optimize_result *r, char
                                 .depth = (int32_t)option.prompt,
                                 .sequences = 1,
                                 .rounds = (int32_t)option.rounds};
-    const bool measured = measure_before(it, r) && measure_after(it, r);
+    const bool measured = tune(it, r) && measure_speeds(it, r) && measure_losses(it, r);
     say(it, "");
     return measured;
 }

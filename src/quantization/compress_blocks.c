@@ -108,16 +108,16 @@ static dm_type embedding_type(unsigned bits, uint64_t columns) {
 
 static dm_status settle(blocks *it) {
     const dm_compress_model *model = it->model;
-    uint64_t budget = 0, fixed = dm_compress_copied_bytes(model);
+    const bool players = model->options->players; /* the budget is theirs alone */
+    uint64_t budget = 0, fixed = players ? 0 : dm_compress_copied_bytes(model);
     DM_TRY(dm_compress_budget(model, &budget));
     for (size_t i = 0; i < model->count; i++) {
         const dm_compress_target *t = &model->targets[i];
         if (!t->kept && !t->plays) {
             it->out->parts[i].type = embedding_type(dm_compress_embedding_bits(model, budget), t->spec->dims[0]);
-            fixed += dm_type_bytes(it->out->parts[i].type, (size_t)t->spec->elements);
+            fixed += players ? 0 : dm_type_bytes(it->out->parts[i].type, (size_t)t->spec->elements);
         }
     }
-    fixed = model->options->players ? 0 : fixed;
     DM_TRY(dm_compat_settle(it->offers, it->playing, budget > fixed ? budget - fixed : 0, &it->out->result.price));
     for (size_t i = 0; i < model->count; i++) {
         if (model->targets[i].plays) {
