@@ -221,7 +221,7 @@ static void test_masks(void **state) {
     assert_int_equal(dm_tokenizer_bytes_padded(VOCAB, &tokenizer), DM_OK);
     assert_int_equal(dm_vocabulary_order_init(tokenizer, VOCAB, &order), DM_OK);
     assert_int_equal(compile("{\"type\":\"integer\"}", &grammar), DM_OK);
-    assert_int_equal(dm_masks_create(grammar, &order, &masks), DM_OK);
+    assert_int_equal(dm_masks_create(grammar, &order, NULL, &masks), DM_OK);
     static const char *const allowed[] = {"-0123456789", "0123456789", ""};
     static const char made[] = "-0";
     for (size_t i = 0; i < 3; i++) {

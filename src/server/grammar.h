@@ -11,18 +11,33 @@
 
 typedef struct dm_grammar dm_grammar;
 
+/* Bytes that are in no text in UTF-8 stand for tokens without bytes: mark i of a dialect is DM_GRAMMAR_MARK + i, any other token
+ * DM_GRAMMAR_TOKEN. */
+enum { DM_GRAMMAR_MARK = 0xf8, DM_GRAMMAR_TOKEN = 0xff };
+
 /* Any JSON object. */
 dm_status dm_grammar_json(dm_grammar **out);
 /* JSON that fits `schema`, in the subset of docs/serving.md; anything else is DM_ERR_UNSUPPORTED, with where it is. */
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out);
-/* Calls of functions as a dialect words them after its mark, at least one and, without `several`, at most one. `functions`
- * [n] have names of plain letters, and parameters that are a schema or NULL: none. */
+
 typedef struct dm_function {
-    const char *name;
-    const json_t *parameters;
+    const char *name;         /* of plain letters */
+    const json_t *parameters; /* a schema; NULL: it has none */
+    bool strict;              /* they count, whatever comes of it */
+    bool any;                 /* arguments are any object, whatever the schema says */
 } dm_function;
-dm_status dm_grammar_calls(const dm_chat_dialect *dialect, const dm_function *functions, size_t n, bool several,
-                           dm_grammar **out);
+/* What an answer may call, and how that is worded. */
+typedef struct dm_call_rules {
+    const dm_chat_dialect *dialect;
+    const int32_t *marks; /* [DM_CHAT_MARKS] as dm_chat_mark_tokens() has them */
+    const dm_function *functions;
+    size_t n;
+    bool several;
+    bool after_mark; /* the answer goes on after the first mark; else it is any text until it has one */
+} dm_call_rules;
+dm_status dm_grammar_calls(const dm_call_rules *how, dm_grammar **out);
+/* Whether the values of a parameter are written as they are where arguments are tagged; else they are JSON. */
+bool dm_parameter_is_text(const json_t *schema);
 void dm_grammar_free(dm_grammar *grammar);
 
 /* An answer's walk through a grammar, which it borrows. */
