@@ -467,12 +467,8 @@ static void answer_by_chance(const dm_tokenizer *tokenizer, dm_request *request,
     dm_vocabulary_order_free(&order);
 }
 
-/* Whether a text is JSON that fits the schema. */
-static bool fits(const char *schema, const char *text, size_t length) {
-    json_t *json = json_loads(schema, 0, NULL);
-    dm_grammar *grammar;
+static bool takes(const dm_grammar *grammar, const char *text, size_t length) {
     dm_walk *walk;
-    assert_int_equal(dm_grammar_schema(json, &grammar), DM_OK);
     assert_int_equal(dm_walk_create(grammar, &walk), DM_OK);
     int32_t state = dm_walk_start(walk);
     for (size_t i = 0; i < length; i++) {
@@ -480,6 +476,15 @@ static bool fits(const char *schema, const char *text, size_t length) {
     }
     bool fine = dm_walk_may_end(walk, state);
     dm_walk_free(walk);
+    return fine;
+}
+
+/* Whether a text is JSON that fits the schema. */
+static bool fits(const char *schema, const char *text, size_t length) {
+    json_t *json = json_loads(schema, 0, NULL);
+    dm_grammar *grammar;
+    assert_int_equal(dm_grammar_schema(json, &grammar), DM_OK);
+    bool fine = takes(grammar, text, length);
     dm_grammar_free(grammar);
     json_decref(json);
     return fine;
@@ -518,6 +523,73 @@ static size_t mark_ids(const dm_request *request, int32_t ids[64]) {
         ids[i] = (uint8_t)mark[i];
     }
     return strlen(mark);
+}
+
+/* What a grammar lets a model write after its mark, and what it does not. */
+static void test_wording(void **state) {
+    (void)state;
+#define NAMED(key, arguments) "{\"name\": \"trip\", \"" key "\": " arguments "}"
+#define GOOD "{\"city\": \"Oslo\", \"note\": \"a\"}"
+#define TAGGED(parameters) "\n<function=trip>\n" parameters "</function>\n</tool_call>"
+#define CITY PARAMETER("city", "Oslo")
+    static const struct {
+        const char *family, *good[6], *bad[12];
+    } all[] = {
+        {"chatml-tools",
+         {"\n" NAMED("arguments", GOOD) "\n</tool_call>",
+          "\n" NAMED("arguments", GOOD) "\n</tool_call>\n<tool_call>\n" NAMED("arguments", GOOD) "\n</tool_call>"},
+         {"", "\n" NAMED("arguments", GOOD), "\n" NAMED("parameters", GOOD) "\n</tool_call>",
+          "\n" NAMED("arguments", "{\"city\": \"Oslo\"}") "\n</tool_call>",
+          "\n{\"name\": \"tri\", \"arguments\": " GOOD "}\n</tool_call>"}},
+        {"llama3.1",
+         {NAMED("parameters", GOOD)},
+         {NAMED("parameters", GOOD) NAMED("parameters", GOOD), NAMED("arguments", GOOD)}},
+        {"mistral-v3",
+         {" [" NAMED("arguments", GOOD) "]", " [" NAMED("arguments", GOOD) ", " NAMED("arguments", GOOD) "]"},
+         {"[" NAMED("arguments", GOOD) "]", " []"}},
+        {"mistral-v7-tekken", {"[" NAMED("arguments", GOOD) "]"}, {" [" NAMED("arguments", GOOD) "]"}},
+        {"mistral-v11-tekken",
+         {"trip[CALL_ID]abcdefgh1[ARGS]" GOOD, "trip[ARGS]" GOOD "[TOOL_CALLS]time[ARGS]{}"},
+         {"trip[CALL_ID]abc[ARGS]" GOOD, "trip" GOOD, "time[ARGS]" GOOD, "trip[ARGS]" GOOD "[TOOL_CALLS]"}},
+        {"mistral-v13-tekken", {"trip[ARGS]" GOOD}, {"trip[CALL_ID]abcdefgh1[ARGS]" GOOD}},
+        {"phi4-mini", {"[" NAMED("arguments", GOOD) "]<|/tool_call|>"}, {NAMED("arguments", GOOD) "<|/tool_call|>"}},
+        {"deepseek3-tools",
+         {DEEPSEEK3("trip", GOOD) "<｜tool▁calls▁end｜>",
+          DEEPSEEK3("time", "{}") "\n" DEEPSEEK3("time", "{}") "<｜tool▁calls▁end｜>"},
+         {DEEPSEEK3("trip", GOOD), DEEPSEEK_31("trip", GOOD) "<｜tool▁calls▁end｜>"}},
+        {"deepseek3.1",
+         {DEEPSEEK_31("trip", GOOD) "<｜tool▁calls▁end｜>",
+          DEEPSEEK_31("time", "{}") DEEPSEEK_31("time", "{}") "<｜tool▁calls▁end｜>"},
+         {"<｜tool▁calls▁end｜>"}},
+        {"qwen3-coder",
+         {TAGGED(CITY PARAMETER("note", "a \"b\"")), TAGGED(CITY PARAMETER("days", "[1, 2]") PARAMETER("note", "a</param")),
+          TAGGED(CITY PARAMETER("note", "\n") PARAMETER("at", "\"x\"") PARAMETER("sure", "true")),
+          TAGGED(CITY PARAMETER("note", "\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9\xc3\xa9"))},
+         {TAGGED(CITY), TAGGED(PARAMETER("note", "a") CITY), TAGGED(PARAMETER("city", "Rome") PARAMETER("note", "a")),
+          TAGGED(PARAMETER("city", "\"Oslo\"") PARAMETER("note", "a")), TAGGED(CITY PARAMETER("note", "")),
+          TAGGED(CITY PARAMETER("note", "0123456789")), TAGGED(CITY PARAMETER("note", "a\n<b")),
+          TAGGED(CITY PARAMETER("days", "[1, 2, 3]") PARAMETER("note", "a")),
+          TAGGED(CITY PARAMETER("note", "a") PARAMETER("at", "x")), TAGGED(CITY PARAMETER("note", "a") PARAMETER("more", "x")),
+          TAGGED(CITY PARAMETER("note", "\xc3"))}},
+    };
+    dm_tokenizer *tokenizer = byte_vocabulary(function_tokens, 2, NULL);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        dm_request *request;
+        const char *param;
+        assert_int_equal(read_chat(tokenizer, all[i].family, BOTH ",\"tool_choice\":\"required\"}", &request, &param), DM_OK);
+        for (const char *const *good = all[i].good; good < all[i].good + 6 && *good != NULL; good++) {
+            if (!takes(request->grammar, *good, strlen(*good))) {
+                fail_msg("%s refuses %s", all[i].family, *good);
+            }
+        }
+        for (const char *const *bad = all[i].bad; bad < all[i].bad + 12 && *bad != NULL; bad++) {
+            if (takes(request->grammar, *bad, strlen(*bad))) {
+                fail_msg("%s takes %s", all[i].family, *bad);
+            }
+        }
+        dm_request_drop(request);
+    }
+    dm_tokenizer_close(tokenizer);
 }
 
 /* Whatever the model likes: what it calls, it calls as it must, be the marks tokens or not. */
@@ -752,9 +824,10 @@ static void test_served(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers), cmocka_unit_test(test_any_answers), cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_forged),  cmocka_unit_test(test_valid),       cmocka_unit_test(test_free_text),
-        cmocka_unit_test(test_loose),   cmocka_unit_test(test_refused),     cmocka_unit_test(test_served),
+        cmocka_unit_test(test_answers),   cmocka_unit_test(test_any_answers), cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_forged),    cmocka_unit_test(test_wording),     cmocka_unit_test(test_valid),
+        cmocka_unit_test(test_free_text), cmocka_unit_test(test_loose),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_served),
     };
     return cmocka_run_group_tests(tests, open_functions, close_functions);
 }

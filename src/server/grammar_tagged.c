@@ -21,6 +21,8 @@ typedef struct tagger {
     dm_grammar *grammar;
     const dm_json_rules *json;
     const dm_function *function;
+    int32_t end;                   /* a rule for the line that ends a value */
+    int32_t character, line_start; /* for a character that ends no line; and one that is no '<' either */
 } tagger;
 
 static void add_text(const tagger *t, const char *text) {
@@ -36,24 +38,29 @@ static dm_status add_value(const tagger *t, const json_t *value, int32_t rule) {
     }
     dm_rules_begin(t->grammar, rule);
     add_text(t, text);
-    add_text(t, line_end);
+    dm_rules_rule(t->grammar, t->end);
     dm_rules_end(t->grammar);
     return DM_OK;
 }
 
-/* An alternative of a character that is none of `taken`, with `next` after it. */
-static void add_characters(const tagger *t, int32_t rule, const char *taken, int32_t next) {
-    dm_grammar *g = t->grammar;
+/* A rule for a character that is none of `taken`. */
+static int32_t add_characters(dm_grammar *g, const dm_json_rules *json, const char *taken) {
+    int32_t rule = dm_rules_new(g);
     dm_byte_set set = {{UINT64_MAX, UINT64_MAX, 0, 0}};
     for (; *taken != '\0'; taken++) {
         set.bits[*taken / 64] &= ~(UINT64_C(1) << *taken % 64);
     }
     dm_rules_begin(g, rule);
     dm_rules_set(g, &set);
-    dm_rules_rule(g, next);
     dm_rules_end(g);
-    dm_rules_begin(g, rule);
-    dm_rules_rule(g, t->json->wide);
+    dm_rules_either(g, rule, json->wide);
+    return rule;
+}
+
+/* An alternative of `here`: `first`, and then `next`. */
+static void add_pair(dm_grammar *g, int32_t here, int32_t first, int32_t next) {
+    dm_rules_begin(g, here);
+    dm_rules_rule(g, first);
     dm_rules_rule(g, next);
     dm_rules_end(g);
 }
@@ -71,8 +78,8 @@ static text_left new_left(dm_grammar *g) {
 /* One character more, after which `next` is left. */
 static void add_character(const tagger *t, text_left here, text_left next) {
     dm_grammar *g = t->grammar;
-    add_characters(t, here.inside, "\n", next.inside);
-    add_characters(t, here.line, "\n<", next.inside);
+    add_pair(g, here.inside, t->character, next.inside);
+    add_pair(g, here.line, t->line_start, next.inside);
     for (int i = 0; i < 2; i++) {
         dm_rules_begin(g, i == 0 ? here.inside : here.line);
         dm_rules_bytes(g, "\n");
@@ -82,11 +89,8 @@ static void add_character(const tagger *t, text_left here, text_left next) {
 }
 
 static void add_line_end(const tagger *t, text_left here) {
-    for (int i = 0; i < 2; i++) {
-        dm_rules_begin(t->grammar, i == 0 ? here.inside : here.line);
-        add_text(t, line_end);
-        dm_rules_end(t->grammar);
-    }
+    dm_rules_either(t->grammar, here.inside, t->end);
+    dm_rules_either(t->grammar, here.line, t->end);
 }
 
 /* A rule for a text of `least` to `most` characters (-1: any number) and its end. */
@@ -145,10 +149,7 @@ static dm_status add_parameter(const tagger *t, const json_t *schema, int32_t ru
     }
     int32_t value = dm_rules_new(t->grammar);
     DM_TRY(dm_rules_schema(t->grammar, t->json, t->function->parameters, schema, value));
-    dm_rules_begin(t->grammar, rule);
-    dm_rules_rule(t->grammar, value);
-    add_text(t, line_end);
-    dm_rules_end(t->grammar);
+    add_pair(t->grammar, rule, value, t->end);
     return DM_OK;
 }
 
@@ -232,7 +233,10 @@ static void add_any(const tagger *t, int32_t rule) {
 }
 
 dm_status dm_rules_tagged(dm_grammar *g, const dm_json_rules *json, const dm_function *function, int32_t rule) {
-    const tagger t = {g, json, function};
+    const tagger t = {g, json, function, dm_rules_new(g), add_characters(g, json, "\n"), add_characters(g, json, "\n<")};
+    dm_rules_begin(g, t.end);
+    add_text(&t, line_end);
+    dm_rules_end(g);
     if (function->any) {
         add_any(&t, rule);
         return DM_OK;
