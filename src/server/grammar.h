@@ -54,5 +54,9 @@ bool dm_walk_may_end(const dm_walk *walk, int32_t state);
 bool dm_walk_must_end(const dm_walk *walk, int32_t state);
 /* DM_ERR_MEMORY once there were more states than memory is for: the walk is of no more use. */
 dm_status dm_walk_status(const dm_walk *walk);
+/* Whether half of that memory is used, so that it is time to forget. */
+bool dm_walk_is_long(const dm_walk *walk);
+/* Forgets all states but one, which gets another number. After a failure the walk is as it was. */
+dm_status dm_walk_forget(dm_walk *walk, int32_t *state);
 
 #endif

@@ -209,7 +209,7 @@ static dm_status find_tokens(dm_masks *masks, uint64_t *bits) {
 static dm_status mask_of(dm_masks *masks, const kept_mask **out) {
     kept_mask *oldest = &masks->kept[0];
     for (size_t i = 0; i < KEPT; i++) {
-        if (masks->kept[i].state == masks->state) {
+        if (masks->kept[i].state == masks->state && masks->state != DM_WALK_DEAD) {
             masks->kept[i].used = ++masks->uses;
             *out = &masks->kept[i];
             return DM_OK;
@@ -228,8 +228,20 @@ static dm_status mask_of(dm_masks *masks, const kept_mask **out) {
     return DM_OK;
 }
 
+/* An answer is as long as it likes: before there are too many states, all are forgotten but the present one. */
+static dm_status forget(dm_masks *masks) {
+    if (!dm_walk_is_long(masks->walk)) {
+        return DM_OK;
+    }
+    for (size_t i = 0; i < KEPT; i++) {
+        masks->kept[i].state = -1;
+    }
+    return dm_walk_forget(masks->walk, &masks->state);
+}
+
 dm_status dm_masks_apply(dm_masks *masks, float *logits) {
     const kept_mask *mask;
+    DM_TRY(forget(masks));
     bool any = false, may_end = dm_walk_may_end(masks->walk, masks->state);
     DM_TRY(mask_of(masks, &mask));
     if (mask->all && may_end) {
