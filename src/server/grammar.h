@@ -21,9 +21,9 @@ dm_status dm_grammar_json(dm_grammar **out);
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out);
 
 typedef struct dm_function {
-    const char *name;         /* of plain letters */
-    const json_t *parameters; /* a schema; NULL: it has none */
-    bool strict;              /* they count, whatever comes of it */
+    const char *name;         /* of letters, digits, underscores and dashes */
+    const json_t *parameters; /* a schema of an object; NULL: it has none */
+    bool strict;              /* a schema that cannot be followed is refused */
     bool any;                 /* arguments are any object, whatever the schema says */
 } dm_function;
 /* What an answer may call, and how that is worded. */
@@ -35,6 +35,7 @@ typedef struct dm_call_rules {
     bool several;
     bool after_mark; /* the answer goes on after the first mark; else it is any text until it has one */
 } dm_call_rules;
+/* A text and calls, or calls alone. DM_ERR_UNSUPPORTED: a function's schema is outside of the subset, or all are too large. */
 dm_status dm_grammar_calls(const dm_call_rules *how, dm_grammar **out);
 /* Whether the values of a parameter are written as they are where arguments are tagged; else they are JSON. */
 bool dm_parameter_is_text(const json_t *schema);
