@@ -192,7 +192,7 @@ static void test_any_answers(void **state) {
                                          "\n</parameter>\n",
                                          "</function>"};
     uint64_t seed = 1;
-    for (int round = 0; round < (DM_EMULATED ? 300 : 20000); round++) {
+    for (int round = 0; round < (DM_EMULATED ? 300 : DM_SLOW ? 4000 : 20000); round++) {
         const dm_request_tools tools = tools_of(families[round % N_FAMILIES], round % 3 == 0);
         const dm_chat_dialect *d = tools.dialect;
         const char *const own[] = {d->mark,     d->open,   d->close, d->between != NULL ? d->between : "",
