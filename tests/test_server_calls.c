@@ -599,7 +599,7 @@ static void test_valid(void **state) {
                                           "required\",\"parallel_tool_calls\":false,\"x\":\""};
     dm_tokenizer *tokenizers[] = {vocabulary(NULL), byte_vocabulary(function_tokens, 2, NULL)};
     uint64_t seed = 7;
-    for (size_t round = 0; round < (size_t)N_FAMILIES * 8 * (DM_EMULATED ? 1 : 8); round++) {
+    for (size_t round = 0; round < (size_t)N_FAMILIES * 8 * (DM_SLOW ? 1 : 8); round++) {
         const char *family = families[round % N_FAMILIES], *chosen = choices[round / N_FAMILIES % 4];
         const dm_tokenizer *tokenizer = tokenizers[round / N_FAMILIES / 4 % 2];
         const bool must = strncmp(chosen, "required", 8) == 0, one = strstr(chosen, "false") != NULL;
@@ -799,7 +799,7 @@ static void test_served(void **state) {
         options.family = families[i];
         options.context = 2048;
         served_open(&served, &options);
-        for (int seed = 0; seed < (DM_EMULATED ? 1 : 4); seed++) {
+        for (int seed = 0; seed < (DM_SLOW ? 1 : 4); seed++) {
             char more[100];
             snprintf(more, sizeof more, ",\"seed\":%d", seed);
             expect_calls(served.port, more, "\"required\"");
