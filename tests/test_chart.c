@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/random.h"
+#include "base/web.h"
 #include "visualization/chart.h"
 #include "visualization/layout.h"
 #include "visualization/markup.h"
@@ -305,6 +306,59 @@ static void odd_layouts_are_places_too(void **state) {
     assert_int_equal(dm_layout(rows, DM_LAYOUT_MOST + 1, 3, 1, places), DM_ERR_ARGUMENT);
 }
 
+/* ---- Colours ---- */
+
+/* The relative luminance (WCAG 2.2) of a variable in the style sheet from `sheet` on. */
+static double luminance(const char *sheet, const char *name) {
+    char wanted[16];
+    unsigned rgb[3];
+    double sum = 0.0;
+    static const double weights[] = {0.2126, 0.7152, 0.0722};
+    snprintf(wanted, sizeof wanted, "--%s: #", name);
+    const char *at = strstr(sheet, wanted);
+    assert_non_null(at);
+    assert_int_equal(sscanf(at + strlen(wanted), "%2x%2x%2x", &rgb[0], &rgb[1], &rgb[2]), 3);
+    for (int i = 0; i < 3; i++) {
+        double value = rgb[i] / 255.0;
+        sum += weights[i] * (value <= 0.04045 ? value / 12.92 : pow((value + 0.055) / 1.055, 2.4));
+    }
+    return sum;
+}
+
+static double contrast(double a, double b) {
+    return (fmax(a, b) + 0.05) / (fmin(a, b) + 0.05);
+}
+
+/* In the light, in the dark, and where a reader chose the dark: numbers can be read on cells, and lightness alone tells more from
+ * less, which is far from the paper. */
+static void cells_are_legible(void **state) {
+    (void)state;
+    static const char *const begins[] = {":root {", "@media (prefers-color-scheme: dark)", ":root[data-theme=\"dark\"]"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) {
+        const char *sheet = strstr(dm_web_report_chart_css, begins[i]);
+        assert_non_null(sheet);
+        const double paper = luminance(sheet, "paper"), far = luminance(sheet, "far"), near = luminance(sheet, "near");
+        for (int d = 0; d < 9 + 8; d++) {
+            char name[8], before[8];
+            bool ratio = d < 9, is_far = ratio ? d <= 1 || d >= 7 : d - 9 >= 4;
+            snprintf(name, sizeof name, ratio ? "d%d" : "q%d", ratio ? d : d - 9);
+            const double cell = luminance(sheet, name);
+            if (contrast(cell, is_far ? far : near) < 4.5) {
+                fail_msg("numbers on %s of %s have a contrast of %.2f", name, begins[i], contrast(cell, is_far ? far : near));
+            }
+            int step = ratio && d < 4 ? d + 1 : d - 1; /* towards the middle, or 0 */
+            if (d == 4 || d == 9) {
+                assert_true(contrast(cell, paper) < 1.3);
+                continue;
+            }
+            snprintf(before, sizeof before, ratio ? "d%d" : "q%d", ratio ? step : step - 9);
+            if (contrast(cell, paper) < 1.1 * contrast(luminance(sheet, before), paper)) {
+                fail_msg("%s of %s is not farther from the paper than %s", name, begins[i], before);
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_checker_knows_xml),
@@ -317,6 +371,7 @@ int main(void) {
         cmocka_unit_test(a_network_ties_neighbours_once),
         cmocka_unit_test(what_is_alike_is_near),
         cmocka_unit_test(odd_layouts_are_places_too),
+        cmocka_unit_test(cells_are_legible),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

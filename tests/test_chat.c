@@ -7,26 +7,18 @@
 
 #include <cmocka.h>
 
+#include "byte_vocabulary.h"
 #include "model/chat.h"
 #include "model/session.h"
-#include "model/vocabulary.h"
 
 enum { BOS = 256, EOS, IM_START, IM_END, VOCAB };
 
 /* Bytes and a few control tokens. */
 static dm_tokenizer *make(const char *chat_template) {
     static const char *const control[] = {"<s>", "</s>", "<|im_start|>", "<|im_end|>"};
-    dm_tokenizer *tokenizer;
-    assert_int_equal(dm_vocabulary_create(&tokenizer), DM_OK);
-    assert_int_equal(dm_vocabulary_add_bytes(tokenizer), DM_OK);
-    for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(dm_vocabulary_add(tokenizer, control[i], strlen(control[i]), DM_TOKEN_CONTROL), DM_OK);
-    }
-    tokenizer->bos = BOS;
-    tokenizer->eos = EOS;
+    dm_tokenizer *tokenizer = byte_vocabulary(control, 4, chat_template);
+    assert_non_null(tokenizer);
     tokenizer->add_bos = true;
-    tokenizer->chat_template = chat_template != NULL ? strdup(chat_template) : NULL;
-    assert_int_equal(dm_vocabulary_finish(tokenizer), DM_OK);
     return tokenizer;
 }
 
@@ -57,6 +49,9 @@ static void test_families(void **state) {
         {"chatml-tools",
          "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
          "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
+        {"qwen3-coder",
+         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"
+         "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n"},
         {"llama2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello! </s><s>[INST] Bye [/INST]"},
         {"llama3", "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
                    "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello!<|eot_id|>"
@@ -70,11 +65,14 @@ static void test_families(void **state) {
         {"mistral-v3-tekken", "[INST]Be brief.\n\nHi[/INST]Hello!</s>[INST]Bye[/INST]"},
         {"mistral-v7", "[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST] Hi[/INST] Hello!</s>[INST] Bye[/INST]"},
         {"mistral-v7-tekken", "[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]Hi[/INST]Hello!</s>[INST]Bye[/INST]"},
+        {"mistral-v11-tekken", "[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]Hi[/INST]Hello!</s>[INST]Bye[/INST]"},
+        {"mistral-v13-tekken", "[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]Hi[/INST]Hello!</s>[INST]Bye[/INST]"},
         {"zephyr", "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello!</s>\n<|user|>\nBye</s>\n<|assistant|>\n"},
         {"gemma", "<start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello!<end_of_turn>\n"
                   "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"},
         {"phi3", "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello!<|end|>\n<|user|>\nBye<|end|>\n"
                  "<|assistant|>\n"},
+        {"phi4-mini", "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>Hello!<|end|><|user|>Bye<|end|><|assistant|>"},
         {"phi4", "<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|>"
                  "<|im_start|>assistant<|im_sep|>Hello!<|im_end|><|im_start|>user<|im_sep|>Bye<|im_end|>"
                  "<|im_start|>assistant<|im_sep|>"},
@@ -82,6 +80,8 @@ static void test_families(void **state) {
          "Be brief.### Instruction:\nHi\n### Response:\nHello!\n<|EOT|>\n### Instruction:\nBye\n### Response:\n"},
         {"deepseek2", "Be brief.\n\nUser: Hi\n\nAssistant: Hello!</s>User: Bye\n\nAssistant:"},
         {"deepseek3", "Be brief.<｜User｜>Hi<｜Assistant｜>Hello!</s><｜User｜>Bye<｜Assistant｜>"},
+        {"deepseek3-tools", "Be brief.<｜User｜>Hi<｜Assistant｜>Hello!</s><｜User｜>Bye<｜Assistant｜>"},
+        {"deepseek3.1", "Be brief.<｜User｜>Hi<｜Assistant｜></think>Hello!</s><｜User｜>Bye<｜Assistant｜></think>"},
         {"plain", "Be brief.\nHiHello!\nBye"},
     };
     size_t n = 0;
@@ -116,6 +116,9 @@ static void test_recognised(void **state) {
         {"{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>'}}{% endfor %}", "chatml"},
         {"{{ '<|im_start|>assistant\\n<tool_call>' + (m.arguments | tojson) + '</tool_call><|im_end|>' }}", "chatml-tools"},
         {"{{ '<|im_start|>assistant\\n<tool_call>\\n<function=' + name + '>' + '</tool_call><|im_end|>' }}", "chatml"},
+        {"{{ '<|im_start|>assistant\\n<tool_call>\\n<function=' + name }}{{ '\\n<function>\\n<name>' + '</tool_call><|im_end|>' "
+         "}}",
+         "qwen3-coder"},
         {"<|im_start|>user<|im_sep|>{{ x }}<|im_end|>", "phi4"},
         {"'<|start_header_id|>' + role + '<|end_header_id|>\n\n' + content | trim + '<|eot_id|>'", "llama3"},
         {"'<|start_header_id|>' + 'ipython' + '<|end_header_id|>\n\n' + content | tojson + '<|eot_id|>'", "llama3.1"},
@@ -127,12 +130,20 @@ static void test_recognised(void **state) {
         {"{{ \"[AVAILABLE_TOOLS][\" }}{{ \"[INST]\" + content + \"[/INST]\" }}", "mistral-v3-tekken"},
         {"{{ \"[SYSTEM_PROMPT] \" + content + \"[/SYSTEM_PROMPT]\" }}{{ \"[INST] \" }}", "mistral-v7"},
         {"{{ '[SYSTEM_PROMPT]' + content + '[/SYSTEM_PROMPT]' }}{{ '[INST]' }}", "mistral-v7-tekken"},
+        {"{{ '[SYSTEM_PROMPT]' }}{{ '[INST]' }}{{ '[TOOL_CALLS]' + name + '[CALL_ID]' + id + '[ARGS]' }}", "mistral-v11-tekken"},
+        {"{{ '[SYSTEM_PROMPT]' }}{{ '[INST]' }}{{ '[TOOL_CALLS]' + name + '[ARGS]' }}", "mistral-v13-tekken"},
         {"{{ '<|user|>\n' + message['content'] + eos_token }}{{ '<|assistant|>' }}", "zephyr"},
         {"{{ '<|user|>\n' + message['content'] + '<|endoftext|>' }}{{ '<|assistant|>' }}", "zephyr"},
         {"{{ '<|user|>\n' + message['content'] + '<|end|>\n<|assistant|>\n' }}", "phi3"},
+        {"{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + tools + '<|/tool|>' + '<|end|>' }}{{ "
+         "'<|assistant|>' }}",
+         "phi4-mini"},
         {"### Instruction:\n### Response:\n<|EOT|>", "deepseek-coder"},
         {"{{ 'User: ' + content }}{{ 'Assistant: ' + content + eos_token }}", "deepseek2"},
         {"{{ '<｜User｜>' + content + '<｜Assistant｜>' }}", "deepseek3"},
+        {"{{ '<｜User｜>' + content + '<｜Assistant｜>' }}{{ '<｜tool▁sep｜>' + name + '\\n' + '```json' }}{{ '</think>' }}",
+         "deepseek3-tools"},
+        {"{{ '<｜User｜>' + content + '<｜Assistant｜></think>' }}{{ '<｜tool▁sep｜>' + arguments }}", "deepseek3.1"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const char *family = dm_chat_recognise(known[i].text);
@@ -166,7 +177,7 @@ static void test_unknown_templates(void **state) {
         assert_int_equal(dm_tokenizer_has_chat_template(tokenizer), texts[i] != NULL);
         assert_int_equal(dm_chat_render(tokenizer, NULL, talk, 4, true, &text), DM_ERR_UNSUPPORTED);
         assert_null(text);
-        assert_non_null(strstr(dm_error_message(), "chatml, chatml-tools, llama2"));
+        assert_non_null(strstr(dm_error_message(), "chatml, chatml-tools, qwen3-coder, llama2"));
         assert_int_equal(dm_chat_encode(tokenizer, NULL, talk, 4, true, &ids, &n), DM_ERR_UNSUPPORTED);
         assert_null(ids);
         assert_int_equal(dm_chat_render(tokenizer, "nobody's", talk, 4, true, &text), DM_ERR_ARGUMENT);

@@ -221,7 +221,7 @@ static void test_masks(void **state) {
     assert_int_equal(dm_tokenizer_bytes_padded(VOCAB, &tokenizer), DM_OK);
     assert_int_equal(dm_vocabulary_order_init(tokenizer, VOCAB, &order), DM_OK);
     assert_int_equal(compile("{\"type\":\"integer\"}", &grammar), DM_OK);
-    assert_int_equal(dm_masks_create(grammar, &order, &masks), DM_OK);
+    assert_int_equal(dm_masks_create(grammar, &order, NULL, &masks), DM_OK);
     static const char *const allowed[] = {"-0123456789", "0123456789", ""};
     static const char made[] = "-0";
     for (size_t i = 0; i < 3; i++) {
@@ -244,10 +244,57 @@ static void test_masks(void **state) {
     dm_tokenizer_close(tokenizer);
 }
 
+/* A text whose every character is a state of its own, and deep inside others: what came long ago is forgotten, not what is to
+ * come. */
+static void test_long(void **state) {
+    (void)state;
+    enum { VOCAB = 300, LENGTH = DM_SLOW ? 2500 : 9000, DEPTH = 300 };
+    dm_tokenizer *tokenizer;
+    dm_vocabulary_order order;
+    dm_grammar *grammar = NULL;
+    dm_masks *masks;
+    float logits[VOCAB];
+    char text[LENGTH + 2 * DEPTH + 20];
+    size_t n = 0;
+    for (int i = 0; i < DEPTH; i++) {
+        text[n++] = '[';
+    }
+    n += (size_t)snprintf(text + n, sizeof text - n, "{\"x\":\"");
+    for (int i = 0; i < LENGTH; i++) {
+        text[n++] = 'a';
+    }
+    n += (size_t)snprintf(text + n, sizeof text - n, "\"}");
+    for (int i = 0; i < DEPTH; i++) {
+        text[n++] = ']';
+    }
+    assert_int_equal(dm_tokenizer_bytes_padded(VOCAB, &tokenizer), DM_OK);
+    assert_int_equal(dm_vocabulary_order_init(tokenizer, VOCAB, &order), DM_OK);
+    assert_int_equal(
+        compile("{\"$defs\":{\"a\":{\"anyOf\":[{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/a\"}},{\"type\":\"object\","
+                "\"properties\":{\"x\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":9000}}}]}},\"$ref\":\"#/$defs/a\"}",
+                &grammar),
+        DM_OK);
+    assert_int_equal(dm_masks_create(grammar, &order, NULL, &masks), DM_OK);
+    for (size_t i = 0; i < n; i++) {
+        memset(logits, 0, sizeof logits);
+        if (dm_masks_apply(masks, logits) != DM_OK) {
+            fail_msg("after %zu bytes: %s", i, dm_error_message());
+        }
+        assert_true(isfinite(logits[(uint8_t)text[i]]) && !dm_masks_complete(masks));
+        assert_int_equal(dm_masks_take(masks, (uint8_t)text[i]), DM_OK);
+    }
+    assert_true(dm_masks_complete(masks));
+    dm_masks_free(masks);
+    dm_grammar_free(grammar);
+    dm_vocabulary_order_free(&order);
+    dm_tokenizer_close(tokenizer);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schemas), cmocka_unit_test(test_refused), cmocka_unit_test(test_large),
         cmocka_unit_test(test_nested),  cmocka_unit_test(test_deep),    cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,11 +25,16 @@ typedef struct family {
     .user = {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},                                                      \
     .assistant = {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},                                            \
     .answer = "<|start_header_id|>assistant<|end_header_id|>\n\n", .trims = true
+#define TEKKEN                                                                                                                   \
+    .system = {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"}, .user = {"[INST]", "[/INST]"}, .assistant = {"", EOS}, .answer = ""
+#define DEEPSEEK3                                                                                                                \
+    .system = {"", ""}, .user = {"<｜User｜>", ""}, .assistant = {"<｜Assistant｜>", EOS}, .answer = "<｜Assistant｜>"
 
 /* From the models' own published templates. */
 static const family families[] = {
     {.name = "chatml", CHATML},
     {.name = "chatml-tools", CHATML, .tools = &dm_chat_tools_chatml},
+    {.name = "qwen3-coder", CHATML, .tools = &dm_chat_tools_qwen_coder},
     {.name = "llama2",
      .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
      .user = {"[INST] ", " [/INST]"},
@@ -64,12 +69,11 @@ static const family families[] = {
      .system = {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"},
      .user = {"[INST] ", "[/INST]"},
      .assistant = {" ", EOS},
-     .answer = ""},
-    {.name = "mistral-v7-tekken",
-     .system = {"[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"},
-     .user = {"[INST]", "[/INST]"},
-     .assistant = {"", EOS},
-     .answer = ""},
+     .answer = "",
+     .tools = &dm_chat_tools_mistral_v7},
+    {.name = "mistral-v7-tekken", TEKKEN, .tools = &dm_chat_tools_tekken_v7},
+    {.name = "mistral-v11-tekken", TEKKEN, .tools = &dm_chat_tools_tekken_v11},
+    {.name = "mistral-v13-tekken", TEKKEN, .tools = &dm_chat_tools_tekken_v13},
     {.name = "zephyr",
      .system = {"<|system|>\n", EOS "\n"},
      .user = {"<|user|>\n", EOS "\n"},
@@ -87,6 +91,12 @@ static const family families[] = {
      .user = {"<|user|>\n", "<|end|>\n"},
      .assistant = {"<|assistant|>\n", "<|end|>\n"},
      .answer = "<|assistant|>\n"},
+    {.name = "phi4-mini",
+     .system = {"<|system|>", "<|end|>"},
+     .user = {"<|user|>", "<|end|>"},
+     .assistant = {"<|assistant|>", "<|end|>"},
+     .answer = "<|assistant|>",
+     .tools = &dm_chat_tools_phi4},
     {.name = "phi4",
      .system = {"<|im_start|>system<|im_sep|>", "<|im_end|>"},
      .user = {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
@@ -102,11 +112,14 @@ static const family families[] = {
      .user = {"User: ", "\n\n"},
      .assistant = {"Assistant: ", EOS},
      .answer = "Assistant:"},
-    {.name = "deepseek3",
+    {.name = "deepseek3", DEEPSEEK3},
+    {.name = "deepseek3-tools", DEEPSEEK3, .tools = &dm_chat_tools_deepseek3},
+    {.name = "deepseek3.1",
      .system = {"", ""},
      .user = {"<｜User｜>", ""},
-     .assistant = {"<｜Assistant｜>", EOS},
-     .answer = "<｜Assistant｜>"},
+     .assistant = {"<｜Assistant｜></think>", EOS},
+     .answer = "<｜Assistant｜></think>",
+     .tools = &dm_chat_tools_deepseek31},
     {.name = "plain", .system = {"", "\n"}, .user = {"", ""}, .assistant = {"", "\n"}, .answer = ""},
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
@@ -117,21 +130,27 @@ static const struct {
 } marks[] = {
     {"phi4", {"<|im_start|>", "<|im_sep|>"}, {NULL}},
     {"chatml-tools", {"<|im_start|>", "<|im_end|>", "<tool_call>"}, {"<function="}},
+    {"qwen3-coder", {"<|im_start|>", "<function=", "<name>"}, {NULL}},
     {"chatml", {"<|im_start|>", "<|im_end|>"}, {NULL}},
     {"llama3.1", {"<|start_header_id|>", "<|eot_id|>", "ipython"}, {NULL}},
     {"llama3", {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}, {NULL}},
     {"gemma", {"<start_of_turn>", "<end_of_turn>"}, {NULL}},
     {"llama2", {"[INST]", "<<SYS>>"}, {NULL}},
+    {"mistral-v11-tekken", {"[INST]", "[CALL_ID]", "[ARGS]"}, {NULL}},
+    {"mistral-v13-tekken", {"[INST]", "[TOOL_CALLS]", "[ARGS]"}, {NULL}},
     {"mistral-v7", {"[INST]", "[SYSTEM_PROMPT] "}, {NULL}},
     {"mistral-v7-tekken", {"[INST]", "[SYSTEM_PROMPT]"}, {NULL}},
     {"mistral-v3-tekken", {"\"[INST]\"", "[AVAILABLE_TOOLS]"}, {NULL}},
     {"mistral-v3-tekken", {"'[INST]'", "[AVAILABLE_TOOLS]"}, {NULL}},
     {"mistral-v3", {"[INST]", "[AVAILABLE_TOOLS]"}, {" [INST]"}},
     {"mistral-v1", {"[INST]", "[/INST]"}, {NULL}},
+    {"phi4-mini", {"<|tool|>", "<|/tool|>", "<|end|>"}, {NULL}},
     {"phi3", {"<|assistant|>", "<|end|>"}, {NULL}},
     {"zephyr", {"<|user|>", "<|assistant|>", "+ eos_token"}, {"content'] + '\\n'", "content'] + '\n'"}},
     {"zephyr", {"<|user|>", "<|assistant|>", "<|endoftext|>"}, {"[gMASK]"}},
     {"deepseek-coder", {"### Instruction:", "### Response:", "<|EOT|>"}, {NULL}},
+    {"deepseek3-tools", {"<｜User｜>", "<｜tool▁sep｜>", "```json"}, {NULL}},
+    {"deepseek3.1", {"<｜User｜>", "<｜tool▁sep｜>", "</think>"}, {NULL}},
     {"deepseek3", {"<｜User｜>", "<｜Assistant｜>"}, {NULL}},
     {"deepseek2", {"'User: '", "'Assistant: '", "eos_token"}, {NULL}},
 };
@@ -193,7 +212,7 @@ static dm_status find_family(const dm_tokenizer *tokenizer, const char *name, co
     if (*out != NULL) {
         return DM_OK;
     }
-    char known[256];
+    char known[512];
     list_families(known, sizeof known);
     if (name != NULL) {
         return dm_fail(DM_ERR_ARGUMENT, "no chat template is called '%.40s'; known are %s", name, known);
@@ -302,7 +321,7 @@ static dm_status place_tools(writer *w) {
         w->tools_at = 0;
         return DM_OK;
     }
-    bool last = w->family->tools->place == DM_TOOLS_BEFORE_LAST_USER;
+    const bool last = w->family->tools->place == DM_TOOLS_BEFORE_LAST_USER;
     for (size_t i = 0; i < w->n && (last || w->tools_at == SIZE_MAX); i++) {
         w->tools_at = has_role(w, i, "user") ? i : w->tools_at;
     }
@@ -319,7 +338,7 @@ static dm_status write_system(writer *w, const char *content, bool first) {
     DM_TRY(dm_chat_append_marks(w->tokenizer, tools != NULL ? tools->system : "", w->out));
     DM_TRY(dm_chat_append_content(content != NULL ? content : "", w->family->trims, w->out));
     if (tools != NULL && tools->place == DM_TOOLS_IN_SYSTEM) {
-        DM_TRY(dm_chat_append_marks(w->tokenizer, content != NULL ? "\n\n" : "", w->out));
+        DM_TRY(dm_chat_append_marks(w->tokenizer, content != NULL ? tools->system_between : "", w->out));
         DM_TRY(write_tools(w));
     }
     return dm_chat_append_marks(w->tokenizer, around->after, w->out);
@@ -341,6 +360,11 @@ static dm_status write_user(writer *w, size_t i, size_t n_system, const char *co
     return dm_chat_append_marks(w->tokenizer, f->user.after, w->out);
 }
 
+/* Whether the assistant's turn at number `i` goes on from results, without a mark. */
+static bool goes_on_at(const writer *w, size_t i) {
+    return i > 0 && has_role(w, i - 1, "tool") && w->family->tools->goes_on;
+}
+
 /* Any other message than a user's. */
 static dm_status write_other(writer *w, size_t i) {
     const family *f = w->family;
@@ -352,14 +376,17 @@ static dm_status write_other(writer *w, size_t i) {
         return dm_chat_write_result(w->tokenizer, f->tools, content, extra_of(w, i)->call_id,
                                     i == 0 || !has_role(w, i - 1, "tool"), !has_role(w, i + 1, "tool"), w->out);
     }
-    return extra_of(w, i)->n_calls > 0 ? dm_chat_write_calls(w->tokenizer, f->tools, content, extra_of(w, i), w->out)
-                                       : append_turn(w->tokenizer, &f->assistant, content, f->trims, w->out);
+    bool goes_on = goes_on_at(w, i);
+    const dm_chat_turn around = {goes_on ? "" : f->assistant.before, f->assistant.after};
+    return extra_of(w, i)->n_calls > 0 ? dm_chat_write_calls(w->tokenizer, f->tools, content, extra_of(w, i), goes_on, w->out)
+                                       : append_turn(w->tokenizer, &around, content, f->trims, w->out);
 }
 
 static dm_status write_messages(writer *w) {
     const family *f = w->family;
     DM_TRY(place_tools(w));
-    if (has_tools(w) && !f->inside && !has_role(w, 0, "system")) {
+    const bool system = has_tools(w) && (f->tools->place == DM_TOOLS_IN_SYSTEM || *f->tools->system != '\0');
+    if (system && !has_role(w, 0, "system")) {
         DM_TRY(write_system(w, NULL, true));
     }
     for (size_t i = 0; i < w->n; i++) {
@@ -404,7 +431,7 @@ dm_status dm_chat_write(const dm_tokenizer *tokenizer, const char *family_name, 
     DM_TRY(check_messages(&w));
     DM_TRY(append(out, "", 0));
     DM_TRY(write_messages(&w));
-    DM_TRY(answer ? dm_chat_append_marks(tokenizer, w.family->answer, out) : DM_OK);
+    DM_TRY(answer && !goes_on_at(&w, n) ? dm_chat_append_marks(tokenizer, w.family->answer, out) : DM_OK);
     bool call = w.functions->call && has_tools(&w);
     return call ? dm_chat_append_marks(tokenizer, w.family->tools->dialect.mark, out) : DM_OK;
 }

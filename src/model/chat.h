@@ -23,18 +23,26 @@ const char *dm_chat_recognise(const char *chat_template);
 
 /* ---- Functions that the model may call ---- */
 
-/* How a family's models word calls: mark, open, {"name": NAME, "arguments": {...}}, between, another one, ..., close. */
+enum { DM_CHAT_MARKS = 6 };
+
+/* How a family's models word calls: mark, open, a call, between, another one, ..., close. */
 typedef struct dm_chat_dialect {
-    const char *mark;          /* tells calls from text, and may be a token; "": nothing does but that they are JSON */
+    const char *mark;          /* tells calls from text; "": nothing does but that they are JSON */
     const char *open, *close;  /* before the first and after the last */
     const char *between;       /* two of them; NULL: there is never more than one */
-    const char *arguments_key; /* "arguments", where it is that */
+    const char *before;        /* of a call: what stands before its name, */
+    const char *id;            /* before its id, which may follow the name (NULL: it has none), */
+    const char *middle;        /* before its arguments, */
+    const char *after;         /* and after them */
+    const char *arguments_key; /* where all this is a JSON object: their key; NULL: it is none */
+    bool tagged;               /* each argument is <parameter=NAME>, a line with its value, </parameter>; else they are JSON */
+    const char *marks[DM_CHAT_MARKS]; /* what of all this may be control tokens, `mark` first; NULL: no more */
 } dm_chat_dialect;
 
 /* The dialect of a family, NULL for the vocabulary's own; NULL: its template says nothing of functions. */
 const dm_chat_dialect *dm_chat_dialect_of(const dm_tokenizer *tokenizer, const char *family_name);
-/* The control token that a dialect's mark is, which has no bytes; -1: it is made of others. */
-int32_t dm_chat_mark_token(const dm_tokenizer *tokenizer, const dm_chat_dialect *dialect);
+/* The control tokens that a dialect's marks are, which have no bytes; -1: it is made of others, or there is none. */
+void dm_chat_mark_tokens(const dm_tokenizer *tokenizer, const dm_chat_dialect *dialect, int32_t out[DM_CHAT_MARKS]);
 
 typedef struct dm_chat_call {
     const char *id, *name;

@@ -1,10 +1,10 @@
 #include "server/calls.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/table.h"
+#include "server/calls_parts.h"
 
 static const char spaces[] = " \t\r\n";
 
@@ -15,10 +15,11 @@ void dm_calls_init(dm_calls *calls, const dm_request_tools *tools) {
 
 void dm_calls_free(dm_calls *calls) {
     free(calls->held);
+    free(calls->made);
     *calls = (dm_calls){0};
 }
 
-static dm_status tell(dm_calls *calls, int kind, const char *text, size_t length, const dm_call_sink *sink) {
+dm_status dm_calls_tell(dm_calls *calls, int kind, const char *text, size_t length, const dm_call_sink *sink) {
     const dm_call_part part = {kind, calls->count, text, length};
     return length > 0 ? sink->take(sink->user, &part) : DM_OK;
 }
@@ -30,12 +31,12 @@ static void drop(dm_calls *calls, size_t n) {
 
 static dm_status tell_text(dm_calls *calls, size_t n, const dm_call_sink *sink) {
     calls->closed = calls->closed && n == 0;
-    DM_TRY(tell(calls, DM_PART_TEXT, calls->held, n, sink));
+    DM_TRY(dm_calls_tell(calls, DM_PART_TEXT, calls->held, n, sink));
     drop(calls, n);
     return DM_OK;
 }
 
-static size_t skip_spaces(const dm_calls *calls, size_t at) {
+size_t dm_calls_skip_spaces(const dm_calls *calls, size_t at) {
     while (at < calls->length && memchr(spaces, calls->held[at], sizeof spaces - 1) != NULL) {
         at++;
     }
@@ -50,11 +51,41 @@ static size_t trim(const dm_calls *calls, size_t n) {
     return n;
 }
 
+dm_match dm_calls_match(const dm_calls *calls, size_t *at, const char *text) {
+    text += strspn(text, spaces);
+    size_t n = strlen(text), from = dm_calls_skip_spaces(calls, *at);
+    while (n > 0 && memchr(spaces, text[n - 1], sizeof spaces - 1) != NULL) {
+        n--;
+    }
+    size_t there = calls->length - from < n ? calls->length - from : n;
+    if (memcmp(calls->held + from, text, there) != 0) {
+        return DM_MATCH_NO;
+    }
+    *at = there == n ? from + n : *at;
+    return there == n ? DM_MATCH_YES : DM_MATCH_OPEN;
+}
+
+const dm_function *dm_calls_function(const dm_calls *calls, const char *name, size_t length) {
+    for (size_t i = 0; i < calls->tools->n; i++) {
+        const dm_function *function = &calls->tools->functions[i];
+        if (strlen(function->name) == length && memcmp(function->name, name, length) == 0) {
+            return function;
+        }
+    }
+    return NULL;
+}
+
+dm_status dm_calls_tell_name(dm_calls *calls, const dm_function *function, const dm_call_sink *sink) {
+    calls->function = function;
+    return dm_calls_tell(calls, DM_PART_NAME, function->name, strlen(function->name), sink);
+}
+
 static void begin_call(dm_calls *calls, size_t body) {
     calls->state = DM_CALLS_IN_CALL;
     calls->body = calls->at = body;
-    calls->named = calls->in_string = calls->escaped = false;
-    calls->depth = calls->begin = calls->arguments = calls->arguments_end = calls->told = 0;
+    calls->function = NULL;
+    calls->in_string = calls->escaped = calls->in_value = calls->some = false;
+    calls->depth = calls->outer = calls->begin = calls->arguments_end = calls->told = 0;
 }
 
 /* ---- Text ---- */
@@ -72,7 +103,7 @@ static size_t held_back(const dm_calls *calls, const char *mark) {
 static dm_status read_text(dm_calls *calls, bool last, const dm_call_sink *sink, bool *more) {
     const char *mark = calls->tools->dialect->mark;
     if (*mark == '\0') { /* an answer is a call or is none */
-        size_t at = skip_spaces(calls, 0);
+        size_t at = dm_calls_skip_spaces(calls, 0);
         *more = at < calls->length || last;
         if (at < calls->length && calls->held[at] == '{') {
             begin_call(calls, 0);
@@ -89,103 +120,12 @@ static dm_status read_text(dm_calls *calls, bool last, const dm_call_sink *sink,
         return tell_text(calls, calls->length - (last ? 0 : held_back(calls, mark)), sink);
     }
     DM_TRY(tell_text(calls, trim(calls, (size_t)(found - calls->held)), sink));
-    begin_call(calls, skip_spaces(calls, 0) + strlen(mark));
+    begin_call(calls, dm_calls_skip_spaces(calls, 0) + strlen(mark));
     *more = true;
     return DM_OK;
 }
 
 /* ---- A call ---- */
-
-static bool is_there(const dm_calls *calls, const char *name, size_t length) {
-    for (size_t i = 0; i < calls->tools->n; i++) {
-        if (strlen(calls->tools->names[i]) == length && memcmp(calls->tools->names[i], name, length) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Takes `text` and the white space before it. */
-static bool take(const dm_calls *calls, size_t *at, const char *text) {
-    size_t n = strlen(text);
-    *at = skip_spaces(calls, *at);
-    bool there = calls->length - *at >= n && memcmp(calls->held + *at, text, n) == 0;
-    *at += there ? n : 0;
-    return there;
-}
-
-static dm_status tell_name(dm_calls *calls, const char *name, size_t length, const dm_call_sink *sink) {
-    calls->named = true;
-    return tell(calls, DM_PART_NAME, name, length, sink);
-}
-
-/* At a brace that may begin the arguments: tells the name, where the call is worded as the dialect has it. */
-static dm_status try_name(dm_calls *calls, size_t brace, const dm_call_sink *sink) {
-    size_t at = calls->begin;
-    if (!take(calls, &at, "{") || !take(calls, &at, "\"name\"") || !take(calls, &at, ":") || !take(calls, &at, "\"")) {
-        return DM_OK;
-    }
-    const char *name = calls->held + at, *end = memchr(name, '"', calls->length - at);
-    if (end == NULL || !is_there(calls, name, (size_t)(end - name))) {
-        return DM_OK;
-    }
-    at += (size_t)(end - name) + 1;
-    if (!take(calls, &at, ",") || !take(calls, &at, "\"") || !take(calls, &at, calls->tools->dialect->arguments_key) ||
-        !take(calls, &at, "\"") || !take(calls, &at, ":") || skip_spaces(calls, at) != brace) {
-        return DM_OK;
-    }
-    calls->arguments = calls->told = brace;
-    return tell_name(calls, name, (size_t)(end - name), sink);
-}
-
-/* Looks at more of the object; *complete where it ends. */
-static dm_status scan(dm_calls *calls, const dm_call_sink *sink, bool *complete) {
-    while (calls->at < calls->length && !*complete) {
-        char byte = calls->held[calls->at++];
-        if (calls->in_string) {
-            calls->in_string = calls->escaped || byte != '"';
-            calls->escaped = !calls->escaped && byte == '\\';
-        } else if (byte == '"') {
-            calls->in_string = true;
-        } else if (byte == '{' || byte == '[') {
-            calls->depth++;
-            if (calls->depth == 2 && byte == '{' && !calls->named) {
-                DM_TRY(try_name(calls, calls->at - 1, sink));
-            }
-        } else if (byte == '}' || byte == ']') {
-            calls->depth--;
-            *complete = calls->depth == 0;
-            if (calls->depth == 1 && calls->named && calls->arguments_end == 0) {
-                calls->arguments_end = calls->at;
-            }
-        }
-    }
-    if (!calls->named) {
-        return DM_OK;
-    }
-    size_t end = calls->arguments_end > 0 ? calls->arguments_end : calls->at, from = calls->told;
-    calls->told = end;
-    return tell(calls, DM_PART_ARGUMENTS, calls->held + from, end - from, sink);
-}
-
-/* A complete object that is worded in some other way. */
-static dm_status tell_object(dm_calls *calls, const dm_call_sink *sink) {
-    json_t *object = json_loadb(calls->held + calls->begin, calls->at - calls->begin, 0, NULL);
-    const json_t *name = json_object_get(object, "name"), *arguments = json_object_get(object, "arguments");
-    arguments = arguments != NULL ? arguments : json_object_get(object, "parameters");
-    dm_status status = DM_OK;
-    if (json_is_string(name) && is_there(calls, json_string_value(name), json_string_length(name))) {
-        char *text = json_is_string(arguments) ? strdup(json_string_value(arguments))
-                     : arguments == NULL       ? strdup("{}")
-                                               : json_dumps(arguments, JSON_ENCODE_ANY);
-        status = text != NULL ? tell_name(calls, json_string_value(name), json_string_length(name), sink)
-                              : dm_fail(DM_ERR_MEMORY, "out of memory for an answer");
-        status = status == DM_OK ? tell(calls, DM_PART_ARGUMENTS, text, strlen(text), sink) : status;
-        free(text);
-    }
-    json_decref(object);
-    return status;
-}
 
 /* It was no call after all: what came is text, in which the next mark may be. */
 static dm_status give_up(dm_calls *calls, const dm_call_sink *sink) {
@@ -193,27 +133,86 @@ static dm_status give_up(dm_calls *calls, const dm_call_sink *sink) {
     return tell_text(calls, calls->body, sink);
 }
 
+/* An id after a name, at `at`. */
+static dm_match read_id(const dm_calls *calls, size_t *at) {
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-";
+    const char *mark = calls->tools->dialect->id;
+    dm_match found = mark != NULL ? dm_calls_match(calls, at, mark) : DM_MATCH_NO;
+    while (found == DM_MATCH_YES && *at < calls->length && strchr(digits, calls->held[*at]) != NULL && calls->held[*at] != '\0') {
+        ++*at;
+    }
+    return found == DM_MATCH_YES && *at == calls->length ? DM_MATCH_OPEN : found;
+}
+
+/* What stands before a call's arguments, in which is its name; *function is NULL where that is of none. calls->at is after it. */
+static dm_match read_head(dm_calls *calls, const dm_function **function) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    const dm_chat_dialect *dialect = calls->tools->dialect;
+    size_t at = calls->body;
+    dm_match found = *dialect->before != '\0' ? dm_calls_match(calls, &at, dialect->before) : DM_MATCH_YES;
+    if (found != DM_MATCH_YES) {
+        return found;
+    }
+    size_t name = dm_calls_skip_spaces(calls, at), end = name;
+    while (end < calls->length && calls->held[end] != '\0' && strchr(letters, calls->held[end]) != NULL) {
+        end++;
+    }
+    *function = dm_calls_function(calls, calls->held + name, end - name);
+    at = end;
+    found = end == calls->length ? DM_MATCH_OPEN : read_id(calls, &at);
+    found = found != DM_MATCH_OPEN ? dm_calls_match(calls, &at, dialect->middle) : found;
+    calls->at = at;
+    return found;
+}
+
+/* Finds where a call begins. *found: there it is. */
+static dm_status begin(dm_calls *calls, const dm_call_sink *sink, dm_match *found) {
+    const dm_chat_dialect *dialect = calls->tools->dialect;
+    if (dialect->arguments_key != NULL) {
+        size_t at = dm_calls_skip_spaces(calls, calls->body);
+        bool listed = strchr(dialect->open, '[') != NULL && at < calls->length && calls->held[at] == '[';
+        at = listed ? dm_calls_skip_spaces(calls, at + 1) : at;
+        calls->begin = calls->at = at;
+        calls->outer = 1;
+        *found = at == calls->length ? DM_MATCH_OPEN : calls->held[at] == '{' ? DM_MATCH_YES : DM_MATCH_NO;
+        return DM_OK;
+    }
+    const dm_function *function = NULL;
+    *found = read_head(calls, &function);
+    if (*found == DM_MATCH_YES && !dialect->tagged) { /* JSON follows */
+        calls->at = calls->told = dm_calls_skip_spaces(calls, calls->at);
+        *found = calls->at == calls->length ? DM_MATCH_OPEN : calls->held[calls->at] == '{' ? DM_MATCH_YES : DM_MATCH_NO;
+    }
+    *found = *found == DM_MATCH_YES && function == NULL ? DM_MATCH_NO : *found;
+    return *found == DM_MATCH_YES ? dm_calls_tell_name(calls, function, sink) : DM_OK;
+}
+
+static bool has_begun(const dm_calls *calls) {
+    return calls->depth > 0 || calls->function != NULL;
+}
+
 static dm_status read_call(dm_calls *calls, bool last, const dm_call_sink *sink, bool *more) {
-    bool complete = false, listed = strchr(calls->tools->dialect->open, '[') != NULL;
-    if (calls->depth == 0) {
-        size_t at = skip_spaces(calls, calls->body);
-        at = listed && at < calls->length && calls->held[at] == '[' ? skip_spaces(calls, at + 1) : at;
-        if (at == calls->length && !last) {
+    const dm_chat_dialect *dialect = calls->tools->dialect;
+    bool complete = false;
+    if (!has_begun(calls)) {
+        dm_match found;
+        DM_TRY(begin(calls, sink, &found));
+        if (found == DM_MATCH_OPEN && !last) {
             return DM_OK;
         }
-        if (at == calls->length || calls->held[at] != '{') {
+        if (found != DM_MATCH_YES) {
             *more = true;
             return give_up(calls, sink);
         }
-        calls->begin = calls->at = at;
     }
-    DM_TRY(scan(calls, sink, &complete));
+    DM_TRY(dialect->arguments_key != NULL ? dm_calls_read_object(calls, sink, &complete)
+           : dialect->tagged              ? dm_calls_read_tagged(calls, last, sink, &complete)
+                                          : dm_calls_read_json(calls, sink, &complete));
     if (!complete && !last) {
         return DM_OK;
     }
     *more = true;
-    DM_TRY(complete && !calls->named ? tell_object(calls, sink) : DM_OK);
-    if (!calls->named) {
+    if (calls->function == NULL) {
         return give_up(calls, sink);
     }
     calls->count++;
@@ -225,24 +224,54 @@ static dm_status read_call(dm_calls *calls, bool last, const dm_call_sink *sink,
 
 /* ---- After a call ---- */
 
-static dm_status read_after(dm_calls *calls, bool last, bool *more) {
+/* Drops `text` where it is what comes, or is cut. False: that is not known yet. */
+static bool drop_if(dm_calls *calls, const char *text, bool last) {
+    size_t at = 0;
+    dm_match found = dm_calls_match(calls, &at, text);
+    if (found == DM_MATCH_OPEN) {
+        calls->length = last ? 0 : calls->length;
+        return last;
+    }
+    drop(calls, found == DM_MATCH_YES ? at : 0);
+    return true;
+}
+
+static void read_after(dm_calls *calls, bool last, bool *more) {
     const dm_chat_dialect *dialect = calls->tools->dialect;
-    const char *close = dialect->close + strspn(dialect->close, spaces);
-    drop(calls, skip_spaces(calls, 0));
-    size_t n = strlen(close), there = n < calls->length ? n : calls->length;
-    bool begun = memcmp(calls->held, close, there) == 0;
-    if (begun && there < n && !last) {
-        return DM_OK;
+    drop(calls, dm_calls_skip_spaces(calls, 0));
+    if ((calls->length > 0 || last) && drop_if(calls, dialect->after + (dialect->arguments_key != NULL), last)) {
+        calls->state = DM_CALLS_BETWEEN;
+        *more = true;
+    }
+}
+
+/* What another call begins with where no mark does. */
+static const char *next_text(const dm_chat_dialect *dialect) {
+    const char *text = dialect->between != NULL ? dialect->between + strspn(dialect->between, spaces) : "";
+    if (dialect->between != NULL && *text == '\0') {
+        return dialect->before;
+    }
+    return strncmp(text, dialect->mark, strlen(dialect->mark)) != 0 ? text : "";
+}
+
+static void read_between(dm_calls *calls, bool last, bool *more) {
+    const dm_chat_dialect *dialect = calls->tools->dialect;
+    const char *next = next_text(dialect);
+    size_t at = 0, end = 0;
+    dm_match another = *next != '\0' ? dm_calls_match(calls, &at, next) : DM_MATCH_NO,
+             closed = *dialect->close != '\0' ? dm_calls_match(calls, &end, dialect->close) : DM_MATCH_NO;
+    if (another != DM_MATCH_YES && closed != DM_MATCH_YES && (another == DM_MATCH_OPEN || closed == DM_MATCH_OPEN)) {
+        calls->length = last ? 0 : calls->length; /* what is cut is cut */
+        return;
     }
     *more = true;
-    if (!begun && dialect->between != NULL && *dialect->between == calls->held[0]) { /* a list goes on */
-        drop(calls, 1);
+    if (another == DM_MATCH_YES) {
+        drop(calls, next == dialect->before ? 0 : at);
         begin_call(calls, 0);
-        return DM_OK;
+        return;
     }
-    drop(calls, begun ? there : 0);
+    drop(calls, end);
     calls->state = *dialect->mark == '\0' ? DM_CALLS_PLAIN : DM_CALLS_IN_TEXT;
-    return DM_OK;
 }
 
 dm_status dm_calls_take(dm_calls *calls, const char *text, size_t length, bool last, const dm_call_sink *sink) {
@@ -261,7 +290,10 @@ dm_status dm_calls_take(dm_calls *calls, const char *text, size_t length, bool l
             DM_TRY(read_call(calls, last, sink, &more));
             break;
         case DM_CALLS_AFTER_CALL:
-            DM_TRY(read_after(calls, last, &more));
+            read_after(calls, last, &more);
+            break;
+        case DM_CALLS_BETWEEN:
+            read_between(calls, last, &more);
             break;
         default:
             DM_TRY(tell_text(calls, calls->length, sink));

@@ -23,19 +23,34 @@ typedef struct dm_call_sink {
 
 typedef struct dm_calls {
     const dm_request_tools *tools;
-    enum { DM_CALLS_IN_TEXT, DM_CALLS_IN_CALL, DM_CALLS_AFTER_CALL, DM_CALLS_PLAIN } state;
+    enum {
+        DM_CALLS_IN_TEXT,
+        DM_CALLS_IN_CALL,
+        DM_CALLS_AFTER_CALL, /* what stands after a call is to come */
+        DM_CALLS_BETWEEN,    /* or what stands between two, or after the last */
+        DM_CALLS_PLAIN
+    } state;
     char *held; /* [length] that was not told yet */
     size_t length, room;
     int32_t count; /* calls that were told */
     bool closed;   /* one was, and no text since */
 
     /* In a call. */
-    bool named;  /* it was told, and arguments are told as they come */
-    size_t body; /* bytes of `held` before it: its mark, and white space */
-    size_t at;   /* those that were looked at */
-    size_t depth;
+    const dm_function *function; /* which it is, once that was told, and arguments are told as they come; NULL: it was not */
+    size_t body;                 /* bytes of `held` before it: its mark, and white space */
+    size_t at;                   /* those that were looked at */
+
+    /* In JSON. */
+    size_t depth, outer; /* brackets that are open; those around the arguments */
     bool in_string, escaped;
-    size_t begin, arguments, arguments_end, told; /* in `held`; end is 0 until it is there */
+    size_t begin, arguments_end, told; /* in `held`; end is 0 until it is there */
+
+    /* In tags. */
+    const json_t *schema; /* of the parameter that is read; NULL: none is known */
+    bool in_value, some;  /* of a parameter; of which there was one */
+    bool line;            /* the value is at its beginning */
+    char *made;           /* [made_length] arguments that are not told yet */
+    size_t made_length, made_room;
 } dm_calls;
 
 /* Of an answer to a request with these functions. */

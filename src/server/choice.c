@@ -49,7 +49,8 @@ dm_status dm_choice_begin(dm_choice *choice, const dm_vocabulary_order *order) {
         choice->raw = dm_alloc(vocab, sizeof *choice->raw);
         DM_TRY(choice->raw != NULL ? DM_OK : DM_ERR_MEMORY);
     }
-    return request->grammar != NULL ? dm_masks_create(request->grammar, order, &choice->masks) : DM_OK;
+    const int32_t *marks = request->tools.dialect != NULL ? request->tools.marks : NULL;
+    return request->grammar != NULL ? dm_masks_create(request->grammar, order, marks, &choice->masks) : DM_OK;
 }
 
 /* ---- Odds ---- */
@@ -276,9 +277,11 @@ static dm_status keep_token(dm_choice *choice, const dm_tokenizer *tokenizer, in
     size_t length = 0;
     const char *bytes = dm_tokenizer_bytes(tokenizer, id, &length);
     const dm_request_tools *tools = &choice->request->tools;
-    if (tools->dialect != NULL && id == tools->mark) { /* whoever reads the answer must see it */
-        bytes = tools->dialect->mark;
-        length = strlen(bytes);
+    for (size_t i = 0; tools->dialect != NULL && i < DM_CHAT_MARKS; i++) {
+        if (id == tools->marks[i]) { /* whoever reads the answer must see it */
+            bytes = tools->dialect->marks[i];
+            length = strlen(bytes);
+        }
     }
     DM_TRY(dm_reserve(&choice->ids, &choice->ids_room, choice->made + 1, sizeof *choice->ids));
     choice->ids[choice->made++] = id;

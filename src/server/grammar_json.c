@@ -30,12 +30,10 @@ static void add_bytes(dm_grammar *g, int32_t rule, const char *const *sets) {
     dm_rules_end(g);
 }
 
-/* A character of a string: one of UTF-8, without overlong forms and surrogates, or an escape, surrogates in pairs. */
-static int32_t add_character(dm_grammar *g) {
-#define HEX "0-9a-fA-F"
+/* A character of UTF-8 beyond ASCII, without overlong forms and surrogates. */
+static int32_t add_wide(dm_grammar *g) {
 #define LATER "\x80-\xbf"
-    static const char *const forms[][13] = {
-        {" !#-[]-~\x7f"},
+    static const char *const forms[][5] = {
         {"\xc2-\xdf", LATER},
         {"\xe0", "\xa0-\xbf", LATER},
         {"\xe1-\xec\xee\xef", LATER, LATER},
@@ -43,6 +41,19 @@ static int32_t add_character(dm_grammar *g) {
         {"\xf0", "\x90-\xbf", LATER, LATER},
         {"\xf1-\xf3", LATER, LATER, LATER},
         {"\xf4", "\x80-\x8f", LATER, LATER},
+    };
+    int32_t rule = dm_rules_new(g);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        add_bytes(g, rule, forms[i]);
+    }
+    return rule;
+}
+
+/* A character of a string, or an escape, surrogates in pairs. */
+static int32_t add_character(dm_grammar *g, int32_t wide) {
+#define HEX "0-9a-fA-F"
+    static const char *const forms[][13] = {
+        {" !#-[]-~\x7f"},
         {"\\", "\"\\/bfnrt"},
         {"\\", "u", "0-9a-cA-Ce-fE-F", HEX, HEX, HEX},
         {"\\", "u", "dD", "0-7", HEX, HEX},
@@ -52,6 +63,7 @@ static int32_t add_character(dm_grammar *g) {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         add_bytes(g, rule, forms[i]);
     }
+    dm_rules_either(g, rule, wide);
     return rule;
 }
 
@@ -153,7 +165,8 @@ void dm_json_rules_add(dm_grammar *g, dm_json_rules *out) {
     out->integer = dm_rules_new(g);
     out->number = dm_rules_new(g);
     out->space = add_space(g);
-    out->character = add_character(g);
+    out->wide = add_wide(g);
+    out->character = add_character(g, out->wide);
     out->string = add_string(g, out->character);
     out->boolean = add_literal(g, "true", "false");
     out->null = add_literal(g, "null", NULL);

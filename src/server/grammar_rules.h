@@ -54,9 +54,18 @@ dm_status dm_rules_finish(dm_grammar *grammar, int32_t root, dm_grammar **out);
 /* Rules of JSON that schemas build on; all without white space around. */
 typedef struct dm_json_rules {
     int32_t space, value, object, array, string, character, integer, number, boolean, null;
+    int32_t wide; /* a character of UTF-8 beyond ASCII */
 } dm_json_rules;
 void dm_json_rules_add(dm_grammar *g, dm_json_rules *out);
-/* Adds alternatives to `rule`: JSON that fits `schema`, as dm_grammar_schema() has it. */
-dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *schema, int32_t rule);
+/* Adds alternatives to `rule`: JSON that fits `schema`, as dm_grammar_schema() has it; references are to parts of `root`. */
+dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *root, const json_t *schema, int32_t rule);
+/* The same for the arguments of a call that are tagged. */
+dm_status dm_rules_tagged(dm_grammar *g, const dm_json_rules *json, const dm_function *function, int32_t rule);
+
+/* A rule for any text up to and with the first `end`; then comes `then`. The rule `n` after it is for what is left after n bytes
+ * of `end`. Where it is an answer's text, it may have tokens without bytes and may end before, and mark 0 is like `end`. */
+int32_t dm_rules_until(dm_grammar *g, const char *end, bool answer, int32_t then);
+/* A rule for an answer's text. */
+int32_t dm_rules_anything(dm_grammar *g);
 
 #endif

@@ -614,8 +614,8 @@ static dm_status compile(compiler *c, const json_t *schema, int32_t rule) {
     return status;
 }
 
-dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *schema, int32_t rule) {
-    compiler c = {.grammar = g, .json = *json, .root = schema};
+dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *root, const json_t *schema, int32_t rule) {
+    compiler c = {.grammar = g, .json = *json, .root = root};
     dm_status status = compile(&c, schema, rule);
     free(c.references);
     return status;
@@ -630,7 +630,7 @@ dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out) {
     dm_json_rules json;
     dm_json_rules_add(grammar, &json);
     int32_t root = dm_rules_new(grammar);
-    dm_status status = dm_rules_schema(grammar, &json, schema, root);
+    dm_status status = dm_rules_schema(grammar, &json, schema, schema, root);
     if (status != DM_OK) {
         dm_grammar_free(grammar);
         return status;

@@ -190,15 +190,28 @@ dm_status dm_walk_status(const dm_walk *walk) {
 
 /* ---- Beginning and end ---- */
 
+static void free_contents(dm_walk *walk) {
+    free(walk->nodes);
+    free(walk->next);
+    free(walk->set);
+    dm_table_free(&walk->numbers);
+    dm_strings_free(&walk->states);
+}
+
 void dm_walk_free(dm_walk *walk) {
     if (walk != NULL) {
-        free(walk->nodes);
-        free(walk->next);
-        free(walk->set);
-        dm_table_free(&walk->numbers);
-        dm_strings_free(&walk->states);
+        free_contents(walk);
         dm_free(walk);
     }
+}
+
+static void begin(dm_walk *walk, const dm_grammar *grammar) {
+    walk->grammar = grammar;
+    node_of(walk, -1, -1); /* the bottom */
+    for (int32_t a = grammar->first[grammar->root]; a < grammar->first[grammar->root + 1]; a++) {
+        expand(walk, grammar->alternatives[a].start, BOTTOM);
+    }
+    walk->start = state_of_set(walk);
 }
 
 dm_status dm_walk_create(const dm_grammar *grammar, dm_walk **out) {
@@ -207,17 +220,54 @@ dm_status dm_walk_create(const dm_grammar *grammar, dm_walk **out) {
     if (walk == NULL) {
         return DM_ERR_MEMORY;
     }
-    walk->grammar = grammar;
-    node_of(walk, -1, -1); /* the bottom */
-    for (int32_t a = grammar->first[grammar->root]; a < grammar->first[grammar->root + 1]; a++) {
-        expand(walk, grammar->alternatives[a].start, BOTTOM);
-    }
-    walk->start = state_of_set(walk);
+    begin(walk, grammar);
     if (walk->status != DM_OK) {
         dm_status status = walk->status;
         dm_walk_free(walk);
         return status;
     }
     *out = walk;
+    return DM_OK;
+}
+
+/* ---- Forgetting ---- */
+
+bool dm_walk_is_long(const dm_walk *walk) {
+    return walk->states.count > MOST_STATES / 2 || walk->n_nodes > MOST_NODES / 2;
+}
+
+/* The same stack in another walk. */
+static int32_t copy_stack(dm_walk *to, const dm_walk *from, int32_t number) {
+    size_t height = 0, room = 0;
+    int32_t *path = NULL, copy = BOTTOM;
+    for (; number != BOTTOM && to->status == DM_OK; number = from->nodes[number].below) {
+        note(to, dm_reserve(&path, &room, height + 1, sizeof *path));
+        if (to->status == DM_OK) {
+            path[height++] = number;
+        }
+    }
+    while (height-- > 0 && to->status == DM_OK) {
+        copy = node_of(to, from->nodes[path[height]].element, copy);
+    }
+    free(path);
+    return copy;
+}
+
+dm_status dm_walk_forget(dm_walk *walk, int32_t *state) {
+    dm_walk fresh = {0};
+    begin(&fresh, walk->grammar);
+    fresh.n_set = 0;
+    size_t n = 1;
+    for (size_t i = 0; i < n && *state != DM_WALK_DEAD; i++) {
+        add_to_set(&fresh, copy_stack(&fresh, walk, number_at(walk, *state, i, &n)));
+    }
+    int32_t number = state_of_set(&fresh);
+    if (fresh.status != DM_OK) {
+        free_contents(&fresh);
+        return fresh.status;
+    }
+    free_contents(walk);
+    *walk = fresh;
+    *state = number;
     return DM_OK;
 }

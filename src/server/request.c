@@ -30,10 +30,8 @@ static void free_request(dm_request *request) {
     for (size_t i = 0; i < request->n_stops; i++) {
         free(request->stops[i]);
     }
-    for (size_t i = 0; i < request->tools.n; i++) {
-        free(request->tools.names[i]);
-    }
-    free(request->tools.names);
+    free(request->tools.functions);
+    json_decref(request->tools.list);
     free(request->prompts);
     free(request->biases);
     dm_grammar_free(request->grammar);

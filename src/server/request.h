@@ -67,10 +67,11 @@ typedef struct dm_piece {
 /* Functions that an answer may call. */
 typedef struct dm_request_tools {
     const dm_chat_dialect *dialect; /* NULL: it may call none */
-    char **names;                   /* [n] malloc */
+    json_t *list;                   /* as they came; its holder */
+    dm_function *functions;         /* [n] malloc; their texts and schemas are the list's */
     size_t n;
-    bool called;  /* the prompt has begun the first call */
-    int32_t mark; /* the control token that begins calls; -1: none does */
+    bool called;                  /* the prompt has begun the first call */
+    int32_t marks[DM_CHAT_MARKS]; /* the control tokens of calls, as dm_chat_mark_tokens() has them */
 } dm_request_tools;
 
 typedef struct dm_request {

@@ -44,35 +44,36 @@ static dm_status read_function(const json_t *tool, size_t number, dm_function *o
                        MOST_NAME);
     }
     out->parameters = is_missing(parameters) ? NULL : parameters;
+    out->strict = json_is_true(json_object_get(function, "strict"));
     const char *type = text_of(json_object_get(out->parameters, "type"));
     return out->parameters == NULL || (type != NULL && strcmp(type, "object") == 0)
                ? DM_OK
                : dm_fail(DM_ERR_ARGUMENT, "function '%s' has parameters that are no schema of type object", out->name);
 }
 
-static dm_status keep_name(const char *name, dm_request_tools *tools) {
+static dm_status check_name(const dm_request_tools *tools, const char *name) {
     for (size_t i = 0; i < tools->n; i++) {
-        if (strcmp(tools->names[i], name) == 0) {
+        if (strcmp(tools->functions[i].name, name) == 0) {
             return dm_fail(DM_ERR_ARGUMENT, "function '%s' is there twice", name);
         }
     }
-    tools->names[tools->n] = strdup(name);
-    tools->n += tools->names[tools->n] != NULL;
-    return tools->n > 0 && tools->names[tools->n - 1] != NULL ? DM_OK : dm_fail(DM_ERR_MEMORY, "out of memory for 'tools'");
+    return DM_OK;
 }
 
-static dm_status read_functions(const json_t *list, dm_function *functions, dm_request_tools *tools) {
+static dm_status read_functions(json_t *list, dm_request_tools *tools) {
     size_t n = json_array_size(list);
     if (n > MOST_TOOLS) {
         return dm_fail(DM_ERR_ARGUMENT, "there are %zu tools, expected at most %d", n, MOST_TOOLS);
     }
-    tools->names = calloc(n, sizeof *tools->names);
-    if (tools->names == NULL) {
+    tools->list = json_incref(list);
+    tools->functions = calloc(n, sizeof *tools->functions);
+    if (tools->functions == NULL) {
         return dm_fail(DM_ERR_MEMORY, "out of memory for 'tools'");
     }
     for (size_t i = 0; i < n; i++) {
-        DM_TRY(read_function(json_array_get(list, i), i + 1, &functions[i]));
-        DM_TRY(keep_name(functions[i].name, tools));
+        DM_TRY(read_function(json_array_get(list, i), i + 1, &tools->functions[i]));
+        DM_TRY(check_name(tools, tools->functions[i].name));
+        tools->n++;
     }
     return DM_OK;
 }
@@ -101,45 +102,72 @@ static dm_status read_choice(dm_request_reader *from, choice *out) {
                : dm_fail(DM_ERR_ARGUMENT, "'tool_choice' is none of none, auto, required or a function by name");
 }
 
-/* Makes the answer a call, or several. */
-static dm_status force_call(dm_request_reader *from, const choice *chosen, bool several, const dm_function *functions,
-                            dm_request *request) {
-    size_t first = 0, n = request->tools.n;
-    if (chosen->name != NULL) {
-        while (first < n && strcmp(functions[first].name, chosen->name) != 0) {
-            first++;
-        }
-        if (first == n) {
-            return dm_fail(DM_ERR_ARGUMENT, "'tool_choice' names '%s', which is not among 'tools'", chosen->name);
-        }
-        n = 1;
+/* Gives up the schemas of functions that are not strict: those that no grammar is known for, or all. */
+static void loosen(const dm_call_rules *how, bool all, dm_function *functions, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        dm_call_rules alone = *how;
+        dm_grammar *grammar = NULL;
+        alone.functions = &functions[i];
+        alone.n = 1;
+        bool may = functions[i].parameters != NULL && !functions[i].strict;
+        functions[i].any = may && (all || dm_grammar_calls(&alone, &grammar) != DM_OK);
+        dm_grammar_free(grammar);
     }
-    from->param = "tools";
-    request->tools.called = true;
-    return dm_grammar_calls(request->tools.dialect, functions + first, n, several, &request->grammar);
 }
 
-static dm_status read_tools(dm_request_reader *from, const dm_request_rules *rules, const json_t *list, const choice *chosen,
-                            dm_function *functions, dm_request *request) {
+/* Text and calls of any of the functions, whose arguments fit as far as that can be had. */
+static dm_status make_free_grammar(const dm_call_rules *how, dm_function *functions, dm_grammar **out) {
+    dm_status status = dm_grammar_calls(how, out);
+    for (int all = 0; all < 2 && status == DM_ERR_UNSUPPORTED; all++) {
+        loosen(how, all > 0, functions, how->n);
+        status = dm_grammar_calls(how, out);
+    }
+    return status;
+}
+
+/* What answers may be like. */
+static dm_status make_grammar(dm_request_reader *from, const choice *chosen, bool several, dm_request *request) {
+    dm_request_tools *tools = &request->tools;
+    dm_call_rules how = {tools->dialect, tools->marks, tools->functions, tools->n, several, chosen->must};
+    if (chosen->name != NULL) {
+        size_t first = 0;
+        while (first < tools->n && strcmp(tools->functions[first].name, chosen->name) != 0) {
+            first++;
+        }
+        if (first == tools->n) {
+            return dm_fail(DM_ERR_ARGUMENT, "'tool_choice' names '%s', which is not among 'tools'", chosen->name);
+        }
+        how.functions += first;
+        how.n = 1;
+    }
+    from->param = "tools";
+    tools->called = chosen->must;
+    return chosen->must ? dm_grammar_calls(&how, &request->grammar)
+                        : make_free_grammar(&how, tools->functions, &request->grammar);
+}
+
+static dm_status read_tools(dm_request_reader *from, const dm_request_rules *rules, json_t *list, const choice *chosen,
+                            dm_request *request) {
     bool several;
     from->param = "parallel_tool_calls";
     DM_TRY(dm_json_bool_or(&from->json, "parallel_tool_calls", true, &several));
     from->param = "tools";
-    DM_TRY(read_functions(list, functions, &request->tools));
+    DM_TRY(read_functions(list, &request->tools));
     if (chosen->none) {
         return DM_OK;
     }
-    request->tools.dialect = dm_chat_dialect_of(rules->tokenizer, rules->family);
-    if (request->tools.dialect == NULL) {
+    const dm_chat_dialect *dialect = dm_chat_dialect_of(rules->tokenizer, rules->family);
+    if (dialect == NULL) {
         return dm_fail(DM_ERR_UNSUPPORTED, "the model's chat template has no functions to call ('tools')");
     }
-    request->tools.mark = dm_chat_mark_token(rules->tokenizer, request->tools.dialect);
     if (request->grammar != NULL) {
         from->param = "response_format";
         return dm_fail(DM_ERR_UNSUPPORTED, "'response_format' beside 'tools' is not supported");
     }
+    request->tools.dialect = dialect;
+    dm_chat_mark_tokens(rules->tokenizer, dialect, request->tools.marks);
     from->param = "tool_choice";
-    return chosen->must ? force_call(from, chosen, several, functions, request) : DM_OK;
+    return make_grammar(from, chosen, several, request);
 }
 
 dm_status dm_request_read_tools(dm_request_reader *from, const dm_request_rules *rules, dm_chat_functions *functions,
@@ -153,10 +181,7 @@ dm_status dm_request_read_tools(dm_request_reader *from, const dm_request_rules 
     if (json_array_size(list) == 0) {
         return !chosen.must ? DM_OK : dm_fail(DM_ERR_ARGUMENT, "'tool_choice' wants a call, and there are no 'tools'");
     }
-    dm_function *all = calloc(json_array_size(list), sizeof *all);
-    dm_status status =
-        all != NULL ? read_tools(from, rules, list, &chosen, all, request) : dm_fail(DM_ERR_MEMORY, "out of memory for 'tools'");
-    free(all);
+    dm_status status = read_tools(from, rules, (json_t *)list, &chosen, request);
     functions->tools = chosen.none ? NULL : list;
     functions->call = request->tools.called;
     return status;

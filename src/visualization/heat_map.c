@@ -40,8 +40,8 @@ static int colour_of(const plot *p, double value) {
     return (int)lround(fmax(value, 0.0) / p->greatest * (UPWARD - 1));
 }
 
-/* Numbers on it are white. */
-static bool is_dark(const plot *p, int colour) {
+/* Far from the paper's lightness. */
+static bool is_far(const plot *p, int colour) {
     return p->map->around_one ? colour <= 1 || colour >= AROUND - 2 : colour >= UPWARD - 4;
 }
 
@@ -74,8 +74,7 @@ static void draw_cell(const plot *p, size_t row, size_t column, FILE *out) {
     }
     fputs("</title></rect>\n", out);
     if (p->width > dm_svg_width(number) && p->height >= 13) {
-        dm_svg_text(out, x + p->width / 2, y + p->height / 2 + 4, is_dark(p, colour) ? "on-dark middle" : "on-light middle",
-                    number);
+        dm_svg_text(out, x + p->width / 2, y + p->height / 2 + 4, is_far(p, colour) ? "on-far middle" : "on-near middle", number);
     }
 }
 

@@ -4,31 +4,14 @@
  * is found in an answer does not depend on how it comes.
  */
 #include "fuzz_vocabulary.h"
-#include "server/calls.h"
+#include "told_calls.h"
 
 enum { MOST_ANSWER = 4096 };
 
-/* Bytes and the control tokens of the families that have functions. */
 static const dm_tokenizer *vocabulary(void) {
-    static const char *const control[] = {"<s>",
-                                          "</s>",
-                                          "<|im_start|>",
-                                          "<|im_end|>",
-                                          "<|start_header_id|>",
-                                          "<|end_header_id|>",
-                                          "<|eot_id|>",
-                                          "<tool_call>",
-                                          "</tool_call>",
-                                          "[INST]",
-                                          "[/INST]",
-                                          "[AVAILABLE_TOOLS]",
-                                          "[/AVAILABLE_TOOLS]",
-                                          "[TOOL_CALLS]",
-                                          "[TOOL_RESULTS]",
-                                          "[/TOOL_RESULTS]"};
     static dm_tokenizer *kept;
     if (kept == NULL) {
-        kept = fuzz_vocabulary(control, sizeof control / sizeof *control);
+        kept = fuzz_vocabulary(function_tokens, N_FUNCTION_TOKENS);
     }
     return kept;
 }
@@ -52,48 +35,8 @@ static void check_prompt(const dm_request *request, const char *body) {
     FUZZ_CHECK(controls <= 16 + 8 * members);
 }
 
-/* ---- Answers ---- */
-
-typedef struct told {
-    char bytes[8 * MOST_ANSWER];
-    size_t length;
-    int32_t call;
-    unsigned kind;
-} told;
-
-static void note(told *t, const char *bytes, size_t n) {
-    FUZZ_CHECK(t->length + n < sizeof t->bytes);
-    memcpy(t->bytes + t->length, bytes, n);
-    t->length += n;
-}
-
-static dm_status take_part(void *user, const dm_call_part *part) {
-    told *t = user;
-    FUZZ_CHECK(part->length > 0 && part->call >= t->call);
-    if (part->kind != t->kind || part->call != t->call) {
-        note(t, &"TNA"[part->kind], 1);
-    }
-    t->kind = part->kind;
-    t->call = part->call;
-    note(t, part->text, part->length);
-    return DM_OK;
-}
-
-static void parse(const dm_request_tools *tools, const char *answer, size_t length, size_t step, told *out) {
-    dm_calls calls;
-    dm_calls_init(&calls, tools);
-    out->length = 0;
-    out->call = 0;
-    out->kind = 99;
-    for (size_t at = 0; at < length; at += step) {
-        size_t n = length - at < step ? length - at : step;
-        FUZZ_CHECK(dm_calls_take(&calls, answer + at, n, at + n == length, &(dm_call_sink){take_part, out}) == DM_OK);
-    }
-    dm_calls_free(&calls);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static told one, many;
+    static told_calls one, many;
     if (size < 3) {
         return 0;
     }
@@ -111,9 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         FUZZ_CHECK(strchr(dm_error_message(), '\n') == NULL);
     } else {
         check_prompt(request, body);
-        parse(&request->tools, body + length + 1, rest, rest > 0 ? rest : 1, &one);
-        parse(&request->tools, body + length + 1, rest, 1 + data[1] % 16, &many);
-        FUZZ_CHECK(one.length == many.length && memcmp(one.bytes, many.bytes, one.length) == 0);
+        FUZZ_CHECK(told_parse(&request->tools, body + length + 1, rest, rest > 0 ? rest : 1, &one));
+        FUZZ_CHECK(told_parse(&request->tools, body + length + 1, rest, 1 + data[1] % 16, &many));
+        FUZZ_CHECK(one.length == many.length && memcmp(one.text, many.text, one.length) == 0);
         dm_request_drop(request);
     }
     free(body);
@@ -144,9 +87,14 @@ static void fuzz_seeds(void) {
         "Hm.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1, \"}\"]}}\n</tool_call><tool_call>{\"name\": \"g\"} So.",
         "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"x\": 1}}, {\"name\": \"g\", \"arguments\": {}}]",
         " {\"name\": \"f\", \"parameters\": {\"x\": \"\\\"\"}}",
+        "[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{\"x\": 1}[TOOL_CALLS]g[ARGS]{}",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"x\": 1}\n```<｜tool▁call▁end｜>\n"
+        "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"x\": 1}}]<|/tool_call|>",
+        "<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n<parameter=z>\n\"\n</parameter>\n</function>\n</tool_call>",
     };
     for (uint8_t family = 0; dm_chat_family(family) != NULL; family++) {
-        for (size_t i = 0; i < 15; i++) {
+        for (size_t i = 0; i < 5 * (sizeof answers / sizeof *answers); i++) {
             const char *body = bodies[i % 5], *answer = answers[i / 5];
             char seed[4096], name[64];
             seed[0] = (char)family;

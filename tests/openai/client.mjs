@@ -1,10 +1,10 @@
 // OpenAI's own client against a running server: everything that docs/serving.md says an answer has.
 //
-// usage: node client.mjs PORT KEY MODEL
+// usage: node client.mjs PORT KEY MODEL [TEST...]
 import assert from "node:assert/strict";
 import OpenAI from "openai";
 
-const [port, key, model] = process.argv.slice(2);
+const [port, key, model, ...wanted] = process.argv.slice(2);
 const client = new OpenAI({baseURL: `http://127.0.0.1:${port}/v1`, apiKey: key, maxRetries: 0});
 const chat = {model, messages: [{role: "user", content: "Once upon a time"}], seed: 7, max_tokens: 24};
 const completion = {model, prompt: "Once upon a time", seed: 7, max_tokens: 24};
@@ -203,7 +203,7 @@ const tests = {
 };
 
 let failed = 0;
-for (const [name, test] of Object.entries(tests)) {
+for (const [name, test] of Object.entries(tests).filter(([name]) => wanted.length === 0 || wanted.includes(name))) {
     try {
         await test();
         console.log(`ok ${name}`);

@@ -1,6 +1,5 @@
 // What the server does meanwhile, from its posts: see docs/serving.md.
 const by = (id) => document.getElementById(id);
-const scale = Array.from({ length: 8 }, (_, step) => colour(`q${step}`));
 let last = null;
 
 // What the style sheet of charts fills a class with.
@@ -18,7 +17,7 @@ function paint(loads) {
   const change = loads.map((row, l) => row.map((n, e) => Math.max(0, n - (last?.loads[l]?.[e] ?? 0))));
   const most = Math.max(0, ...change.map((row) => Math.max(...row)));
   if (most === 0) return;
-  const canvas = by("loads"), cell = 12;
+  const canvas = by("loads"), cell = 12, scale = Array.from({ length: 8 }, (_, step) => colour(`q${step}`));
   canvas.width = change[0].length * cell;
   canvas.height = change.length * cell;
   const pen = canvas.getContext("2d");
@@ -26,7 +25,7 @@ function paint(loads) {
     pen.fillStyle = scale[Math.round((n / most) * (scale.length - 1))];
     pen.fillRect(e * cell, l * cell, cell - 1, cell - 1);
   }));
-  by("legend").textContent = `${change.length} layers, ${change[0].length} experts each; the darkest was sent ${most} tokens since the post before.`;
+  by("legend").textContent = `${change.length} layers, ${change[0].length} experts each; the strongest colour is ${most} tokens since the post before.`;
 }
 
 export function show(post) {
