@@ -57,11 +57,6 @@ static dm_status write_value(dm_calls *calls, const char *text, size_t length) {
 
 /* ---- Reading ---- */
 
-static void drop(dm_calls *calls, size_t n) {
-    memmove(calls->held, calls->held + n, calls->length - n);
-    calls->length -= n;
-}
-
 static bool is_text(const dm_calls *calls) {
     return dm_parameter_is_text(calls->schema);
 }
@@ -79,7 +74,7 @@ static dm_status begin_parameter(dm_calls *calls, size_t at, bool *more) {
     DM_TRY(write_escaped(calls, name, length));
     DM_TRY(write(calls, is_text(calls) ? "\": \"" : "\": ", is_text(calls) ? 4 : 3));
     calls->some = calls->in_value = calls->line = true;
-    drop(calls, at + length + 1);
+    dm_calls_drop(calls, at + length + 1);
     return DM_OK;
 }
 
@@ -117,7 +112,7 @@ static dm_status read_value(dm_calls *calls, bool *more) {
     calls->line = calls->line && length == 0;
     DM_TRY(is_text(calls) ? write_escaped(calls, calls->held + skipped, length - skipped)
                           : write_value(calls, calls->held + skipped, length - skipped));
-    drop(calls, length + (found != NULL ? sizeof line_end - 1 : 0));
+    dm_calls_drop(calls, length + (found != NULL ? sizeof line_end - 1 : 0));
     if (found != NULL) {
         calls->in_value = false;
         *more = true;
@@ -127,7 +122,7 @@ static dm_status read_value(dm_calls *calls, bool *more) {
 }
 
 dm_status dm_calls_read_tagged(dm_calls *calls, bool last, const dm_call_sink *sink, bool *complete) {
-    drop(calls, calls->at);
+    dm_calls_drop(calls, calls->at);
     calls->at = 0;
     for (bool more = true; more && !*complete;) {
         more = false;

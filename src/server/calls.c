@@ -24,7 +24,7 @@ dm_status dm_calls_tell(dm_calls *calls, int kind, const char *text, size_t leng
     return length > 0 ? sink->take(sink->user, &part) : DM_OK;
 }
 
-static void drop(dm_calls *calls, size_t n) {
+void dm_calls_drop(dm_calls *calls, size_t n) {
     memmove(calls->held, calls->held + n, calls->length - n);
     calls->length -= n;
 }
@@ -32,7 +32,7 @@ static void drop(dm_calls *calls, size_t n) {
 static dm_status tell_text(dm_calls *calls, size_t n, const dm_call_sink *sink) {
     calls->closed = calls->closed && n == 0;
     DM_TRY(dm_calls_tell(calls, DM_PART_TEXT, calls->held, n, sink));
-    drop(calls, n);
+    dm_calls_drop(calls, n);
     return DM_OK;
 }
 
@@ -135,10 +135,10 @@ static dm_status give_up(dm_calls *calls, const dm_call_sink *sink) {
 
 /* An id after a name, at `at`. */
 static dm_match read_id(const dm_calls *calls, size_t *at) {
-    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-";
     const char *mark = calls->tools->dialect->id;
     dm_match found = mark != NULL ? dm_calls_match(calls, at, mark) : DM_MATCH_NO;
-    while (found == DM_MATCH_YES && *at < calls->length && strchr(digits, calls->held[*at]) != NULL && calls->held[*at] != '\0') {
+    while (found == DM_MATCH_YES && *at < calls->length && strchr(DM_FUNCTION_LETTERS, calls->held[*at]) != NULL &&
+           calls->held[*at] != '\0') {
         ++*at;
     }
     return found == DM_MATCH_YES && *at == calls->length ? DM_MATCH_OPEN : found;
@@ -146,7 +146,6 @@ static dm_match read_id(const dm_calls *calls, size_t *at) {
 
 /* What stands before a call's arguments, in which is its name; *function is NULL where that is of none. calls->at is after it. */
 static dm_match read_head(dm_calls *calls, const dm_function **function) {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     const dm_chat_dialect *dialect = calls->tools->dialect;
     size_t at = calls->body;
     dm_match found = *dialect->before != '\0' ? dm_calls_match(calls, &at, dialect->before) : DM_MATCH_YES;
@@ -154,7 +153,7 @@ static dm_match read_head(dm_calls *calls, const dm_function **function) {
         return found;
     }
     size_t name = dm_calls_skip_spaces(calls, at), end = name;
-    while (end < calls->length && calls->held[end] != '\0' && strchr(letters, calls->held[end]) != NULL) {
+    while (end < calls->length && calls->held[end] != '\0' && strchr(DM_FUNCTION_LETTERS, calls->held[end]) != NULL) {
         end++;
     }
     *function = dm_calls_function(calls, calls->held + name, end - name);
@@ -217,7 +216,7 @@ static dm_status read_call(dm_calls *calls, bool last, const dm_call_sink *sink,
     }
     calls->count++;
     calls->closed = true;
-    drop(calls, calls->at);
+    dm_calls_drop(calls, calls->at);
     calls->state = DM_CALLS_AFTER_CALL;
     return DM_OK;
 }
@@ -232,13 +231,13 @@ static bool drop_if(dm_calls *calls, const char *text, bool last) {
         calls->length = last ? 0 : calls->length;
         return last;
     }
-    drop(calls, found == DM_MATCH_YES ? at : 0);
+    dm_calls_drop(calls, found == DM_MATCH_YES ? at : 0);
     return true;
 }
 
 static void read_after(dm_calls *calls, bool last, bool *more) {
     const dm_chat_dialect *dialect = calls->tools->dialect;
-    drop(calls, dm_calls_skip_spaces(calls, 0));
+    dm_calls_drop(calls, dm_calls_skip_spaces(calls, 0));
     if ((calls->length > 0 || last) && drop_if(calls, dialect->after + (dialect->arguments_key != NULL), last)) {
         calls->state = DM_CALLS_BETWEEN;
         *more = true;
@@ -266,11 +265,11 @@ static void read_between(dm_calls *calls, bool last, bool *more) {
     }
     *more = true;
     if (another == DM_MATCH_YES) {
-        drop(calls, next == dialect->before ? 0 : at);
+        dm_calls_drop(calls, next == dialect->before ? 0 : at);
         begin_call(calls, 0);
         return;
     }
-    drop(calls, end);
+    dm_calls_drop(calls, end);
     calls->state = *dialect->mark == '\0' ? DM_CALLS_PLAIN : DM_CALLS_IN_TEXT;
 }
 

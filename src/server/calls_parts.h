@@ -15,6 +15,8 @@ typedef enum dm_match {
 dm_match dm_calls_match(const dm_calls *calls, size_t *at, const char *text);
 /* The first place from `at` on that is no white space. */
 size_t dm_calls_skip_spaces(const dm_calls *calls, size_t at);
+/* Drops `n` bytes of what is held. */
+void dm_calls_drop(dm_calls *calls, size_t n);
 /* The function of this name; NULL: it is not there. */
 const dm_function *dm_calls_function(const dm_calls *calls, const char *name, size_t length);
 

@@ -20,8 +20,11 @@ dm_status dm_grammar_json(dm_grammar **out);
 /* JSON that fits `schema`, in the subset of docs/serving.md; anything else is DM_ERR_UNSUPPORTED, with where it is. */
 dm_status dm_grammar_schema(const json_t *schema, dm_grammar **out);
 
+/* What names of functions are made of. */
+#define DM_FUNCTION_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+
 typedef struct dm_function {
-    const char *name;         /* of letters, digits, underscores and dashes */
+    const char *name;         /* of these letters */
     const json_t *parameters; /* a schema of an object; NULL: it has none */
     bool strict;              /* a schema that cannot be followed is refused */
     bool any;                 /* arguments are any object, whatever the schema says */

@@ -49,13 +49,11 @@ static dm_status add_arguments(const caller *c, const dm_function *function, int
 static int32_t add_id(const caller *c) {
     enum { ID = 9 };
     dm_grammar *g = c->grammar;
-    int32_t digit = dm_rules_new(g), rule = dm_rules_new(g);
+    int32_t digit = dm_rules_new(g), rule = dm_rules_nothing(g);
     dm_rules_begin(g, digit);
     dm_rules_bytes(g, "0-9a-zA-Z");
     dm_rules_end(g);
     int32_t id = dm_rules_repeat(g, digit, ID, ID);
-    dm_rules_begin(g, rule);
-    dm_rules_end(g);
     if (c->how->dialect->id != NULL) {
         dm_rules_begin(g, rule);
         add_text(c, c->how->dialect->id);
@@ -114,13 +112,6 @@ static void add_calls(const caller *c, int32_t rule, const char *first, int32_t 
     dm_rules_end(g);
 }
 
-static int32_t add_nothing(dm_grammar *g) {
-    int32_t rule = dm_rules_new(g);
-    dm_rules_begin(g, rule);
-    dm_rules_end(g);
-    return rule;
-}
-
 /* What stands between a mark and the first name. */
 static void first_text(const dm_chat_dialect *dialect, char out[256]) {
     snprintf(out, 256, "%s%s", dialect->open, dialect->before);
@@ -132,7 +123,7 @@ static int32_t add_marked(const caller *c, int32_t named) {
     char first[256];
     first_text(c->how->dialect, first);
     int32_t calls = dm_rules_new(g), text = dm_rules_until(g, c->how->dialect->mark, true, calls);
-    add_calls(c, calls, first, named, c->how->several ? text : add_nothing(g));
+    add_calls(c, calls, first, named, c->how->several ? text : dm_rules_nothing(g));
     return text;
 }
 
@@ -164,7 +155,7 @@ static int32_t add_unmarked(const caller *c, int32_t named) {
     static const char key[] = "{\"name\"";
     dm_grammar *g = c->grammar;
     const int32_t text = dm_rules_anything(g), call = dm_rules_new(g);
-    add_calls(c, call, c->how->dialect->before + strlen(key), named, add_nothing(g));
+    add_calls(c, call, c->how->dialect->before + strlen(key), named, dm_rules_nothing(g));
     int32_t next = call;
     for (size_t i = strlen(key); i-- > 0;) {
         int32_t rule = dm_rules_new(g);
@@ -181,7 +172,7 @@ static dm_status add_root(const caller *c, int32_t *root) {
     if (c->how->after_mark) {
         first_text(c->how->dialect, first);
         *root = dm_rules_new(c->grammar);
-        add_calls(c, *root, first, named, add_nothing(c->grammar));
+        add_calls(c, *root, first, named, dm_rules_nothing(c->grammar));
         return DM_OK;
     }
     *root = *c->how->dialect->mark != '\0' ? add_marked(c, named) : add_unmarked(c, named);

@@ -96,6 +96,13 @@ void dm_rules_text(dm_grammar *g, const char *text, size_t length) {
     }
 }
 
+int32_t dm_rules_nothing(dm_grammar *g) {
+    int32_t rule = dm_rules_new(g);
+    dm_rules_begin(g, rule);
+    dm_rules_end(g);
+    return rule;
+}
+
 void dm_rules_either(dm_grammar *g, int32_t a, int32_t b) {
     dm_rules_begin(g, a);
     dm_rules_rule(g, b);

@@ -43,6 +43,8 @@ void dm_rules_bytes(dm_grammar *grammar, const char *set);
 void dm_rules_set(dm_grammar *g, const dm_byte_set *set);
 void dm_rules_text(dm_grammar *g, const char *text, size_t length);
 
+/* A new rule for nothing. */
+int32_t dm_rules_nothing(dm_grammar *g);
 /* Alternative `a` of a rule is the rule `b` alone. */
 void dm_rules_either(dm_grammar *g, int32_t a, int32_t b);
 /* A rule for `least` to `most` (-1: any number) of `item`, one after another. */
@@ -57,6 +59,8 @@ typedef struct dm_json_rules {
     int32_t wide; /* a character of UTF-8 beyond ASCII */
 } dm_json_rules;
 void dm_json_rules_add(dm_grammar *g, dm_json_rules *out);
+/* Whether an object's schema asks for a property. */
+bool dm_schema_requires(const json_t *schema, const char *name);
 /* Adds alternatives to `rule`: JSON that fits `schema`, as dm_grammar_schema() has it; references are to parts of `root`. */
 dm_status dm_rules_schema(dm_grammar *g, const dm_json_rules *json, const json_t *root, const json_t *schema, int32_t rule);
 /* The same for the arguments of a call that are tagged. */

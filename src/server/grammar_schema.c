@@ -302,10 +302,11 @@ static members add_property(compiler *c, const char *key, int32_t value, bool re
     return rules;
 }
 
-static bool is_required(const json_t *required, const char *key) {
+bool dm_schema_requires(const json_t *schema, const char *name) {
+    const json_t *required = json_object_get(schema, "required");
     for (size_t i = 0; i < json_array_size(required); i++) {
-        const json_t *name = json_array_get(required, i);
-        if (json_is_string(name) && strcmp(json_string_value(name), key) == 0) {
+        const char *one = json_string_value(json_array_get(required, i));
+        if (one != NULL && strcmp(one, name) == 0) {
             return true;
         }
     }
@@ -404,9 +405,7 @@ static dm_status compile_others(compiler *c, const json_t *schema, const json_t 
     const json_t *others = json_object_get(schema, "additionalProperties");
     bool any = others == NULL ? json_object_size(properties) == 0 : !json_is_false(others);
     if (!any) {
-        int32_t nothing = dm_rules_new(c->grammar);
-        dm_rules_begin(c->grammar, nothing);
-        dm_rules_end(c->grammar);
+        int32_t nothing = dm_rules_nothing(c->grammar);
         *out = (members){nothing, nothing};
         return DM_OK;
     }
@@ -433,7 +432,6 @@ static dm_status check_required(const compiler *c, const json_t *properties, con
 
 /* The properties from the last one back. */
 static dm_status compile_properties(compiler *c, const json_t *schema, const json_t *properties, members *rules) {
-    const json_t *required = json_object_get(schema, "required");
     size_t n = json_object_size(properties);
     const char **keys = dm_alloc(n, sizeof(char *)), *key;
     json_t *value;
@@ -452,7 +450,7 @@ static dm_status compile_properties(compiler *c, const json_t *schema, const jso
         status = quoted != NULL ? compile_part(c, "properties", keys[at], json_object_get(properties, keys[at]), &rule)
                                 : dm_fail(DM_ERR_MEMORY, "out of memory for a schema");
         if (status == DM_OK) {
-            *rules = add_property(c, quoted, rule, is_required(required, keys[at]), *rules);
+            *rules = add_property(c, quoted, rule, dm_schema_requires(schema, keys[at]), *rules);
         }
         json_decref(name);
         free(quoted);

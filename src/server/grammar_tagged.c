@@ -114,10 +114,7 @@ static int32_t add_counted(const tagger *t, int32_t least, int32_t most) {
 
 /* A rule for any text and its end, which may be that of the line before it. */
 static int32_t add_any_text(const tagger *t) {
-    int32_t nothing = dm_rules_new(t->grammar);
-    dm_rules_begin(t->grammar, nothing);
-    dm_rules_end(t->grammar);
-    return dm_rules_until(t->grammar, line_end, false, nothing) + 1;
+    return dm_rules_until(t->grammar, line_end, false, dm_rules_nothing(t->grammar)) + 1;
 }
 
 static int32_t count_of(const json_t *schema, const char *key, int32_t fallback) {
@@ -153,17 +150,6 @@ static dm_status add_parameter(const tagger *t, const json_t *schema, int32_t ru
     return DM_OK;
 }
 
-static bool is_required(const json_t *parameters, const char *name) {
-    const json_t *required = json_object_get(parameters, "required");
-    for (size_t i = 0; i < json_array_size(required); i++) {
-        const char *one = json_string_value(json_array_get(required, i));
-        if (one != NULL && strcmp(one, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A rule for the parameter `name`, where it must be there, or may, and then `rest`. */
 static dm_status add_member(const tagger *t, const char *name, const json_t *schema, int32_t rest, int32_t *out) {
     dm_grammar *g = t->grammar;
@@ -181,7 +167,7 @@ static dm_status add_member(const tagger *t, const char *name, const json_t *sch
     add_text(t, "\n");
     dm_rules_rule(g, rest);
     dm_rules_end(g);
-    if (!is_required(t->function->parameters, name)) {
+    if (!dm_schema_requires(t->function->parameters, name)) {
         dm_rules_either(g, *out, rest);
     }
     return DM_OK;
@@ -199,9 +185,7 @@ static dm_status add_members(const tagger *t, int32_t rule) {
     json_object_foreach((json_t *)properties, name, schema) {
         names[n++] = name;
     }
-    int32_t rest = dm_rules_new(t->grammar);
-    dm_rules_begin(t->grammar, rest);
-    dm_rules_end(t->grammar);
+    int32_t rest = dm_rules_nothing(t->grammar);
     dm_status status = DM_OK;
     while (n-- > 0 && status == DM_OK) {
         status = add_member(t, names[n], json_object_get(properties, names[n]), rest, &rest);

@@ -18,10 +18,9 @@ static const char *text_of(const json_t *value) {
 
 /* OpenAI's rule for names. */
 static const char *name_of(const json_t *function) {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
     const char *name = text_of(json_object_get(function, "name"));
     size_t length = name != NULL ? strlen(name) : 0;
-    return length > 0 && length <= MOST_NAME && strspn(name, letters) == length ? name : NULL;
+    return length > 0 && length <= MOST_NAME && strspn(name, DM_FUNCTION_LETTERS) == length ? name : NULL;
 }
 
 static bool is_function(const json_t *object) {
