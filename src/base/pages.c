@@ -1,6 +1,7 @@
 /*
- * Sources: mmap(2), madvise(2), mbind(2), move_pages(2), Documentation/admin-guide/mm/hugetlbpage.rst of Linux. A control group may forbid a reserved page
- * that mmap() has promised, and touching it then ends the process; MADV_POPULATE_WRITE (Linux 5.14) says so instead.
+ * Sources: mmap(2), madvise(2), mbind(2), move_pages(2), Documentation/admin-guide/mm/hugetlbpage.rst of Linux. A control group
+ * may forbid a reserved page that mmap() has promised, and touching it then ends the process; MADV_POPULATE_WRITE (Linux 5.14)
+ * says so instead.
  */
 #include "base/pages.h"
 

@@ -17,7 +17,7 @@
 #include "base/threads.h"
 
 enum {
-    MOST_HELPERS = 255,
+    MOST_HELPERS = DM_MOST_THREADS - 1,
     SPINS = 2000,        /* some 50 microseconds */
     OPEN = 1 << 8,       /* bit of the gate; below it: how many have joined */
     GENERATION = 1 << 9, /* the rest counts loops, so that no helper takes one for another */
@@ -42,13 +42,13 @@ static struct {
     void *user;
     unsigned binding; /* how often places were given */
     size_t n_places;
-    cpu_set_t places[MOST_HELPERS + 1], anywhere; /* of threads; where they could run before the first was bound */
-    atomic_int helpers_wanted;                    /* helpers with a higher number stay out */
+    cpu_set_t places[DM_MOST_THREADS], anywhere; /* of threads; where they could run before the first was bound */
+    atomic_int helpers_wanted;                   /* helpers with a higher number stay out */
 } loop;
 
 static struct {
     size_t n, threads, held;
-    uint8_t of[MOST_HELPERS + 1]; /* [threads] */
+    uint8_t of[DM_MOST_THREADS]; /* [threads] */
     int32_t nodes[DM_MOST_GROUPS];
     size_t before[DM_MOST_GROUPS + 1]; /* threads of the groups before each */
     struct {
@@ -106,18 +106,29 @@ static void set_groups(const int32_t *group, size_t threads, const int32_t *node
     }
 }
 
+static bool are_groups(const int32_t *group, size_t threads, const int32_t *nodes, size_t n) {
+    bool same = groups.n == n && groups.threads == threads && memcmp(groups.nodes, nodes, n * sizeof *nodes) == 0;
+    for (size_t t = 0; same && t < threads; t++) {
+        same = groups.of[t] == group[t];
+    }
+    return same;
+}
+
 bool dm_parallel_set_groups(const int32_t *group, size_t threads, const int32_t *nodes, size_t n) {
     static const int32_t zero, nowhere = -1;
-    bool fits = group == NULL || (threads > 0 && threads <= MOST_HELPERS + 1 && n > 0 && n <= DM_MOST_GROUPS);
+    if (group == NULL) {
+        return dm_parallel_set_groups(&zero, 1, &nowhere, 1);
+    }
+    if (threads < 1 || threads > DM_MOST_THREADS || n < 1 || n > DM_MOST_GROUPS) {
+        return false;
+    }
     pthread_mutex_lock(&busy);
-    fits = fits && groups.held == 0;
-    if (fits && group != NULL) {
+    const bool same = are_groups(group, threads, nodes, n), may = same || groups.held == 0;
+    if (may && !same) {
         set_groups(group, threads, nodes, n);
-    } else if (fits) {
-        set_groups(&zero, 1, &nowhere, 1);
     }
     pthread_mutex_unlock(&busy);
-    return fits;
+    return may;
 }
 
 void dm_parallel_hold_groups(bool hold) {
@@ -162,7 +173,7 @@ static unsigned wait_for_change(atomic_uint *word, atomic_uint *sleepers, unsign
 /* After a change of `word`. */
 static void wake_sleepers(atomic_uint *word, const atomic_uint *sleepers) {
     if (atomic_load(sleepers) > 0) {
-        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, MOST_HELPERS + 1, NULL, NULL, 0);
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, DM_MOST_THREADS, NULL, NULL, 0);
     }
 }
 
@@ -316,7 +327,7 @@ void dm_parallel_bind(const cpu_set_t *places, size_t n) {
     if (loop.binding == 0) {
         sched_getaffinity(0, sizeof loop.anywhere, &loop.anywhere);
     }
-    loop.n_places = places == NULL ? 0 : n <= MOST_HELPERS ? n : MOST_HELPERS + 1;
+    loop.n_places = places == NULL ? 0 : n <= DM_MOST_THREADS ? n : DM_MOST_THREADS;
     if (places != NULL) {
         memcpy(loop.places, places, loop.n_places * sizeof *places);
     }

@@ -21,11 +21,11 @@ void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, voi
 
 /* ---- Groups of threads: those that are near one memory node ---- */
 
-enum { DM_MOST_GROUPS = 64 };
+enum { DM_MOST_GROUPS = 64, DM_MOST_THREADS = 256 /* that share a loop */ };
 
 /* From now on thread t is in group[t modulo threads] < groups, and group g is near the system's memory node nodes[g], or none
- * that is known where that is negative. NULL: all are one group, as at first. False, and nothing changes, while others hold the
- * groups as they are, or where there are none or too many. While nobody is at work. */
+ * that is known where that is negative. NULL: all are one group, as at first. False, and nothing changes, while others hold
+ * other groups than these, or where there are none or too many. While nobody is at work. */
 bool dm_parallel_set_groups(const int32_t *group, size_t threads, const int32_t *nodes, size_t groups);
 /* Who has memory for each group holds the groups until it is gone. */
 void dm_parallel_hold_groups(bool hold);
@@ -41,8 +41,8 @@ void dm_parallel_share(size_t n, size_t group, size_t *begin, size_t *end);
 typedef void (*dm_parallel_list_body)(void *user, size_t list, size_t begin, size_t end, int thread);
 
 /* As dm_parallel(), of n[list] items of each list. One list: any thread takes its items. As many as there are groups: those of
- * each are done by the group's threads alone. Others take them only where none of the group's is among the threads, inside a body,
- * and while another loop is running. */
+ * each are done by the group's threads alone. Others take them only where none of the group's is among the threads, inside a
+ * body, and while another loop is running. */
 void dm_parallel_lists(int threads, size_t lists, const size_t *n, size_t grain, dm_parallel_list_body body, void *user);
 
 /* The group whose memory a list's body reads. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/placed.h"
 #include "model/repack.h"
 #include "model/streaming.h"
 
@@ -287,6 +288,7 @@ void dm_model_close(dm_model *model) {
         return;
     }
     dm_streaming_free(model->streaming);
+    dm_placed_free(model->placed);
     dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
     dm_mixed_tables_free(&model->mixed);

@@ -37,6 +37,7 @@ struct dm_model {
     dm_gguf *file;                  /* NULL for a model made from memory */
     dm_mixed_tables mixed;          /* of the matrices of DM_TYPE_MIXED */
     struct dm_repacked *repacked;   /* panels of the matrices, once a session asks */
+    struct dm_placed *placed;       /* weights near groups of threads; NULL: all threads are alike */
     struct dm_streaming *streaming; /* NULL: all experts are in memory, or mapped */
     char name[128];
 };
