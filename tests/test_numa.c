@@ -5,6 +5,8 @@
 #include "base/pages.h"
 #include "base/parallel.h"
 #include "dilmodeli.h"
+#include "model/forward.h"
+#include "model/placed.h"
 #include "quantized_model.h"
 #include "test_files.h"
 #include "tiny_model.h"
@@ -158,6 +160,101 @@ static void mixed(void **state) {
     }
 }
 
+/* ---- Homes ---- */
+
+/* Where what a node has of experts begins and ends. */
+typedef struct range {
+    uintptr_t begin, end;
+} range;
+
+static void note(range *r, const dm_weight_copy *copy) {
+    const uintptr_t at = (uintptr_t)(copy->panels != NULL ? copy->panels : copy->data);
+    r->begin = r->begin == 0 || at < r->begin ? at : r->begin;
+    r->end = at > r->end ? at : r->end;
+}
+
+/* Experts are dealt out to their homes, each once and in their order, and lie there. */
+static void check_homes(const dm_model *model, size_t nodes) {
+    const int32_t n = model->config.n_experts;
+    range ranges[3] = {{0, 0}};
+    dm_session *session;
+    check(dm_session_create(model, TOKENS, &session));
+    for (int32_t l = 0; l < model->config.n_layers; l++) {
+        const dm_expert_run run = {session, &session->layers[l], 1};
+        int32_t all[64], listed = 0;
+        dm_expert_lists lists;
+        for (int32_t e = 0; e < n; e++) {
+            all[e] = e;
+            note(&ranges[dm_placed_home(model, l, e)], dm_placed_expert(model, l, DM_FFN_DOWN_EXPS, e));
+        }
+        dm_forward_deal_out(&run, all, (size_t)n, &lists);
+        assert_true(lists.n == nodes && lists.starts[0] == 0 && lists.starts[nodes] == (size_t)n);
+        for (size_t list = 0; list < nodes; list++) {
+            for (size_t i = lists.starts[list]; i < lists.starts[list + 1]; i++, listed++) {
+                assert_int_equal(dm_placed_home(model, l, lists.experts[i]), list);
+                assert_true(i == lists.starts[list] || lists.experts[i] > lists.experts[i - 1]);
+            }
+        }
+        assert_int_equal(listed, n);
+    }
+    for (size_t a = 0; a < nodes; a++) {
+        assert_true(ranges[a].begin > 0 && ranges[a].end - ranges[a].begin < dm_placed_bytes(model, a));
+        for (size_t b = 0; b < a; b++) { /* apart */
+            assert_true(ranges[a].end < ranges[b].begin || ranges[b].end < ranges[a].begin);
+        }
+    }
+    dm_session_free(session);
+}
+
+static void homes(void **state) {
+    (void)state;
+    const int before = dm_threads();
+    dm_set_threads(3);
+    for (int apart = 0; apart < 2; apart++) {
+        const dm_config config = quantized_shape(true, apart);
+        quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 9);
+        dm_model *model = open_model(test_path(FILE_NAME));
+        for (size_t nodes = 2; nodes <= 3; nodes++) {
+            check(dm_model_place(model, DM_NUMA_SPREAD, nodes == 2 ? TWO_NODES : THREE_NODES));
+            check_homes(model, nodes);
+        }
+        dm_model_close(model);
+    }
+    dm_set_threads(before);
+}
+
+/* A slot belongs to one node as long as the store lives, and experts to that of theirs. */
+static void slots(void **state) {
+    static logits found;
+    (void)state;
+    const int before = dm_threads();
+    const dm_stream_options all = {.ram_share = 1.0};
+    dm_set_threads(3);
+    const dm_config config = quantized_shape(true, false);
+    quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 9);
+    dm_model *model = open_model(test_path(FILE_NAME));
+    check(dm_model_place(model, DM_NUMA_SPREAD, TWO_NODES));
+    check(dm_model_stream(model, &all));
+    check(feed(model, &found));
+    dm_expert_store *store;
+    check(dm_streaming_start(model, &store));
+    for (int32_t l = 0; l < config.n_layers; l++) {
+        range ranges[2] = {{0, 0}};
+        int count[2] = {0};
+        for (int32_t e = 0; e < config.n_experts; e++) { /* all were used, so that each has a slot */
+            const size_t home = dm_expert_store_home(store, l, e);
+            const dm_weight_copy copy = {dm_expert_store_matrix(store, l, e, 0), NULL};
+            assert_in_range(home, 0, 1);
+            note(&ranges[home], &copy);
+            count[home]++;
+        }
+        assert_true(count[0] >= config.n_experts / 2 && count[1] >= config.n_experts / 3 - 1); /* two threads to one */
+        assert_true(ranges[0].end < ranges[1].begin || ranges[1].end < ranges[0].begin);
+    }
+    dm_model_close(model);
+    dm_set_threads(before);
+}
+
 /* ---- What is refused, and what is done again ---- */
 
 static void again(void **state) {
@@ -308,7 +405,8 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),         cmocka_unit_test(quantized), cmocka_unit_test(mixed),      cmocka_unit_test(again),
+        cmocka_unit_test(plain),         cmocka_unit_test(quantized), cmocka_unit_test(mixed),
+        cmocka_unit_test(homes),         cmocka_unit_test(slots),     cmocka_unit_test(again),
         cmocka_unit_test(fewer_threads), cmocka_unit_test(at_once),   cmocka_unit_test(pages_near),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
