@@ -238,10 +238,19 @@ static void slots(void **state) {
     check(feed(model, &found));
     dm_expert_store *store;
     check(dm_streaming_start(model, &store));
+    dm_expert_store_enter(store);
     for (int32_t l = 0; l < config.n_layers; l++) {
         range ranges[2] = {{0, 0}};
+        int32_t every[8] = {0, 1, 2, 3, 4, 5, 6, 7};
         int count[2] = {0};
-        for (int32_t e = 0; e < config.n_experts; e++) { /* all were used, so that each has a slot */
+        const int32_t *next;
+        size_t n;
+        check(dm_expert_store_begin(store, l, every, 8, false)); /* so that each has a slot */
+        do {
+            check(dm_expert_store_next(store, &next, &n));
+        } while (n > 0);
+        dm_expert_store_end(store);
+        for (int32_t e = 0; e < config.n_experts; e++) {
             const size_t home = dm_expert_store_home(store, l, e);
             const dm_weight_copy copy = {dm_expert_store_matrix(store, l, e, 0), NULL};
             assert_in_range(home, 0, 1);
@@ -251,6 +260,7 @@ static void slots(void **state) {
         assert_true(count[0] >= config.n_experts / 2 && count[1] >= config.n_experts / 3 - 1); /* two threads to one */
         assert_true(ranges[0].end < ranges[1].begin || ranges[1].end < ranges[0].begin);
     }
+    dm_expert_store_leave(store);
     dm_model_close(model);
     dm_set_threads(before);
 }
