@@ -80,7 +80,7 @@ static void fill(load_case *it) {
         it->bytes[i] = (1 + (x >> 60)) << 20;
         it->loads[i] = (double)((x >> 40) % 1000);
     }
-    it->demand = (dm_placement_demand){1000003, LAYERS, EXPERTS, it->bytes, it->loads};
+    it->demand = (dm_placement_demand){1000003, LAYERS, EXPERTS, it->bytes, it->loads, false};
 }
 
 /* The amounts of a layer's nodes, summed anew. */
@@ -121,6 +121,11 @@ static void check_plan(const char *description, size_t threads, size_t nodes) {
     uint64_t shared = 0, experts = 0, all = 0;
     size_t seated = 0, count = 0;
     for (size_t n = 0; n < nodes; n++) {
+        int32_t grouped = 0;
+        for (size_t t = 0; t < threads; t++) {
+            grouped += p.group[t] == (int32_t)n;
+        }
+        assert_int_equal(grouped, p.shares[n].threads);
         shared += p.shares[n].shared_bytes;
         experts += p.shares[n].expert_bytes;
         seated += (size_t)p.shares[n].threads;
@@ -137,6 +142,13 @@ static void check_plan(const char *description, size_t threads, size_t nodes) {
     assert_true(shared == it.demand.shared_bytes && experts == all && seated == threads && count == LAYERS * EXPERTS && p.fits);
     assert_float_equal(p.imbalance, slowest / even, 1e-9);
     assert_true(p.imbalance >= 1 - 1e-12 && p.imbalance <= p.in_turn);
+    dm_placement_free(&p);
+
+    it.demand.mirrored = true;
+    assert_int_equal(dm_placement_plan(&h, &it.demand, threads, &p), DM_OK);
+    for (size_t n = 0; n < nodes; n++) {
+        assert_true(p.shares[n].shared_bytes == it.demand.shared_bytes);
+    }
     dm_placement_free(&p);
     dm_hardware_free(&h);
 }
