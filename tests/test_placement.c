@@ -203,7 +203,7 @@ static void look(void *user, size_t begin, size_t end, int thread) {
 }
 
 /* Binds all to `place`, or nobody, and checks where helpers are. */
-static void check_bound(const cpu_set_t *place, const cpu_set_t *expected) {
+static void check_bound(const cpu_set_t *place, const cpu_set_t *expected, const cpu_set_t *before) {
     where w;
     memset(&w, 0, sizeof w);
     w.place = *expected;
@@ -212,6 +212,12 @@ static void check_bound(const cpu_set_t *place, const cpu_set_t *expected) {
         dm_parallel(2, 40, 1, look, &w);
     }
     assert_true(w.helpers > 0 && w.astray == 0);
+    cpu_set_t now;
+    for (int anywhere = 1; anywhere >= 0; anywhere--) { /* the caller may go for a while */
+        dm_parallel_roam(anywhere == 1);
+        assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+        assert_true(CPU_EQUAL(&now, anywhere == 1 ? before : expected));
+    }
 }
 
 static void bound_threads(void **state) {
@@ -226,8 +232,8 @@ static void bound_threads(void **state) {
     CPU_SET(processor, &one);
     int threads = dm_threads();
     dm_set_threads(2);
-    check_bound(&one, &one);
-    check_bound(NULL, &before);
+    check_bound(&one, &one, &before);
+    check_bound(NULL, &before, &before);
     assert_int_equal(dm_bind_threads(DM_BIND_CORES), DM_OK);
     assert_int_equal(dm_bind_threads(DM_BIND_AUTO), DM_OK);
     assert_int_equal(dm_bind_threads(DM_BIND_NONE), DM_OK);

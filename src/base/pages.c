@@ -1,7 +1,7 @@
 /*
- * Sources: mmap(2), madvise(2), mbind(2), move_pages(2), Documentation/admin-guide/mm/hugetlbpage.rst of Linux. A control group
- * may forbid a reserved page that mmap() has promised, and touching it then ends the process; MADV_POPULATE_WRITE (Linux 5.14)
- * says so instead.
+ * Sources: mmap(2), madvise(2), mbind(2), get_mempolicy(2), move_pages(2), Documentation/admin-guide/mm/hugetlbpage.rst of Linux.
+ * A control group may forbid a reserved page that mmap() has promised, and touching it then ends the process; MADV_POPULATE_WRITE
+ * (Linux 5.14) says so instead.
  */
 #include "base/pages.h"
 
@@ -35,14 +35,28 @@ void dm_pages_advise(void *data, size_t bytes) {
     }
 }
 
+/* Masks of nodes; the system does not count the last bit that it is told of. */
+enum { WORD = 8 * sizeof(unsigned long), WORDS = 16, MOST_NODES = WORD * WORDS };
+
 /* Before anything is touched. */
 static void prefer(void *memory, size_t bytes, int node) {
-    enum { WORD = 8 * sizeof(unsigned long), WORDS = 16 };
     unsigned long mask[WORDS] = {0};
-    if (node >= 0 && (size_t)node < WORD * WORDS) {
-        mask[(size_t)node / WORD] = 1UL << (size_t)node % WORD;
-        syscall(SYS_mbind, memory, bytes, MPOL_PREFERRED, mask, WORD * WORDS + 1, 0); /* the last bit does not count */
+    if (node >= 0 && node < MOST_NODES) {
+        mask[node / WORD] = 1UL << node % WORD;
+        syscall(SYS_mbind, memory, bytes, MPOL_PREFERRED, mask, MOST_NODES + 1, 0);
     }
+}
+
+bool dm_pages_one_node(void) {
+    unsigned long mask[WORDS] = {0};
+    int nodes = 0;
+    if (syscall(SYS_get_mempolicy, NULL, mask, MOST_NODES, NULL, MPOL_F_MEMS_ALLOWED) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < WORDS; i++) {
+        nodes += __builtin_popcountl(mask[i]);
+    }
+    return nodes == 1;
 }
 
 /* False where the pool has less than that, where part of it is another size's or not ours to use. */

@@ -336,6 +336,16 @@ void dm_parallel_bind(const cpu_set_t *places, size_t n) {
     pthread_mutex_unlock(&busy);
 }
 
+void dm_parallel_roam(bool anywhere) {
+    pthread_mutex_lock(&busy);
+    if (loop.binding > 0 && anywhere) {
+        sched_setaffinity(0, sizeof(cpu_set_t), &loop.anywhere);
+    } else if (loop.binding > 0) {
+        go_to_place(0);
+    }
+    pthread_mutex_unlock(&busy);
+}
+
 size_t dm_parallel_grain(size_t cost) {
     enum { WORTH_SHARING = 1 << 15 };
     return cost < WORTH_SHARING ? WORTH_SHARING / (cost + 1) + 1 : 1;

@@ -67,6 +67,9 @@ size_t dm_parallel_run(size_t grain, size_t wanted, size_t n, int threads);
  * not allow a place, the thread stays where it is. */
 void dm_parallel_bind(const cpu_set_t *places, size_t n);
 
+/* The calling thread may run where it could before the first call of dm_parallel_bind() (true), or where the last one put it. */
+void dm_parallel_roam(bool anywhere);
+
 /* True inside a body: what it calls uses this thread alone. */
 bool dm_parallel_inside(void);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/pages.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "model/placed.h"
@@ -79,12 +80,18 @@ static dm_status place(dm_model *model, dm_numa how, const char *machine) {
     const dm_hardware_source source = {.synthetic = machine, .ask = sysconf};
     dm_hardware hardware;
     dm_placement plan;
-    DM_TRY(dm_hardware_read(&source, &hardware));
+    if (machine == NULL && dm_pages_one_node()) {
+        return DM_OK;
+    }
+    dm_parallel_roam(true); /* what may be used is what could be before threads were bound */
+    dm_status status = dm_hardware_read(&source, &hardware);
+    dm_parallel_roam(false);
+    DM_TRY(status);
     if (hardware.n_nodes < 2) {
         dm_hardware_free(&hardware);
         return DM_OK;
     }
-    dm_status status = make_plan(model, &hardware, &how, &plan);
+    status = make_plan(model, &hardware, &how, &plan);
     dm_hardware_free(&hardware);
     if (status == DM_OK && plan.n_nodes > 1) {
         status = carry_out(model, &plan, how == DM_NUMA_MIRROR, machine == NULL);
