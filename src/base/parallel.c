@@ -37,8 +37,7 @@ static struct {
     } lists[DM_MOST_GROUPS];
     _Alignas(64) size_t n_lists; /* from here on, and n above, written while the gate is closed and nobody is at work */
     size_t grain;
-    dm_parallel_body body; /* or NULL, and */
-    dm_parallel_list_body list_body;
+    dm_parallel_list_body body;
     void *user;
     unsigned binding; /* how often places were given */
     size_t n_places;
@@ -192,11 +191,7 @@ static void take_list(size_t list, int thread) {
             atomic_fetch_sub(&loop.untaken, 1);
             wake_sleepers(&loop.untaken, &loop.taken_sleepers);
         }
-        if (loop.body != NULL) {
-            loop.body(loop.user, begin, end, thread);
-        } else {
-            loop.list_body(loop.user, list, begin, end, thread);
-        }
+        loop.body(loop.user, list, begin, end, thread);
     }
 }
 
@@ -358,32 +353,32 @@ size_t dm_parallel_run(size_t grain, size_t wanted, size_t n, int threads) {
     return run > grain ? run : grain;
 }
 
-/* Work for a loop; one of the bodies is NULL. */
-typedef struct work {
-    dm_parallel_body body;
-    dm_parallel_list_body list_body;
-    void *user;
-    size_t grain, lists;
-    const size_t *n; /* [lists] */
-} work;
-
-static void run_alone(const work *w) {
-    for (size_t list = 0; list < w->lists; list++) {
-        if (w->n[list] > 0 && w->body != NULL) {
-            w->body(w->user, 0, w->n[list], 0);
-        } else if (w->n[list] > 0) {
-            if (w->lists > 1) {
-                count(list, 0, w->n[list]);
+static void run_alone(size_t lists, const size_t *n, dm_parallel_list_body body, void *user) {
+    for (size_t list = 0; list < lists; list++) {
+        if (n[list] > 0) {
+            if (lists > 1) {
+                count(list, 0, n[list]);
             }
-            w->list_body(w->user, list, 0, w->n[list], 0);
+            body(user, list, 0, n[list], 0);
         }
     }
 }
 
-static void run(int threads, const work *w) {
+static bool any_items(size_t lists, const size_t *n) {
+    size_t any = 0;
+    for (size_t list = 0; list < lists; list++) {
+        any |= n[list];
+    }
+    return any > 0;
+}
+
+void dm_parallel_lists(int threads, size_t lists, const size_t *n, size_t grain, dm_parallel_list_body body, void *user) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (!any_items(lists, n)) {
+        return;
+    }
     if (inside) {
-        run_alone(w);
+        run_alone(lists, n, body, user);
         return;
     }
     int all = dm_threads();
@@ -391,34 +386,34 @@ static void run(int threads, const work *w) {
     wanted = wanted < MOST_HELPERS ? wanted : MOST_HELPERS;
     inside = true;
     omp_set_num_threads(1);
-    if (wanted > 0 && (w->lists > 1 || w->n[0] > w->grain) && pthread_mutex_trylock(&busy) == 0) {
+    if (wanted > 0 && (lists > 1 || n[0] > grain) && pthread_mutex_trylock(&busy) == 0) {
         pthread_once(&once, watch_forks);
         start_helpers(wanted);
-        loop.grain = w->grain;
-        loop.body = w->body;
-        loop.list_body = w->list_body;
-        loop.user = w->user;
-        run_together(w->lists, w->n, wanted);
+        loop.grain = grain;
+        loop.body = body;
+        loop.user = user;
+        run_together(lists, n, wanted);
         pthread_mutex_unlock(&busy);
     } else {
-        run_alone(w);
+        run_alone(lists, n, body, user);
     }
     omp_set_num_threads(all);
     inside = false;
 }
 
-void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, void *user) {
-    if (n > 0) {
-        run(threads, &(work){body, NULL, user, grain, 1, &n});
-    }
+/* A loop that has one list. */
+typedef struct plain {
+    dm_parallel_body body;
+    void *user;
+} plain;
+
+static void plain_body(void *user, size_t list, size_t begin, size_t end, int thread) {
+    const plain *it = user;
+    (void)list;
+    it->body(it->user, begin, end, thread);
 }
 
-void dm_parallel_lists(int threads, size_t lists, const size_t *n, size_t grain, dm_parallel_list_body body, void *user) {
-    size_t any = 0;
-    for (size_t list = 0; list < lists; list++) {
-        any |= n[list];
-    }
-    if (any > 0) {
-        run(threads, &(work){NULL, body, user, grain, lists, n});
-    }
+void dm_parallel(int threads, size_t n, size_t grain, dm_parallel_body body, void *user) {
+    plain it = {body, user};
+    dm_parallel_lists(threads, 1, &n, grain, plain_body, &it);
 }

@@ -283,6 +283,13 @@ dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number) {
     return out;
 }
 
+uint64_t dm_tensor_matrix_bytes(const dm_tensor *tensor, size_t number) {
+    const dm_weight one = dm_tensor_matrix(tensor, number);
+    size_t bytes;
+    dm_weight_stored(&one, &bytes);
+    return bytes;
+}
+
 void dm_model_close(dm_model *model) {
     if (model == NULL) {
         return;

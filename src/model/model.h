@@ -23,6 +23,8 @@ typedef struct dm_tensor {
 
 /* An expert's matrix, or number 0 of a tensor that has one alone, without panels of another form. */
 dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number);
+/* Bytes of it in its file. */
+uint64_t dm_tensor_matrix_bytes(const dm_tensor *tensor, size_t number);
 
 typedef struct dm_layer {
     dm_tensor tensors[DM_ROLES]; /* those of the roles with a layer */

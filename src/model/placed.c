@@ -132,7 +132,9 @@ static dm_status add_part(stretch *s, const part *of) {
         if (more == NULL) {
             return DM_ERR_MEMORY;
         }
-        memcpy(more, s->parts, s->n * sizeof *more);
+        if (s->n > 0) {
+            memcpy(more, s->parts, s->n * sizeof *more);
+        }
         dm_free(s->parts);
         s->parts = more;
         s->room = room;

@@ -16,7 +16,7 @@ typedef struct dm_placed dm_placed;
  * DM_ERR_MEMORY; *out is then NULL. */
 dm_status dm_placed_create(const dm_model *model, const int32_t *homes, bool mirrored, dm_placed **out);
 /* While the model has no session; NULL is fine. */
-void dm_placed_free(dm_placed *placed);
+void dm_placed_free(dm_placed *it);
 
 /* Copies the weights of a model that is placed, with each group's threads, unless that has been done. After dm_repack(). Several
  * threads may ask at once. */

@@ -140,7 +140,7 @@ static size_t group_bytes(const dm_expert_store *it, size_t group) {
 
 /* Takes memory for each group's slots, and finds their places there, layer after layer. */
 static dm_status place_slots(dm_expert_store *it) {
-    uint8_t *next[DM_MOST_GROUPS];
+    uint8_t *next[DM_MOST_GROUPS] = {NULL};
     size_t slots = 0;
     for (size_t g = 0; g < it->groups; g++) {
         DM_TRY(dm_pages_map_near(group_bytes(it, g), it->groups > 1 ? dm_parallel_node(g) : -1, &it->memory[g]));

@@ -79,7 +79,7 @@ static dm_status carry_out(dm_model *model, const dm_placement *plan, bool mirro
 static dm_status place(dm_model *model, dm_numa how, const char *machine) {
     const dm_hardware_source source = {.synthetic = machine, .ask = sysconf};
     dm_hardware hardware;
-    dm_placement plan;
+    dm_placement plan = {0};
     if (machine == NULL && dm_pages_one_node()) {
         return DM_OK;
     }
@@ -96,9 +96,7 @@ static dm_status place(dm_model *model, dm_numa how, const char *machine) {
     if (status == DM_OK && plan.n_nodes > 1) {
         status = carry_out(model, &plan, how == DM_NUMA_MIRROR, machine == NULL);
     }
-    if (status == DM_OK) {
-        dm_placement_free(&plan);
-    }
+    dm_placement_free(&plan);
     return status;
 }
 

@@ -15,15 +15,12 @@ static void add_tensor(const dm_tensor *tensor, dm_role role, size_t layer, dm_p
     if (tensor->data == NULL || role == DM_TOKEN_EMBD || role == DM_POSITION_EMBD) {
         return;
     }
-    uint64_t bytes = (uint64_t)tensor->dims[1] * dm_type_bytes(tensor->type, tensor->dims[0]);
     if (!dm_role_is_expert(role)) {
-        out->shared_bytes += bytes * (uint64_t)tensor->dims[2];
+        out->shared_bytes += dm_tensor_matrix_bytes(tensor, 0) * (uint64_t)tensor->dims[2];
         return;
     }
     for (size_t e = 0; e < out->experts; e++) {
-        bool apart = tensor->experts != NULL;
-        out->expert_bytes[layer * out->experts + e] +=
-            apart ? (uint64_t)tensor->dims[1] * dm_type_bytes(tensor->experts[e].type, tensor->dims[0]) : bytes;
+        out->expert_bytes[layer * out->experts + e] += dm_tensor_matrix_bytes(tensor, e);
     }
 }
 
