@@ -314,6 +314,35 @@ static void again(void **state) {
     dm_set_threads(before);
 }
 
+/* Panels that are kept in a file are of no use to nodes, and do no harm; slots are read from there, if that was asked for first.
+ */
+static void kept(void **state) {
+    static logits expected;
+    char path[4096];
+    uint64_t bytes;
+    (void)state;
+    const int before = dm_threads();
+    dm_set_threads(3);
+    const dm_config config = quantized_shape(true, false);
+    const dm_stream_options some = {.ram_share = 0.4};
+    quantized_model_write(test_path(FILE_NAME), &config, quantized_mixture, 10);
+    dm_model *model = open_model(test_path(FILE_NAME));
+    check(feed(model, &expected));
+    const dm_status status = dm_model_keep(model, path, sizeof path, &bytes);
+    dm_model_close(model);
+    for (int i = 0; i < 4 && status == DM_OK; i++) {
+        model = open_model(test_path(FILE_NAME));
+        check(i == 2 ? dm_model_stream(model, &some) : DM_OK);
+        check(dm_model_place(model, i == 1 ? DM_NUMA_MIRROR : DM_NUMA_SPREAD, TWO_NODES));
+        check(i == 3 ? dm_model_stream(model, &some) : DM_OK);
+        compare(model, &expected);
+        check_nodes(model, 2, 3);
+        dm_model_close(model);
+    }
+    assert_true(status == DM_OK ? unlink(path) == 0 : status == DM_ERR_UNSUPPORTED);
+    dm_set_threads(before);
+}
+
 /* Fewer threads than the model was placed for: what nobody is there for is done all the same, and counted. */
 static void fewer_threads(void **state) {
     static logits expected;
@@ -415,9 +444,9 @@ static int clean_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),         cmocka_unit_test(quantized), cmocka_unit_test(mixed),
-        cmocka_unit_test(homes),         cmocka_unit_test(slots),     cmocka_unit_test(again),
-        cmocka_unit_test(fewer_threads), cmocka_unit_test(at_once),   cmocka_unit_test(pages_near),
+        cmocka_unit_test(plain),   cmocka_unit_test(quantized),  cmocka_unit_test(mixed), cmocka_unit_test(homes),
+        cmocka_unit_test(slots),   cmocka_unit_test(again),      cmocka_unit_test(kept),  cmocka_unit_test(fewer_threads),
+        cmocka_unit_test(at_once), cmocka_unit_test(pages_near),
     };
     return cmocka_run_group_tests(tests, NULL, clean_up);
 }
