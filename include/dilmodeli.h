@@ -167,6 +167,48 @@ typedef struct dm_stream_stats {
 /* False where the model is not streamed. */
 DM_API bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out);
 
+/* ---- Several memory nodes ------------------------------------------------ */
+
+/* Whose memory weights lie in, and who computes with them. Whatever it is, results are the same bits. */
+typedef enum dm_numa {
+    DM_NUMA_AUTO,   /* with one node DM_NUMA_OFF; with several DM_NUMA_MIRROR where copies take at most a quarter of each node's
+                     * memory, and all weights half of what this process may still take; else DM_NUMA_SPREAD */
+    DM_NUMA_OFF,    /* the system places pages, and any thread computes with any weight */
+    DM_NUMA_SPREAD, /* each node has a share of the rows of what every token reads, and some experts, and its threads alone
+                     * compute with them */
+    DM_NUMA_MIRROR, /* the same of experts; each node has a copy of what every token reads, and any thread computes any row */
+} dm_numa;
+
+/* DM_ERR_ARGUMENT for what is none of "auto", "off", "spread", "mirror". */
+DM_API dm_status dm_numa_from_name(const char *name, dm_numa *out);
+DM_API const char *dm_numa_name(dm_numa how);
+
+/* Places a model's weights for dm_threads() threads as dm_bind_threads() binds them; to be called while the model has no session,
+ * and again after dm_set_threads(). Weights are copied to their nodes, as kernels read them, when the first session is made,
+ * which panels that are kept on disk do not spare; streamed experts lie in slots, which are dealt out instead. `machine`: NULL,
+ * or another machine in the words of hwloc's synthetic topologies, whose nodes work is dealt out by although there is no such
+ * memory. Models that are placed at the same time must be for the same threads and machine: DM_ERR_ARGUMENT if not, and for a
+ * machine that hwloc does not take; DM_ERR_MEMORY, DM_ERR_UNSUPPORTED. After a failure the model is not placed. */
+DM_API dm_status dm_model_place(dm_model *model, dm_numa how, const char *machine);
+/* What was done: not DM_NUMA_AUTO. */
+DM_API dm_numa dm_model_numa(const dm_model *model);
+
+/* What a node does for a model. */
+typedef struct dm_node_use {
+    int32_t node;                          /* the system's number; -1: of another machine */
+    int32_t threads;                       /* of dm_threads() */
+    uint64_t experts;                      /* of all layers that lie there, unless they are streamed */
+    uint64_t bytes;                        /* of weights there; 0 before the first session */
+    uint64_t own_work, foreign_work;       /* pieces of loops that belong to the node, done by its threads and by others, of all
+                                            * models since the threads were grouped so */
+    uint64_t pages_there, pages_elsewhere; /* pages of 4 KiB of its weights, as the system tells */
+} dm_node_use;
+
+/* Nodes that the model is placed on; 0: it is not. */
+DM_API size_t dm_model_nodes(const dm_model *model);
+/* Of node number i < dm_model_nodes(). */
+DM_API void dm_model_node(const dm_model *model, size_t i, dm_node_use *out);
+
 /* ---- Conversion --------------------------------------------------------- */
 
 /* All zero: the defaults. */

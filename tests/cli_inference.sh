@@ -118,6 +118,31 @@ cp out anywhere
 code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids --bind cores --huge-pages off
 cmp out anywhere || fail "bound threads give other tokens"
 
+# nor does which memory node's threads compute it; bench says what was done
+for how in spread mirror auto; do
+    code 0 dilmodeli run moe.gguf -p "Hello" -n 12 --seed 5 --print-ids --threads 3 --numa $how \
+        --machine "pack:2 [numa(memory=1GiB)] core:2 pu:1"
+    cmp out anywhere || fail "weights placed on nodes ($how) give other tokens"
+done
+code 0 dilmodeli bench moe.gguf --prompt 4 --decode 2 --rounds 1 --no-limits --threads 3 --numa spread \
+    --machine "pack:2 [numa(memory=1GiB)] core:2 pu:1" --json
+only_json
+for word in '"numa":{"how":"spread","nodes":[{"node":-1,"threads":2,"experts":' '{"node":-1,"threads":1,"experts":' '"weight_bytes":' \
+    '"own_work":' '"foreign_work":0,"pages":null}'; do
+    expect "$word" out
+done
+code 0 dilmodeli bench moe.gguf --prompt 0 --decode 2 --rounds 1 --no-limits --threads 3 --scaling --numa mirror --ram 60% \
+    --machine "pack:3 [numa(memory=1GiB)] core:2 pu:1"
+expect 'mirror: node -1, 1 threads, ' out
+code 0 dilmodeli bench moe.gguf --prompt 0 --decode 2 --rounds 1 --no-limits --numa off --json
+expect '"numa":{"how":"off","nodes":[]}' out
+code 0 dilmodeli eval moe.gguf --ids ids.txt --threads 2 --numa spread --machine "numa:2(memory=1GiB) core:2 pu:1"
+code 2 dilmodeli run moe.gguf -p "Hello" --numa moon
+expect "cannot be placed 'moon', expected auto, off, spread or mirror" err
+code 2 dilmodeli run moe.gguf -p "Hello" --numa off --machine "numa:2 core:2 pu:1"
+expect "is of no use with --numa off" err
+code 1 dilmodeli run moe.gguf -p "Hello" --threads 2 --numa spread --machine "moon:2"
+
 # a plan for a machine with two memory nodes
 code 0 dilmodeli topology --plan moe.gguf --machine "numa:2(memory=1GiB) core:2 pu:1" --json
 only_json

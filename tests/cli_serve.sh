@@ -75,7 +75,7 @@ sleep 0.3
 finish TERM
 wait "$asking"
 
-for wrong in "--slots 0" "--port 70000" "--ctx -1" "--reuse some" "--max-body x" "--cache x" "--timeout 0" "--grace -1" "--gamma 1" "--bind moon" "--huge-pages maybe"; do
+for wrong in "--slots 0" "--port 70000" "--ctx -1" "--reuse some" "--max-body x" "--cache x" "--timeout 0" "--grace -1" "--gamma 1" "--bind moon" "--huge-pages maybe" "--numa moon"; do
     # shellcheck disable=SC2086
     code 2 dilmodeli serve model.gguf $wrong
 done

@@ -166,10 +166,101 @@ static void test_child(void **state) {
     dm_set_threads(before);
 }
 
+/* ---- Groups ---- */
+
+enum { GROUPS = 3 };
+
+typedef struct lists {
+    tally of[GROUPS];
+    atomic_int strangers; /* threads that were at work on other groups' lists */
+} lists;
+
+static void count_list(void *user, size_t list, size_t begin, size_t end, int thread) {
+    lists *l = user;
+    atomic_fetch_add(&l->strangers, dm_parallel_group(thread) != list);
+    count(&l->of[list], begin, end, thread);
+}
+
+static void check_lists(const size_t *n, size_t grain, int threads, bool strangers) {
+    static lists l;
+    memset(&l, 0, sizeof l);
+    for (size_t g = 0; g < GROUPS; g++) {
+        l.of[g].threads = threads;
+    }
+    dm_parallel_lists(threads, GROUPS, n, grain, count_list, &l);
+    for (size_t g = 0; g < GROUPS; g++) {
+        for (size_t i = 0; i < MOST; i++) {
+            assert_int_equal(l.of[g].seen[i], i < n[g] ? 1 : 0);
+        }
+        assert_int_equal(l.of[g].wrong, 0);
+    }
+    assert_int_equal(l.strangers > 0, strangers);
+}
+
+static void check_counts(const uint64_t *own, const uint64_t *foreign) {
+    for (size_t g = 0; g < GROUPS; g++) {
+        uint64_t by_own, by_others;
+        dm_parallel_counts(g, &by_own, &by_others);
+        assert_true(by_own == own[g] && by_others == foreign[g]);
+    }
+}
+
+static void check_shares(size_t n, const size_t threads[GROUPS], size_t all) {
+    size_t next = 0;
+    for (size_t g = 0; g < GROUPS; g++) {
+        size_t begin, end;
+        dm_parallel_share(n, g, &begin, &end);
+        assert_true(begin == next && end >= begin);
+        assert_true((end - begin) / threads[g] <= n / all + 1);
+        next = end;
+    }
+    assert_int_equal(next, n);
+}
+
+static void test_groups(void **state) {
+    static const int32_t group[] = {2, 0, 1, 0}, nodes[] = {4, -1, 7}, none[] = {0, 0, 0};
+    static const size_t few[] = {1, 0, 3}, many[] = {700, 1000, 1}, only_other[] = {5, 0, 0}, threads[] = {2, 1, 1};
+    (void)state;
+    int before = dm_threads();
+    dm_set_threads(4);
+    assert_true(dm_parallel_set_groups(group, 4, nodes, GROUPS));
+    assert_true(dm_parallel_groups() == GROUPS && dm_parallel_group(6) == 1 && dm_parallel_node(2) == 7);
+    for (size_t n = 0; n < 100; n++) {
+        check_shares(n, threads, 4);
+    }
+    check_shares(SIZE_MAX, threads, 4);
+    const int repeats = DM_EMULATED ? 3 : 100;
+    for (int repeat = 0; repeat < repeats; repeat++) {
+        check_lists(few, 1, 4, false);
+        check_lists(many, 1 + (size_t)repeat, 4, false);
+        check_lists(only_other, 1000, 4, false);
+        check(MOST, 7, 4); /* a loop that all take from is as before */
+        if (repeat % 10 == 0) {
+            usleep(1000); /* helpers sleep, but come */
+        }
+    }
+    const uint64_t turns = (uint64_t)repeats;
+    check_counts((uint64_t[]){706 * turns, 1000 * turns, 4 * turns}, (uint64_t[]){0, 0, 0});
+    check_lists(many, 5, 2, true); /* nobody of group 1 is there */
+    check_lists(many, 5, 1, true);
+    check_counts((uint64_t[]){706 * turns + 700, 1000 * turns, 4 * turns + 2}, (uint64_t[]){700, 2000, 0});
+
+    dm_parallel_hold_groups(true);
+    assert_false(dm_parallel_set_groups(none, GROUPS, nodes, GROUPS));
+    assert_false(dm_parallel_set_groups(NULL, 0, NULL, 0));
+    assert_true(dm_parallel_set_groups(group, 4, nodes, GROUPS)); /* they are so */
+    dm_parallel_hold_groups(false);
+    assert_false(dm_parallel_set_groups(group, 0, nodes, GROUPS));
+    assert_false(dm_parallel_set_groups(group, 4, nodes, DM_MOST_GROUPS + 1));
+    assert_true(dm_parallel_set_groups(NULL, 0, NULL, 0));
+    assert_true(dm_parallel_groups() == 1 && dm_parallel_group(5) == 0 && dm_parallel_node(0) == -1);
+    dm_set_threads(before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_item_once), cmocka_unit_test(test_sleepers), cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_several_callers), cmocka_unit_test(test_child),
+        cmocka_unit_test(test_several_callers), cmocka_unit_test(test_groups),   cmocka_unit_test(test_child),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

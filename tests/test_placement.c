@@ -80,7 +80,7 @@ static void fill(load_case *it) {
         it->bytes[i] = (1 + (x >> 60)) << 20;
         it->loads[i] = (double)((x >> 40) % 1000);
     }
-    it->demand = (dm_placement_demand){1000003, LAYERS, EXPERTS, it->bytes, it->loads};
+    it->demand = (dm_placement_demand){1000003, LAYERS, EXPERTS, it->bytes, it->loads, false};
 }
 
 /* The amounts of a layer's nodes, summed anew. */
@@ -121,6 +121,11 @@ static void check_plan(const char *description, size_t threads, size_t nodes) {
     uint64_t shared = 0, experts = 0, all = 0;
     size_t seated = 0, count = 0;
     for (size_t n = 0; n < nodes; n++) {
+        int32_t grouped = 0;
+        for (size_t t = 0; t < threads; t++) {
+            grouped += p.group[t] == (int32_t)n;
+        }
+        assert_int_equal(grouped, p.shares[n].threads);
         shared += p.shares[n].shared_bytes;
         experts += p.shares[n].expert_bytes;
         seated += (size_t)p.shares[n].threads;
@@ -137,6 +142,13 @@ static void check_plan(const char *description, size_t threads, size_t nodes) {
     assert_true(shared == it.demand.shared_bytes && experts == all && seated == threads && count == LAYERS * EXPERTS && p.fits);
     assert_float_equal(p.imbalance, slowest / even, 1e-9);
     assert_true(p.imbalance >= 1 - 1e-12 && p.imbalance <= p.in_turn);
+    dm_placement_free(&p);
+
+    it.demand.mirrored = true;
+    assert_int_equal(dm_placement_plan(&h, &it.demand, threads, &p), DM_OK);
+    for (size_t n = 0; n < nodes; n++) {
+        assert_true(p.shares[n].shared_bytes == it.demand.shared_bytes);
+    }
     dm_placement_free(&p);
     dm_hardware_free(&h);
 }
@@ -191,7 +203,7 @@ static void look(void *user, size_t begin, size_t end, int thread) {
 }
 
 /* Binds all to `place`, or nobody, and checks where helpers are. */
-static void check_bound(const cpu_set_t *place, const cpu_set_t *expected) {
+static void check_bound(const cpu_set_t *place, const cpu_set_t *expected, const cpu_set_t *before) {
     where w;
     memset(&w, 0, sizeof w);
     w.place = *expected;
@@ -200,6 +212,12 @@ static void check_bound(const cpu_set_t *place, const cpu_set_t *expected) {
         dm_parallel(2, 40, 1, look, &w);
     }
     assert_true(w.helpers > 0 && w.astray == 0);
+    cpu_set_t now;
+    for (int anywhere = 1; anywhere >= 0; anywhere--) { /* the caller may go for a while */
+        dm_parallel_roam(anywhere == 1);
+        assert_int_equal(sched_getaffinity(0, sizeof now, &now), 0);
+        assert_true(CPU_EQUAL(&now, anywhere == 1 ? before : expected));
+    }
 }
 
 static void bound_threads(void **state) {
@@ -214,8 +232,8 @@ static void bound_threads(void **state) {
     CPU_SET(processor, &one);
     int threads = dm_threads();
     dm_set_threads(2);
-    check_bound(&one, &one);
-    check_bound(NULL, &before);
+    check_bound(&one, &one, &before);
+    check_bound(NULL, &before, &before);
     assert_int_equal(dm_bind_threads(DM_BIND_CORES), DM_OK);
     assert_int_equal(dm_bind_threads(DM_BIND_AUTO), DM_OK);
     assert_int_equal(dm_bind_threads(DM_BIND_NONE), DM_OK);

@@ -37,7 +37,7 @@ typedef struct matrix {
 } matrix;
 
 static matrix make_matrix(dm_type type, size_t rows, size_t columns) {
-    matrix w = {{NULL, type, rows, columns, NULL}, random_blocks(&source, type, rows, columns), NULL, NULL};
+    matrix w = {{.type = type, .rows = rows, .columns = columns}, random_blocks(&source, type, rows, columns), NULL, NULL};
     const dm_panel_format *format = dm_panel_format_of(type);
     if (format == NULL) { /* 16-bit floats of modest size */
         for (size_t i = 0; i < rows * columns; i++) {

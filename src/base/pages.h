@@ -16,6 +16,14 @@ typedef struct dm_pages {
  * taken at once; else memory that the system gives when it is first touched, with the advice to give it in huge pages. With
  * dm_set_huge_pages(false) small pages. DM_ERR_MEMORY; *out is then empty. */
 dm_status dm_pages_map(size_t bytes, dm_pages *out);
+/* The same near a memory node of the system, as far as that has room; a negative number is none. Where the system does not let
+ * its pages be bound, they come near the thread that touches them first. */
+dm_status dm_pages_map_near(size_t bytes, int node, dm_pages *out);
+/* Whether the system says that this process has memory of one node alone. */
+bool dm_pages_one_node(void);
+/* Pages of 4 KiB of the first `bytes` of it that lie on the node, and those that lie elsewhere, as the system tells; what nobody
+ * touched is neither. */
+void dm_pages_count(const dm_pages *pages, size_t bytes, int node, uint64_t *there, uint64_t *elsewhere);
 /* Gives it back and leaves *pages empty. */
 void dm_pages_unmap(dm_pages *pages);
 

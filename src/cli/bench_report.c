@@ -1,5 +1,6 @@
 #include "cli/bench_report.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -24,6 +25,35 @@ static double other_seconds(const dm_bench_speed *s) {
 
 static int64_t other_bytes(const dm_bench_memory *m) {
     return (int64_t)m->resident - (int64_t)(m->file + m->repacked + m->cache + m->scratch);
+}
+
+/* ---- Memory nodes ---- */
+
+static void print_nodes(const dm_model *model) {
+    for (size_t i = 0; i < dm_model_nodes(model); i++) {
+        dm_node_use use;
+        dm_model_node(model, i, &use);
+        printf("%-14s %s: node %d, %d threads, %.1f MiB of weights, %" PRIu64 " experts; %" PRIu64 " pieces of work, %" PRIu64
+               " by others\n",
+               i == 0 ? "nodes" : "", dm_numa_name(dm_model_numa(model)), use.node, use.threads, (double)use.bytes / 1048576,
+               use.experts, use.own_work + use.foreign_work, use.foreign_work);
+    }
+}
+
+static json_t *json_nodes(const dm_model *model) {
+    json_t *nodes = json_array();
+    for (size_t i = 0; i < dm_model_nodes(model); i++) {
+        dm_node_use use;
+        dm_model_node(model, i, &use);
+        json_t *pages = use.node < 0 ? json_null()
+                                     : json_pack("{s:I, s:I}", "there", (json_int_t)use.pages_there, "elsewhere",
+                                                 (json_int_t)use.pages_elsewhere);
+        json_array_append_new(nodes,
+                              json_pack("{s:i, s:i, s:I, s:I, s:I, s:I, s:o}", "node", use.node, "threads", use.threads,
+                                        "experts", (json_int_t)use.experts, "weight_bytes", (json_int_t)use.bytes, "own_work",
+                                        (json_int_t)use.own_work, "foreign_work", (json_int_t)use.foreign_work, "pages", pages));
+    }
+    return json_pack("{s:s, s:o}", "how", dm_numa_name(dm_model_numa(model)), "nodes", nodes);
 }
 
 /* ---- Text ---- */
@@ -114,6 +144,7 @@ void bench_print_text(const dm_model *model, const dm_bench_options *how, const 
     print_speed("decode", &r->decode, how->rounds, how->decode, how->sequences);
     printf("%-14s %.2f s\n", "load", results[0].load_s);
     print_memory(r);
+    print_nodes(model);
     if (r->routing.games > 0 || isfinite(r->routing.hit_rate)) {
         cli_print_routing(&r->routing);
     }
@@ -208,6 +239,7 @@ void bench_print_json(const dm_model *model, const dm_bench_options *how, const 
     set_figure(object, "load_s", results[0].load_s);
     json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss));
     json_object_set_new(object, "memory", json_memory(&r->memory));
+    json_object_set_new(object, "numa", json_nodes(model));
     set_costs(object, r);
     if (how->limits) {
         set_limits(object, r);

@@ -28,6 +28,7 @@ static const cli_option options[] = {
     {"no-limits", 0, CLI_FLAG, &option.no_limits, NULL, "do not measure what the machine can do (a few seconds)"},
     CLI_ROUTING_OPTIONS,
     CLI_PLACEMENT_OPTIONS,
+    CLI_NUMA_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -108,6 +109,10 @@ static bool measure(bench *b, dm_bench_options *how) {
         if (cli_placement_apply() != CLI_DONE) {
             return false;
         }
+        if (option.scaling && cli_placement_model(b->model) != DM_OK) {
+            cli_fail_status();
+            return false;
+        }
         how->limits = !option.no_limits && i == b->runs - 1;
         if (dm_bench(b->model, how, &b->results[i]) != DM_OK) {
             cli_fail_status();
@@ -122,7 +127,8 @@ static int run(bench *b, const char *path) {
     if (!read_options(b, &how)) {
         return cli_usage_error("%s", dm_error_message());
     }
-    if (dm_model_open(path, &b->model) != DM_OK || cli_routing_stream(b->model) != DM_OK) {
+    if (dm_model_open(path, &b->model) != DM_OK || cli_placement_model(b->model) != DM_OK ||
+        cli_routing_stream(b->model) != DM_OK) {
         return cli_fail_status();
     }
     if (!(option.ids != NULL ? cli_read_ids(option.ids, &b->ids, &b->n) : encode(b, path))) {

@@ -36,6 +36,7 @@ static const cli_option options[] = {
     {"max-loss", 0, CLI_STRING, &option.max_loss, "1%", "find the largest gamma that costs at most this much of perplexity"},
     CLI_ROUTING_OPTIONS,
     CLI_PLACEMENT_OPTIONS,
+    CLI_NUMA_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -79,8 +80,9 @@ static void show_progress(void *user, uint64_t done, uint64_t total, double nll)
 
 static bool open_all(evaluation *e, const char *path) {
     bool open = dm_model_open(path, &e->model) == DM_OK;
-    open = open && cli_routing_stream(e->model) == DM_OK;
-    open = open && (option.base == NULL || dm_model_open(option.base, &e->base) == DM_OK);
+    open = open && cli_placement_model(e->model) == DM_OK && cli_routing_stream(e->model) == DM_OK;
+    open =
+        open && (option.base == NULL || (dm_model_open(option.base, &e->base) == DM_OK && cli_placement_model(e->base) == DM_OK));
     open = open && (option.data == NULL || dm_tokenizer_open(path, &e->tokenizer) == DM_OK);
     if (!open) {
         cli_fail_status();

@@ -42,6 +42,7 @@ static const cli_option options[] = {
     {"print-ids", 0, CLI_FLAG, &option.print_ids, NULL, "print token ids instead of text"},
     CLI_ROUTING_OPTIONS,
     CLI_PLACEMENT_OPTIONS,
+    CLI_NUMA_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -236,7 +237,7 @@ static bool encode_prompt(run *r) {
 static bool open_all(run *r, const char *path) {
     const dm_session_options wanted = {.context = (int32_t)option.context, .cache = option.cache, .router = &option.router};
     bool open = dm_model_open(path, &r->model) == DM_OK;
-    open = open && cli_routing_stream(r->model) == DM_OK;
+    open = open && cli_placement_model(r->model) == DM_OK && cli_routing_stream(r->model) == DM_OK;
     open = open && (dm_tokenizer_open(path, &r->tokenizer) == DM_OK || option.ids != NULL);
     open = open && dm_session_create_with(r->model, &wanted, &r->session) == DM_OK; /* last: it takes memory and time */
     open = open &&

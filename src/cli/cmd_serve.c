@@ -40,6 +40,7 @@ static const cli_option options[] = {
     {"grace", 0, CLI_FLOAT, &option.grace, "SECONDS", "after Ctrl-C or SIGTERM, for answers under way; then they are cut"},
     CLI_ROUTING_OPTIONS,
     CLI_PLACEMENT_OPTIONS,
+    CLI_NUMA_OPTIONS,
 };
 
 static const cli_usage usage = {
@@ -227,8 +228,8 @@ static int run(const char *path, const dm_server_options *given) {
     char *name = name_of(path);
     int status = CLI_FAILED;
     how.name = name;
-    bool open = name != NULL && dm_model_open(path, &model) == DM_OK && cli_routing_stream(model) == DM_OK &&
-                dm_tokenizer_open(path, &tokenizer) == DM_OK;
+    bool open = name != NULL && dm_model_open(path, &model) == DM_OK && cli_placement_model(model) == DM_OK &&
+                cli_routing_stream(model) == DM_OK && dm_tokenizer_open(path, &tokenizer) == DM_OK;
     if (!open) {
         cli_fail_status();
     } else if (find_family(tokenizer, &how.family)) {

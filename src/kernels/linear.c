@@ -55,7 +55,7 @@ static void dot_rows(const dm_linear_product *product, const float *x, size_t ld
 /* What the threads share: products of the same x [m, columns]. */
 typedef struct shared {
     const dm_linear_product *products;
-    size_t count;
+    size_t count, lists; /* of their rows, dm_weight_lists() */
     const float *x;
     size_t ldx, m;
     dm_linear_rows rows;
@@ -66,27 +66,45 @@ typedef struct shared {
     size_t stride, token;
 } shared;
 
-/* The rows of all products laid end to end, in groups. */
-static void few_body(void *user, size_t first, size_t last, int thread) {
+/* Shares out the pieces of `step` rows of all products, those of a list laid end to end. */
+static void share_out(shared *s, size_t step, size_t grain, dm_parallel_list_body body, int threads) {
+    size_t n[DM_MOST_GROUPS];
+    for (size_t list = 0; list < s->lists; list++) {
+        n[list] = dm_linear_pieces(s->products, s->count, step, s->lists, list);
+    }
+    dm_parallel_lists(threads, s->lists, n, grain, body, s);
+}
+
+/* One of the products, and which of its pieces of `step` rows are among pieces begin .. end - 1 of a list. */
+typedef struct piece {
+    dm_linear_product product; /* its weight as the list's threads read it */
+    size_t from, to;
+} piece;
+
+/* `base`: the list's pieces of the products before it; those of this one are added. */
+static piece piece_of(const shared *s, size_t i, size_t step, size_t list, int thread, size_t begin, size_t end, size_t *base) {
+    piece out = {.product = s->products[i]};
+    size_t first, last;
+    dm_weight_share(&s->products[i].weight, step, s->lists, list, &first, &last);
+    const size_t n = last - first;
+    out.product.weight = dm_weight_near(&s->products[i].weight, dm_parallel_reader(s->lists, list, thread));
+    out.from = first + (begin > *base ? begin - *base : 0);
+    out.to = first + (end <= *base ? 0 : end - *base < n ? end - *base : n);
+    *base += n;
+    return out;
+}
+
+static void few_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     const shared *s = user;
-    size_t begin = first * ROWS_TOGETHER, end = last * ROWS_TOGETHER;
-    (void)thread;
     for (size_t i = 0, base = 0; i < s->count; i++) {
-        size_t rows = s->products[i].weight.rows;
-        size_t from = begin > base ? begin - base : 0;
-        size_t to = end > base ? end - base : 0;
-        dot_rows(&s->products[i], s->x, s->ldx, s->m, from, to < rows ? to : rows);
-        base += rows;
+        const piece it = piece_of(s, i, ROWS_TOGETHER, list, thread, begin, end, &base);
+        const size_t rows = it.product.weight.rows, last = it.to * ROWS_TOGETHER;
+        dot_rows(&it.product, s->x, s->ldx, s->m, it.from * ROWS_TOGETHER, last < rows ? last : rows);
     }
 }
 
 static void linear_few(shared *s, int threads) {
-    size_t total = 0;
-    for (size_t i = 0; i < s->count; i++) {
-        total += s->products[i].weight.rows;
-    }
-    size_t groups = (total + ROWS_TOGETHER - 1) / ROWS_TOGETHER;
-    dm_parallel(threads, groups, dm_parallel_grain(ROWS_TOGETHER * s->products[0].weight.columns * s->m), few_body, s);
+    share_out(s, ROWS_TOGETHER, dm_parallel_grain(ROWS_TOGETHER * s->products[0].weight.columns * s->m), few_body, threads);
 }
 
 /* Rows begin .. end - 1 of the results y of m tokens. */
@@ -121,11 +139,11 @@ static dm_status multiply_rows(const shared *s, float *y, const float *w, size_t
     return dm_matmul_forward(DM_PRECISION_F32, y, ldy, s->x, s->ldx, w, columns, s->m, rows, columns, false);
 }
 
-static dm_status multiply_block(const shared *s, size_t row, float *widened) {
+static dm_status multiply_block(const shared *s, const dm_weight *weight, size_t row, float *widened) {
     const dm_linear_product *product = s->products;
-    size_t step = block_rows(s), left = product->weight.rows - row;
+    size_t step = block_rows(s), left = weight->rows - row;
     size_t rows = left < step ? left : step;
-    dm_weight part = dm_weight_rows(&product->weight, row, rows);
+    dm_weight part = dm_weight_rows(weight, row, rows);
     const float *w = part.data, *ahead = left >= 2 * step ? w + step * part.columns : NULL;
     if (part.type != DM_TYPE_F32) {
         dm_weight_widen(widened, &part);
@@ -139,41 +157,39 @@ static dm_status multiply_block(const shared *s, size_t row, float *widened) {
     return DM_OK;
 }
 
-static void many_body(void *user, size_t begin, size_t end, int thread) {
+static void many_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     shared *s = user;
-    for (size_t i = begin; i < end; i++) {
-        size_t row = i * block_rows(s);
-        dm_failure_note(&s->failure, multiply_block(s, row, s->scratch + (size_t)thread * s->scratch_size));
+    const size_t step = block_rows(s);
+    size_t base = 0;
+    const piece it = piece_of(s, 0, step, list, thread, begin, end, &base);
+    for (size_t i = it.from; i < it.to; i++) {
+        float *widened = s->scratch + (size_t)thread * s->scratch_size;
+        dm_failure_note(&s->failure, multiply_block(s, &it.product.weight, i * step, widened));
     }
 }
 
+/* Of one product. */
 static dm_status linear_many(shared *s, int threads) {
-    size_t columns = s->products->weight.columns, step = block_rows(s);
-    size_t blocks = (s->products->weight.rows + step - 1) / step;
-    dm_parallel(threads, blocks, dm_parallel_grain(step * columns * s->m), many_body, s);
+    const size_t step = block_rows(s);
+    share_out(s, step, dm_parallel_grain(step * s->products->weight.columns * s->m), many_body, threads);
     return dm_failure_raise(&s->failure);
 }
 
 /* ---- Panels ---- */
 
-/* Panels [begin, end) of all products laid end to end. */
-static void panels_body(void *user, size_t begin, size_t end, int thread) {
+static void panels_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     const shared *s = user;
-    (void)thread;
     for (size_t i = 0, base = 0; i < s->count && base < end; i++) {
-        const dm_linear_product *product = &s->products[i];
-        size_t panels = dm_panel_count(product->weight.rows);
-        size_t from = begin > base ? begin - base : 0;
-        size_t to = end - base < panels ? end - base : panels;
+        const piece it = piece_of(s, i, DM_PANEL_ROWS, list, thread, begin, end, &base);
+        const dm_linear_product *product = &it.product;
         float *y = product->y + s->token * product->ldy;
-        if (from < to) {
-            size_t row = from * DM_PANEL_ROWS, last = to * DM_PANEL_ROWS;
-            dm_weight_panels_product(&product->weight, from, to - from, s->rounded, s->stride, s->m, y + row, product->ldy, NULL);
+        if (it.from < it.to) {
+            size_t row = it.from * DM_PANEL_ROWS, last = it.to * DM_PANEL_ROWS, n = it.to - it.from;
+            dm_weight_panels_product(&product->weight, it.from, n, s->rounded, s->stride, s->m, y + row, product->ldy, NULL);
             if (product->bias != NULL) {
                 add_bias(product, y, s->m, row, last < product->weight.rows ? last : product->weight.rows);
             }
         }
-        base += panels;
     }
 }
 
@@ -199,8 +215,8 @@ static void linear_packed(shared *s, int threads) {
         s->m = m - s->token < most ? m - s->token : most;
         dm_parallel(threads, s->m, dm_parallel_grain(ROUNDING_COST * columns), round_body, s);
         size_t grain = dm_parallel_grain(DM_PANEL_ROWS * columns * s->m / INT8_FASTER);
-        dm_parallel(threads, panels, s->m <= FEW_ROWS ? dm_parallel_run(grain, PANELS_IN_A_RUN, panels, threads) : grain,
-                    panels_body, s);
+        grain = s->m <= FEW_ROWS ? dm_parallel_run(grain, PANELS_IN_A_RUN, panels, threads) : grain;
+        share_out(s, DM_PANEL_ROWS, grain, panels_body, threads);
     }
 }
 
@@ -220,10 +236,21 @@ static dm_status linear_each(const shared *s, int threads) {
     return DM_OK;
 }
 
+size_t dm_linear_pieces(const dm_linear_product *products, size_t count, size_t step, size_t lists, size_t list) {
+    size_t pieces = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t begin, end;
+        dm_weight_share(&products[i].weight, step, lists, list, &begin, &end);
+        pieces += end - begin;
+    }
+    return pieces;
+}
+
 dm_status dm_linear(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, dm_linear_rows rows,
                     float *scratch, int threads) {
     shared s = {.products = products, .count = count, .x = x, .ldx = ldx, .m = m, .rows = rows, .scratch = scratch};
     s.scratch_size = scratch_each(products->weight.columns);
+    s.lists = dm_weight_lists(&products->weight);
     if (rows == DM_ROWS_OF_CHUNK && dm_linear_takes_tiles(products, count, m)) {
         dm_linear_tiles(products, count, x, ldx, m, scratch, threads);
         return DM_OK;
@@ -240,6 +267,7 @@ dm_status dm_linear(const dm_linear_product *products, size_t count, const float
         linear_few(&s, threads);
         return DM_OK;
     }
+    s.count = 1;
     for (size_t i = 0; i < count; i++) {
         s.products = products + i;
         DM_TRY(linear_many(&s, threads));

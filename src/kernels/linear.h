@@ -21,6 +21,10 @@ typedef struct dm_linear_product {
     size_t ldy;
 } dm_linear_product;
 
+/* Pieces of `step` rows of the products in one of the lists that their weights are dealt out in. All of them have copies of one
+ * kind, or none. */
+size_t dm_linear_pieces(const dm_linear_product *products, size_t count, size_t step, size_t lists, size_t list);
+
 /* Floats of scratch, aligned to 64 bytes, that dm_linear() wants for weights of up to `columns`, pieces of prompts of up to
  * `m` tokens (0: none) and so many threads. */
 size_t dm_linear_scratch(size_t columns, size_t m, int threads);

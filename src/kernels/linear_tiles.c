@@ -64,21 +64,21 @@ void dm_linear_tiles_pack(void *packed, const float *x, size_t ldx, size_t m, si
 
 typedef struct multiplying {
     const dm_linear_product *products;
-    size_t count, m;
+    size_t count, m, lists;
     const void *packed;
     float *room;
     int threads;
 } multiplying;
 
-/* Tasks of one product, of dm_tiles_groups() groups of rows each. */
-static size_t tasks_of(const multiplying *it, const dm_linear_product *product) {
-    size_t rows = DM_TILES_TOGETHER * dm_tiles_groups(&product->weight, it->m, it->threads);
-    return (product->weight.rows + rows - 1) / rows;
+/* Rows of one product that are a task: dm_tiles_groups() groups. */
+static size_t task_rows(const multiplying *it, const dm_linear_product *product) {
+    return DM_TILES_TOGETHER * dm_tiles_groups(&product->weight, it->m, it->threads);
 }
 
-static void multiply(const multiplying *it, const dm_linear_product *product, size_t task, const dm_tiles_room *own) {
-    const dm_weight *weight = &product->weight;
-    size_t most = dm_tiles_groups(weight, it->m, it->threads), row = task * most * DM_TILES_TOGETHER;
+/* `weight`: the product's, as the calling thread reads it. */
+static void multiply(const multiplying *it, const dm_linear_product *product, const dm_weight *weight, size_t task,
+                     const dm_tiles_room *own) {
+    size_t rows = task_rows(it, product), row = task * rows, most = rows / DM_TILES_TOGETHER;
     size_t groups = (weight->rows - row + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER;
     groups = groups < most ? groups : most;
     dm_tiles_product(own->sums, it->packed, it->m, weight, row, groups, own->scratch);
@@ -89,14 +89,18 @@ static void multiply(const multiplying *it, const dm_linear_product *product, si
     }
 }
 
-/* Tasks begin .. end - 1 of all products laid end to end. */
-static void multiply_body(void *user, size_t begin, size_t end, int thread) {
+/* Tasks begin .. end - 1 of all products' in a list, laid end to end. */
+static void multiply_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     const multiplying *it = user;
     const dm_tiles_room own = dm_tiles_room_of(it->room, it->m, it->threads, thread);
     for (size_t i = 0, base = 0; i < it->count && base < end; i++) {
-        size_t tasks = tasks_of(it, &it->products[i]), to = end - base < tasks ? end - base : tasks;
+        const dm_linear_product *product = &it->products[i];
+        const dm_weight near = dm_weight_near(&product->weight, dm_parallel_reader(it->lists, list, thread));
+        size_t first, last;
+        dm_weight_share(&near, task_rows(it, product), it->lists, list, &first, &last);
+        const size_t tasks = last - first, to = end - base < tasks ? end - base : tasks;
         for (size_t task = begin > base ? begin - base : 0; task < to; task++) {
-            multiply(it, &it->products[i], task, &own);
+            multiply(it, product, &near, first + task, &own);
         }
         base += tasks;
     }
@@ -104,14 +108,16 @@ static void multiply_body(void *user, size_t begin, size_t end, int thread) {
 
 void dm_linear_tiles_packed(const dm_linear_product *products, size_t count, const void *packed, size_t m, float *room,
                             int threads) {
-    multiplying it = {products, count, m, packed, room, threads};
-    size_t tasks = 0;
-    for (size_t i = 0; i < count; i++) {
-        tasks += tasks_of(&it, &products[i]);
+    multiplying it = {products, count, m, dm_weight_lists(&products->weight), packed, room, threads};
+    size_t tasks[DM_MOST_GROUPS] = {0};
+    for (size_t list = 0; list < it.lists; list++) {
+        for (size_t i = 0; i < count; i++) {
+            tasks[list] += dm_linear_pieces(&products[i], 1, task_rows(&it, &products[i]), it.lists, list);
+        }
     }
-    dm_parallel(threads, tasks,
-                dm_parallel_grain(DM_TILES_TOGETHER * products->weight.columns * (m + WIDENING_ROWS) / TILES_FASTER),
-                multiply_body, &it);
+    dm_parallel_lists(threads, it.lists, tasks,
+                      dm_parallel_grain(DM_TILES_TOGETHER * products->weight.columns * (m + WIDENING_ROWS) / TILES_FASTER),
+                      multiply_body, &it);
 }
 
 void dm_linear_tiles(const dm_linear_product *products, size_t count, const float *x, size_t ldx, size_t m, float *scratch,

@@ -4,12 +4,38 @@
 
 #include "kernels/vector.h"
 
+size_t dm_weight_lists(const dm_weight *weight) {
+    return weight->copies != NULL && !weight->mirrored ? dm_parallel_groups() : 1;
+}
+
+/* Shares are of whole panels; a piece belongs where its first row does. */
+void dm_weight_share(const dm_weight *weight, size_t step, size_t lists, size_t list, size_t *begin, size_t *end) {
+    const size_t panels = dm_panel_count(weight->rows), pieces = (weight->rows + step - 1) / step;
+    *begin = 0;
+    *end = pieces;
+    if (lists > 1) {
+        size_t from, to;
+        dm_parallel_share(panels, list, &from, &to);
+        *begin = (from * DM_PANEL_ROWS + step - 1) / step;
+        *end = to == panels ? pieces : (to * DM_PANEL_ROWS + step - 1) / step;
+    }
+}
+
+dm_weight dm_weight_near(const dm_weight *weight, size_t group) {
+    dm_weight near = *weight;
+    if (weight->copies != NULL) {
+        near.data = weight->copies[group].data;
+        near.panels = weight->copies[group].panels;
+    }
+    return near;
+}
+
 static const void *row_at(const dm_weight *weight, size_t row) {
     return (const char *)weight->data + row * dm_type_bytes(weight->type, weight->columns);
 }
 
 dm_weight dm_weight_rows(const dm_weight *weight, size_t first, size_t rows) {
-    dm_weight part = {row_at(weight, first), weight->type, rows, weight->columns, NULL};
+    dm_weight part = {.data = row_at(weight, first), .type = weight->type, .rows = rows, .columns = weight->columns};
     if (weight->panels != NULL && first % DM_PANEL_ROWS == 0) {
         const dm_panel_format *format = dm_panel_format_of(weight->type);
         part.panels = (const char *)weight->panels + first / DM_PANEL_ROWS * dm_panel_bytes(format, weight->columns);

@@ -2,7 +2,13 @@
 #ifndef DM_KERNELS_WEIGHT_H
 #define DM_KERNELS_WEIGHT_H
 
+#include "base/parallel.h"
 #include "kernels/quantized.h"
+
+/* A matrix, or some of its rows, as one group of threads reads it (base/parallel.h): as if all of it lay there. */
+typedef struct dm_weight_copy {
+    const void *data, *panels;
+} dm_weight_copy;
 
 /* A matrix W [rows, columns] of a type that has a decoder; rows contiguous, each of whole blocks. Or one of DM_TYPE_MIXED, which
  * was checked: data and panels are then its header. Memory is the owner's. */
@@ -10,8 +16,24 @@ typedef struct dm_weight {
     const void *data;
     dm_type type;
     size_t rows, columns;
-    const void *panels; /* the same weights as panels, which products then use; or NULL */
+    const void *panels;           /* the same weights as panels, which products then use; or NULL */
+    const dm_weight_copy *copies; /* [groups] what each group of threads reads instead; NULL: the above */
+    bool mirrored;                /* copies have all rows; else a group's have its share of them and DM_WEIGHT_OVERLAP more */
 } dm_weight;
+
+/* ---- Who reads what ---- */
+
+/* Rows: products take so many less one beyond the last one of a share, when they take several together. */
+enum { DM_WEIGHT_OVERLAP = 256 };
+
+/* Lists that a product's rows are dealt out in (dm_parallel_lists()): one that all threads take from, or one for each group. */
+size_t dm_weight_lists(const dm_weight *weight);
+/* Of the pieces of `step` <= DM_WEIGHT_OVERLAP rows that the matrix is cut into, those of a list: [*begin, *end). */
+void dm_weight_share(const dm_weight *weight, size_t step, size_t lists, size_t list, size_t *begin, size_t *end);
+/* The matrix as threads of a group read it. */
+dm_weight dm_weight_near(const dm_weight *weight, size_t group);
+
+/* ---- What is in it ---- */
 
 /* sum over i of W[row, i] x[i] */
 float dm_weight_dot(const dm_weight *weight, size_t row, const float *x);

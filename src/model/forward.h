@@ -65,6 +65,18 @@ typedef struct dm_expert_run {
     size_t n;
 } dm_expert_run;
 
+/* Some of the layer's experts, dealt out to lists (dm_parallel_lists()): all in one, or in that of their home. */
+typedef struct dm_expert_lists {
+    size_t n;
+    const int32_t *experts;            /* list after list, each in the order given */
+    size_t starts[DM_MOST_GROUPS + 1]; /* [n + 1] of lists there */
+} dm_expert_lists;
+
+void dm_forward_deal_out(const dm_expert_run *run, const int32_t *experts, size_t n, dm_expert_lists *out);
+/* `each` items for each expert. */
+void dm_forward_share_experts(const dm_expert_run *run, const dm_expert_lists *lists, size_t each, size_t grain,
+                              dm_parallel_list_body body, void *user);
+
 /* A way to compute them: begin once, run for all experts that have tokens, at once or some at a time, end once. Results are the
  * same bits for every division. */
 typedef struct dm_expert_kernel {
@@ -83,9 +95,10 @@ size_t dm_forward_enough_for_tiles(const dm_config *config);
 /* h = the gates' mixture of the experts' results in `grouped`: the end of kernels that leave them there. */
 void dm_forward_experts_mix(const dm_expert_run *run);
 
-/* Bytes of its scratch for up to n tokens: the experts' inputs and what is between their matrices as tiles; a thread's own. */
+/* Bytes of its scratch for up to n tokens: the experts' inputs and what is between their matrices as tiles; a thread's own; the
+ * experts' results, where each is computed at its home. */
 typedef struct dm_expert_tiles_sizes {
-    size_t grouped, hidden, each;
+    size_t grouped, hidden, each, apart;
 } dm_expert_tiles_sizes;
 void dm_forward_expert_tiles_sizes(const dm_config *config, size_t n, dm_expert_tiles_sizes *out);
 

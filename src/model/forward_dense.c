@@ -47,18 +47,20 @@ typedef struct tiled {
     const dm_pass *pass;
     const dm_linear_product *in; /* up, or gate and up; y is not used */
     size_t count, groups;        /* of rows taken together */
+    size_t lists;                /* of rows */
     const void *packed;          /* h */
     float *room;
 } tiled;
 
-/* Groups of hidden columns from number `task` * groups on. */
-static void tiled_in(const tiled *it, size_t task, const dm_tiles_room *own) {
+/* Groups of hidden columns from number `task` * groups on, by a thread that reads what `reader` does. */
+static void tiled_in(const tiled *it, size_t task, size_t reader, const dm_tiles_room *own) {
     size_t m = it->pass->n, width = it->in->weight.rows, row = task * it->groups * DM_TILES_TOGETHER;
     size_t left = (width - row) / DM_TILES_TOGETHER, groups = left < it->groups ? left : it->groups;
     uint8_t *tiles = it->pass->work->scratch.ffn_tiles;
     for (size_t i = 0; i < it->count; i++) {
         float *sums = dm_tiles_sums_of(own->sums, m, i * groups);
-        dm_tiles_product(sums, it->packed, m, &it->in[i].weight, row, groups, own->scratch);
+        const dm_weight near = dm_weight_near(&it->in[i].weight, reader);
+        dm_tiles_product(sums, it->packed, m, &near, row, groups, own->scratch);
         for (size_t g = 0; g < groups && it->in[i].bias != NULL; g++) {
             float *one = dm_tiles_sums_of(sums, m, g);
             dm_tiles_put(one, DM_TILES_TOGETHER, one, m, DM_TILES_TOGETHER, it->in[i].bias + row + g * DM_TILES_TOGETHER);
@@ -72,11 +74,14 @@ static void tiled_in(const tiled *it, size_t task, const dm_tiles_room *own) {
     }
 }
 
-static void tiled_body(void *user, size_t begin, size_t end, int thread) {
+static void tiled_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     const tiled *it = user;
     const dm_tiles_room own = dm_tiles_room_of(it->room, it->pass->n, it->pass->work->threads, thread);
+    const size_t reader = dm_parallel_reader(it->lists, list, thread);
+    size_t first, last;
+    dm_weight_share(&it->in->weight, it->groups * DM_TILES_TOGETHER, it->lists, list, &first, &last);
     for (size_t task = begin; task < end; task++) {
-        tiled_in(it, task, &own);
+        tiled_in(it, first + task, reader, &own);
     }
 }
 
@@ -90,12 +95,15 @@ static void run_tiled(const dm_pass *pass, const dm_linear_product *in, size_t c
     const dm_activations *a = &pass->work->scratch;
     size_t columns = in->weight.columns, m = pass->n, together = dm_tiles_groups(&in->weight, m, pass->work->threads);
     size_t most = DM_TILES_MOST_GROUPS / count;
-    tiled it = {pass, in, count, together < most ? together : most, a->widened, NULL};
+    tiled it = {pass, in, count, together < most ? together : most, dm_weight_lists(&in->weight), a->widened, NULL};
     it.room = a->widened + dm_tiles_bytes(m, columns) / sizeof *a->widened;
     dm_linear_tiles_pack(a->widened, a->h, columns, m, columns, pass->work->threads);
-    size_t groups = in->weight.rows / DM_TILES_TOGETHER, tasks = (groups + it.groups - 1) / it.groups;
-    dm_parallel(pass->work->threads, tasks, dm_parallel_grain(count * DM_TILES_TOGETHER * columns * m / TILES_FASTER), tiled_body,
-                &it);
+    size_t tasks[DM_MOST_GROUPS];
+    for (size_t list = 0; list < it.lists; list++) { /* gate and up have one shape */
+        tasks[list] = dm_linear_pieces(in, 1, it.groups * DM_TILES_TOGETHER, it.lists, list);
+    }
+    dm_parallel_lists(pass->work->threads, it.lists, tasks,
+                      dm_parallel_grain(count * DM_TILES_TOGETHER * columns * m / TILES_FASTER), tiled_body, &it);
     dm_linear_tiles_packed(down, 1, a->ffn_tiles, m, it.room, pass->work->threads);
 }
 

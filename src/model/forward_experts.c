@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
+#include "model/placed.h"
 #include "model/repack.h"
 #include "moe/router.h"
 
@@ -106,13 +107,55 @@ static size_t sort_choices(dm_session *session, size_t n) {
     return active;
 }
 
+/* ---- Experts dealt out to those near whose memory they lie ---- */
+
+/* A streamed expert's home is its slot's. */
+static size_t home_of(const dm_expert_run *run, int32_t expert) {
+    const int32_t layer = (int32_t)(run->weights - run->session->layers);
+    return run->session->store != NULL ? dm_expert_store_home(run->session->store, layer, expert)
+                                       : dm_placed_home(run->session->model, layer, expert);
+}
+
+void dm_forward_deal_out(const dm_expert_run *run, const int32_t *experts, size_t n, dm_expert_lists *out) {
+    *out = (dm_expert_lists){.n = 1, .experts = experts, .starts = {0, n}};
+    if (run->session->model->placed == NULL) {
+        return;
+    }
+    int32_t *sorted = run->session->scratch.dealt;
+    size_t next = 0;
+    out->n = dm_parallel_groups();
+    for (size_t list = 0; list < out->n; list++) {
+        out->starts[list] = next;
+        for (size_t i = 0; i < n; i++) {
+            if (home_of(run, experts[i]) == list) {
+                sorted[next++] = experts[i];
+            }
+        }
+    }
+    out->starts[out->n] = next;
+    out->experts = sorted;
+}
+
+void dm_forward_share_experts(const dm_expert_run *run, const dm_expert_lists *lists, size_t each, size_t grain,
+                              dm_parallel_list_body body, void *user) {
+    size_t n[DM_MOST_GROUPS];
+    for (size_t list = 0; list < lists->n; list++) {
+        n[list] = (lists->starts[list + 1] - lists->starts[list]) * each;
+    }
+    dm_parallel_lists(run->session->threads, lists->n, n, grain, body, user);
+}
+
 /* What the loops below share: a run of some of the experts. */
 typedef struct experts {
     const dm_expert_run *run;
-    const int32_t *active; /* [n] */
-    size_t n;
+    dm_expert_lists lists;
     dm_failure failure;
 } experts;
+
+/* Expert number i of a list. */
+static int32_t expert_at(const experts *x, size_t list, size_t i) {
+    return x->lists.experts[x->lists.starts[list] + i];
+}
 
 static const dm_config *config_of(const experts *x) {
     return &x->run->session->model->config;
@@ -156,13 +199,13 @@ static void columns_in(const experts *x, int32_t e, size_t begin, size_t end) {
     }
 }
 
-static void in_body(void *user, size_t first, size_t last, int thread) {
+static void in_body(void *user, size_t list, size_t first, size_t last, int thread) {
     const experts *x = user;
     size_t width = (size_t)config_of(x)->expert_dim, parts = parts_of(width);
     (void)thread;
     for (size_t i = first; i < last; i++) {
         size_t begin = i % parts * ROWS_TOGETHER;
-        columns_in(x, x->active[i / parts], begin, end_of_part(begin, width));
+        columns_in(x, expert_at(x, list, i / parts), begin, end_of_part(begin, width));
     }
 }
 
@@ -179,13 +222,13 @@ static void columns_out(const experts *x, int32_t e, size_t begin, size_t end) {
     }
 }
 
-static void out_body(void *user, size_t first, size_t last, int thread) {
+static void out_body(void *user, size_t list, size_t first, size_t last, int thread) {
     const experts *x = user;
     size_t dim = (size_t)config_of(x)->dim, parts = parts_of(dim);
     (void)thread;
     for (size_t i = first; i < last; i++) {
         size_t begin = i % parts * ROWS_TOGETHER;
-        columns_out(x, x->active[i / parts], begin, end_of_part(begin, dim));
+        columns_out(x, expert_at(x, list, i / parts), begin, end_of_part(begin, dim));
     }
 }
 
@@ -194,13 +237,13 @@ static void nothing(const dm_expert_run *run) {
 }
 
 static dm_status run_each_token(const dm_expert_run *run, const int32_t *active, size_t n) {
-    const dm_session *session = run->session;
-    const dm_config *c = &session->model->config;
-    experts x = {.run = run, .active = active, .n = n};
+    const dm_config *c = &run->session->model->config;
+    experts x = {.run = run};
     size_t width = (size_t)c->expert_dim, dim = (size_t)c->dim;
     size_t cost = (1 + run->n * (size_t)c->top_k / n) * ROWS_TOGETHER; /* multiplications for a column of the other side, about */
-    dm_parallel(session->threads, n * parts_of(width), dm_parallel_grain(cost * dim), in_body, &x);
-    dm_parallel(session->threads, n * parts_of(dim), dm_parallel_grain(cost * width), out_body, &x);
+    dm_forward_deal_out(run, active, n, &x.lists);
+    dm_forward_share_experts(run, &x.lists, parts_of(width), dm_parallel_grain(cost * dim), in_body, &x);
+    dm_forward_share_experts(run, &x.lists, parts_of(dim), dm_parallel_grain(cost * width), out_body, &x);
     return DM_OK;
 }
 
@@ -242,20 +285,22 @@ static dm_status run_expert(const experts *all, int32_t e, float *widened) {
     return dm_linear(&out, 1, hidden, width, m, DM_ROWS_OF_EXPERT, widened, 1);
 }
 
-static void experts_body(void *user, size_t begin, size_t end, int thread) {
+static void experts_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     experts *x = user;
     const dm_activations *a = &x->run->session->scratch;
     for (size_t i = begin; i < end; i++) {
         float *widened = a->widened + (size_t)thread * a->widened_size;
-        dm_failure_note(&x->failure, run_expert(x, x->active[i], widened));
+        dm_failure_note(&x->failure, run_expert(x, expert_at(x, list, i), widened));
     }
 }
 
 static dm_status run_many_tokens(const dm_expert_run *run, const int32_t *active, size_t n) {
     const dm_config *c = &run->session->model->config;
-    experts x = {.run = run, .active = active, .n = n};
+    experts x = {.run = run};
     size_t each = 1 + run->n * (size_t)c->top_k / (size_t)c->n_experts; /* tokens, about */
-    dm_parallel(run->session->threads, n, dm_parallel_grain(each * (size_t)c->expert_dim * (size_t)c->dim), experts_body, &x);
+    dm_forward_deal_out(run, active, n, &x.lists);
+    dm_forward_share_experts(run, &x.lists, 1, dm_parallel_grain(each * (size_t)c->expert_dim * (size_t)c->dim), experts_body,
+                             &x);
     return dm_failure_raise(&x.failure);
 }
 

@@ -19,8 +19,7 @@ typedef struct experts {
     size_t n, dim, width, top_k;
     const dm_activations *a;
     size_t stride, hidden_stride; /* blocks between rounded rows of dim, of width */
-    const int32_t *active;        /* [n_active] experts to run */
-    size_t n_active;
+    dm_expert_lists lists;        /* experts to run */
 } experts;
 
 bool dm_forward_experts_are_packed(const dm_session *session, const dm_weights *weights) {
@@ -58,20 +57,30 @@ static dm_weight matrix(const experts *x, dm_role role, int32_t e) {
 
 enum { PANELS_IN = UNIT / DM_PANEL_ROWS };
 
-/* The panels of gate behind those of piece i, counted over all active experts. */
-static const void *next_in(const experts *x, size_t i) {
-    size_t units = x->width / UNIT, next = i + 1 < x->n_active * units ? i + 1 : i;
-    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, x->active[next / units]);
+/* The expert that item i of a list belongs to, of `each` items for each expert. */
+static int32_t expert_of(const experts *x, size_t list, size_t i, size_t each) {
+    return x->lists.experts[x->lists.starts[list] + i / each];
+}
+
+/* The item of a list behind item i; the last one where there is none. */
+static size_t next_item(const experts *x, size_t list, size_t i, size_t each) {
+    return i + 1 < (x->lists.starts[list + 1] - x->lists.starts[list]) * each ? i + 1 : i;
+}
+
+/* The panels of gate behind those of piece i of a list. */
+static const void *next_in(const experts *x, size_t list, size_t i) {
+    size_t units = x->width / UNIT, next = next_item(x, list, i, units);
+    dm_weight gate = matrix(x, DM_FFN_GATE_EXPS, expert_of(x, list, next, units));
     return dm_weight_panel(&gate, next % units * PANELS_IN);
 }
 
-/* Piece i: 32 columns of an expert's hidden = silu(gate x) * up x, rounded, for all of its tokens. */
-static void unit_in(const experts *x, size_t i) {
+/* Piece i of a list: 32 columns of an expert's hidden = silu(gate x) * up x, rounded, for all of its tokens. */
+static void unit_in(const experts *x, size_t list, size_t i) {
     float gate[TOKENS_TOGETHER * UNIT], up[TOKENS_TOGETHER * UNIT];
     size_t unit = i % (x->width / UNIT);
-    int32_t e = x->active[i / (x->width / UNIT)];
+    int32_t e = expert_of(x, list, i, x->width / UNIT);
     dm_weight gate_weight = matrix(x, DM_FFN_GATE_EXPS, e), up_weight = matrix(x, DM_FFN_UP_EXPS, e);
-    const void *ups = dm_weight_panel(&up_weight, unit * PANELS_IN), *gates = next_in(x, i);
+    const void *ups = dm_weight_panel(&up_weight, unit * PANELS_IN), *gates = next_in(x, list, i);
     size_t end = (size_t)x->a->starts[e + 1];
     for (size_t first = (size_t)x->a->starts[e]; first < end; first += TOKENS_TOGETHER) {
         size_t m = end - first < TOKENS_TOGETHER ? end - first : TOKENS_TOGETHER;
@@ -85,10 +94,10 @@ static void unit_in(const experts *x, size_t i) {
     }
 }
 
-static void in_body(void *user, size_t begin, size_t end, int thread) {
+static void in_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        unit_in(user, i);
+        unit_in(user, list, i);
     }
 }
 
@@ -96,26 +105,27 @@ static size_t pieces_out(const experts *x) {
     return (dm_panel_count(x->dim) + PANELS_OUT - 1) / PANELS_OUT;
 }
 
-/* Piece i: rows of grouped that some panels of an expert's down matrix give. */
-static void panels_out(const experts *x, size_t i) {
+/* Piece i of a list: rows of grouped that some panels of an expert's down matrix give. */
+static void panels_out(const experts *x, size_t list, size_t i) {
     size_t pieces = pieces_out(x), panel = i % pieces * PANELS_OUT, left = dm_panel_count(x->dim) - panel;
-    int32_t e = x->active[i / pieces];
+    int32_t e = expert_of(x, list, i, pieces);
     size_t first = (size_t)x->a->starts[e], m = (size_t)x->a->starts[e + 1] - first;
-    size_t next = i + 1 < x->n_active * pieces ? i + 1 : i;
-    dm_weight weight = matrix(x, DM_FFN_DOWN_EXPS, e), follows = matrix(x, DM_FFN_DOWN_EXPS, x->active[next / pieces]);
+    size_t next = next_item(x, list, i, pieces);
+    dm_weight weight = matrix(x, DM_FFN_DOWN_EXPS, e);
+    dm_weight follows = matrix(x, DM_FFN_DOWN_EXPS, expert_of(x, list, next, pieces));
     dm_weight_panels_product(
         &weight, panel, left < PANELS_OUT ? left : PANELS_OUT, x->a->hidden_rounded + first * x->hidden_stride, x->hidden_stride,
         m, x->a->grouped + first * x->dim + panel * DM_PANEL_ROWS, x->dim, dm_weight_panel(&follows, next % pieces * PANELS_OUT));
 }
 
-static void out_body(void *user, size_t begin, size_t end, int thread) {
+static void out_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        panels_out(user, i);
+        panels_out(user, list, i);
     }
 }
 
-static experts about(const dm_expert_run *run, const int32_t *active, size_t n_active) {
+static experts about(const dm_expert_run *run) {
     const dm_config *c = &run->session->model->config;
     experts x = {run->session,
                  run->weights,
@@ -126,14 +136,13 @@ static experts about(const dm_expert_run *run, const int32_t *active, size_t n_a
                  &run->session->scratch,
                  dm_q8_stride((size_t)c->dim),
                  dm_q8_stride((size_t)c->expert_dim),
-                 active,
-                 n_active};
+                 {0}};
     return x;
 }
 
 static void begin_packed(const dm_expert_run *run) {
     enum { ROUNDING_COST = 4 }; /* in float32 multiplications */
-    experts x = about(run, NULL, 0);
+    experts x = about(run);
     size_t choices = (size_t)x.a->starts[x.session->model->config.n_experts];
     dm_parallel(x.session->threads, x.n, dm_parallel_grain(ROUNDING_COST * x.dim), round_body, &x);
     dm_parallel(x.session->threads, choices, dm_parallel_grain(2 * x.dim), gather_body, &x);
@@ -141,7 +150,7 @@ static void begin_packed(const dm_expert_run *run) {
 
 static dm_status run_packed(const dm_expert_run *run, const int32_t *active, size_t n) {
     enum { INT8_FASTER = 2 }; /* than float32 multiplications */
-    experts x = about(run, active, n);
+    experts x = about(run);
     const int threads = x.session->threads;
     size_t tokens_each = 1; /* about */
     for (size_t i = 0; i < n; i++) {
@@ -155,8 +164,9 @@ static dm_status run_packed(const dm_expert_run *run, const int32_t *active, siz
         grain_in = dm_parallel_run(grain_in, units, n * units, threads);
         grain_out = dm_parallel_run(grain_out, pieces, n * pieces, threads);
     }
-    dm_parallel(threads, n * units, grain_in, in_body, &x);
-    dm_parallel(threads, n * pieces, grain_out, out_body, &x);
+    dm_forward_deal_out(run, active, n, &x.lists);
+    dm_forward_share_experts(run, &x.lists, units, grain_in, in_body, &x);
+    dm_forward_share_experts(run, &x.lists, pieces, grain_out, out_body, &x);
     return DM_OK;
 }
 

@@ -1,7 +1,8 @@
 /*
  * The mixture of experts over a piece of a prompt on tile registers: each expert's tokens are gathered as tiles; what comes
- * out of gate and up becomes tiles where it is made; results of the experts are added to their tokens in the experts' order.
- * A token's result does not depend on which others it is computed with.
+ * out of gate and up becomes tiles where it is made; results of the experts are added to their tokens in the experts' order:
+ * as they come, or, where each expert is computed at its home, when all are there. A token's result does not depend on which
+ * others it is computed with.
  */
 #include <string.h>
 
@@ -19,6 +20,7 @@ typedef struct experts {
     size_t dim, width, units, hidden_units; /* tiles along dim, along width */
     const int32_t *active;                  /* [n_active] experts to run, ascending */
     size_t n_active, n;                     /* tokens */
+    dm_expert_lists lists;                  /* the same experts */
 } experts;
 
 /* ---- Whether, and what for ---- */
@@ -50,12 +52,18 @@ static size_t tile_rows(const dm_config *config, size_t choices) {
     return choices / DM_TILE_ROWS + partial;
 }
 
+/* Groups of rows of the experts' last matrix. */
+static size_t parts_of(size_t dim) {
+    return (dim + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER;
+}
+
 void dm_forward_expert_tiles_sizes(const dm_config *config, size_t n, dm_expert_tiles_sizes *out) {
     size_t rows = tile_rows(config, n * (size_t)config->top_k) * DM_TILE_ROWS;
     size_t sums = (n + DM_TILE_ROWS - 1) / DM_TILE_ROWS * DM_TILE_ROWS * DM_TILES_TOGETHER;
     out->grouped = dm_tiles_bytes(rows, (size_t)config->dim);
     out->hidden = dm_tiles_bytes(rows, (size_t)config->expert_dim);
     out->each = 2 * sums * sizeof(float) + dm_tiles_scratch();
+    out->apart = rows * parts_of((size_t)config->dim) * DM_TILES_TOGETHER * sizeof(float);
 }
 
 /* ---- Its steps ---- */
@@ -118,24 +126,60 @@ static void columns_in(const experts *x, int32_t e, size_t unit, const room *own
                   NULL, m, DM_TILE_COLUMNS);
 }
 
-static void in_body(void *user, size_t begin, size_t end, int thread) {
+/* Expert number i of a list. */
+static int32_t expert_at(const experts *x, size_t list, size_t i) {
+    return x->lists.experts[x->lists.starts[list] + i];
+}
+
+static void in_body(void *user, size_t list, size_t begin, size_t end, int thread) {
     const experts *x = user;
     const room own = room_of(x, thread);
     for (size_t i = begin; i < end; i++) {
-        columns_in(x, x->active[i / x->hidden_units], i % x->hidden_units, &own);
+        columns_in(x, expert_at(x, list, i / x->hidden_units), i % x->hidden_units, &own);
+    }
+}
+
+/* sums = columns part * DM_TILES_TOGETHER .. of down hidden, for all tokens of an expert. */
+static void product_out(const experts *x, int32_t e, size_t part, float *sums, void *scratch) {
+    size_t first, m = tokens_of(x, e, &first);
+    dm_weight down = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
+    dm_tiles_product(sums, hidden_tiles(x, e), m, &down, part * DM_TILES_TOGETHER, 1, scratch);
+}
+
+/* Those columns of h += gates * sums. */
+static void add_out(const experts *x, int32_t e, size_t part, const float *sums) {
+    size_t first, m = tokens_of(x, e, &first), row = part * DM_TILES_TOGETHER;
+    size_t columns = x->dim - row < DM_TILES_TOGETHER ? x->dim - row : DM_TILES_TOGETHER;
+    dm_tiles_add(x->a->h + row, x->dim, sums, x->a->tokens + first, x->a->token_gates + first, m, columns);
+}
+
+/* Where the sums of an expert and some columns wait until they are added. */
+static float *waiting(const experts *x, int32_t e, size_t part) {
+    size_t tile = (size_t)DM_TILE_ROWS * DM_TILES_TOGETHER, first, m = tokens_of(x, e, &first);
+    size_t before = (size_t)x->a->tile_rows[e] * parts_of(x->dim), own = (m + DM_TILE_ROWS - 1) / DM_TILE_ROWS;
+    return x->a->apart_sums + (before + part * own) * tile;
+}
+
+static void apart_body(void *user, size_t list, size_t begin, size_t end, int thread) {
+    const experts *x = user;
+    const room own = room_of(x, thread);
+    const size_t parts = parts_of(x->dim);
+    for (size_t i = begin; i < end; i++) {
+        const int32_t e = expert_at(x, list, i / parts);
+        product_out(x, e, i % parts, waiting(x, e, i % parts), own.scratch);
     }
 }
 
 /* Columns part * DM_TILES_TOGETHER .. of h += sum over the experts of gates * down hidden. */
 static void columns_out(const experts *x, size_t part, const room *own) {
-    size_t row = part * DM_TILES_TOGETHER;
-    size_t columns = x->dim - row < DM_TILES_TOGETHER ? x->dim - row : DM_TILES_TOGETHER;
     for (size_t i = 0; i < x->n_active; i++) {
-        int32_t e = x->active[i];
-        size_t first, m = tokens_of(x, e, &first);
-        dm_weight down = dm_forward_expert_matrix(x->session, x->weights, DM_FFN_DOWN_EXPS, e);
-        dm_tiles_product(own->gate, hidden_tiles(x, e), m, &down, row, 1, own->scratch);
-        dm_tiles_add(x->a->h + row, x->dim, own->gate, x->a->tokens + first, x->a->token_gates + first, m, columns);
+        const int32_t e = x->active[i];
+        if (x->lists.n > 1) {
+            add_out(x, e, part, waiting(x, e, part));
+        } else {
+            product_out(x, e, part, own->gate, own->scratch);
+            add_out(x, e, part, own->gate);
+        }
     }
 }
 
@@ -151,8 +195,9 @@ static void out_body(void *user, size_t begin, size_t end, int thread) {
 
 static experts about(const dm_expert_run *run, const int32_t *active, size_t n_active) {
     const dm_config *c = &run->session->model->config;
-    experts x = {run->session, run->weights, &run->session->scratch, (size_t)c->dim, (size_t)c->expert_dim, 0, 0, active,
-                 n_active,     run->n};
+    experts x = {
+        run->session, run->weights, &run->session->scratch, (size_t)c->dim, (size_t)c->expert_dim, 0, 0, active, n_active,
+        run->n,       {0}};
     x.units = dm_tiles_units(x.dim);
     x.hidden_units = dm_tiles_units(x.width);
     return x;
@@ -180,10 +225,14 @@ static dm_status run_tiled(const dm_expert_run *run, const int32_t *active, size
         size_t first;
         each += tokens_of(&x, active[i], &first) / n;
     }
-    dm_parallel(x.session->threads, n * x.hidden_units, dm_parallel_grain(2 * DM_TILE_COLUMNS * x.dim * each / TILES_FASTER),
-                in_body, &x);
-    dm_parallel(x.session->threads, (x.dim + DM_TILES_TOGETHER - 1) / DM_TILES_TOGETHER,
-                dm_parallel_grain(n * DM_TILES_TOGETHER * x.width * each / TILES_FASTER), out_body, &x);
+    dm_forward_deal_out(run, active, n, &x.lists);
+    dm_forward_share_experts(run, &x.lists, x.hidden_units, dm_parallel_grain(2 * DM_TILE_COLUMNS * x.dim * each / TILES_FASTER),
+                             in_body, &x);
+    size_t cost = DM_TILES_TOGETHER * x.width * each / TILES_FASTER; /* of an expert */
+    if (x.lists.n > 1) {
+        dm_forward_share_experts(run, &x.lists, parts_of(x.dim), dm_parallel_grain(cost), apart_body, &x);
+    }
+    dm_parallel(x.session->threads, parts_of(x.dim), dm_parallel_grain(n * cost), out_body, &x);
     return DM_OK;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "model/placed.h"
 #include "model/repack.h"
 #include "model/streaming.h"
 
@@ -282,11 +283,19 @@ dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number) {
     return out;
 }
 
+uint64_t dm_tensor_matrix_bytes(const dm_tensor *tensor, size_t number) {
+    const dm_weight one = dm_tensor_matrix(tensor, number);
+    size_t bytes;
+    dm_weight_stored(&one, &bytes);
+    return bytes;
+}
+
 void dm_model_close(dm_model *model) {
     if (model == NULL) {
         return;
     }
     dm_streaming_free(model->streaming);
+    dm_placed_free(model->placed);
     dm_repacked_free(model->repacked);
     dm_gguf_close(model->file);
     dm_mixed_tables_free(&model->mixed);

@@ -23,6 +23,8 @@ typedef struct dm_tensor {
 
 /* An expert's matrix, or number 0 of a tensor that has one alone, without panels of another form. */
 dm_weight dm_tensor_matrix(const dm_tensor *tensor, size_t number);
+/* Bytes of it in its file. */
+uint64_t dm_tensor_matrix_bytes(const dm_tensor *tensor, size_t number);
 
 typedef struct dm_layer {
     dm_tensor tensors[DM_ROLES]; /* those of the roles with a layer */
@@ -37,6 +39,7 @@ struct dm_model {
     dm_gguf *file;                  /* NULL for a model made from memory */
     dm_mixed_tables mixed;          /* of the matrices of DM_TYPE_MIXED */
     struct dm_repacked *repacked;   /* panels of the matrices, once a session asks */
+    struct dm_placed *placed;       /* weights near groups of threads; NULL: all threads are alike */
     struct dm_streaming *streaming; /* NULL: all experts are in memory, or mapped */
     char name[128];
 };

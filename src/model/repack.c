@@ -183,7 +183,7 @@ static void find_places(const dm_model *model, dm_repacked *repacked) {
             }
         }
         if (experts) {
-            atomic_init(&repacked->missing[l], model->config.n_experts);
+            atomic_init(&repacked->missing[l], model->placed != NULL ? 0 : model->config.n_experts);
         }
     }
 }
@@ -231,6 +231,9 @@ static dm_status lay_out(const dm_model *model, dm_repacked *repacked) {
     repacked->items = dm_alloc(repacked->n_matrices, sizeof *repacked->items);
     if (repacked->items == NULL) {
         return DM_ERR_MEMORY;
+    }
+    if (model->placed != NULL) {
+        return DM_OK;
     }
     return use_kept(model, repacked) ? DM_OK : reserve(repacked);
 }
@@ -356,17 +359,31 @@ dm_status dm_repack(const dm_model *model) {
     if (status != DM_OK) {
         forget(repacked);
     } else if (!repacked->done) {
-        pack_shared(model, repacked);
+        if (model->placed == NULL) {
+            pack_shared(model, repacked);
+        }
         repacked->done = true;
     }
     pthread_mutex_unlock(&repacked->lock);
     return status;
 }
 
+void dm_repack_forget(const dm_model *model) {
+    pthread_mutex_lock(&model->repacked->lock);
+    forget(model->repacked);
+    model->repacked->done = false;
+    pthread_mutex_unlock(&model->repacked->lock);
+}
+
+const dm_panel_format *dm_repacked_format(const dm_model *model, int32_t layer, dm_role role) {
+    return model->repacked->stacks != NULL ? stacks_of(model->repacked, layer)[role].format : NULL;
+}
+
 const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role role) {
     const dm_repacked *repacked = model->repacked;
-    const stack *s = repacked->stacks != NULL ? &stacks_of(repacked, layer)[role] : NULL;
-    return s != NULL && s->format != NULL ? repacked->panels + s->offset : NULL;
+    return repacked->panels != NULL && dm_repacked_format(model, layer, role) != NULL
+               ? repacked->panels + stacks_of(repacked, layer)[role].offset
+               : NULL;
 }
 
 const char *dm_repacked_file(const dm_model *model, const dm_map **map) {
@@ -465,6 +482,9 @@ dm_status dm_model_keep(const dm_model *model, char *path, size_t size, uint64_t
     DM_TRY(dm_repack(model));
     const dm_repacked *repacked = model->repacked;
     *bytes = repacked->size;
+    if (model->placed != NULL) {
+        return dm_fail(DM_ERR_UNSUPPORTED, "%s: lies on several memory nodes; it is kept from one", model->name);
+    }
     if (model->file == NULL || repacked->size == 0) {
         return dm_fail(DM_ERR_UNSUPPORTED, "%s: has no weights that are repacked on this machine",
                        model->file != NULL ? dm_gguf_path(model->file) : "a model in memory");

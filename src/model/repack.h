@@ -16,10 +16,16 @@ void dm_repacked_free(dm_repacked *repacked);
 
 /* Finds places for the panels of all matrices whose types have a format and packs those that are not experts', with all
  * threads, unless that has been done; the pages of the file behind them are given back. Does nothing on a machine whose
- * kernels gain nothing from it. Several threads may ask at once. */
+ * kernels gain nothing from it. Of a model that is placed (model/placed.h) only the formats are found. Several threads may ask at
+ * once. */
 dm_status dm_repack(const dm_model *model);
+/* As if nothing had been packed, while the model has no session. */
+void dm_repack_forget(const dm_model *model);
 
-/* Panels of a matrix, layer -1 for those outside the layers; of a stack of experts all, one after another. NULL: none. */
+/* The format in which a matrix, or each of a stack of experts, is read by kernels, layer -1 for those outside the layers. NULL:
+ * it stays as it is. */
+const dm_panel_format *dm_repacked_format(const dm_model *model, int32_t layer, dm_role role);
+/* Panels of it; of a stack of experts all, one after another. NULL: none here. */
 const void *dm_repacked_panels(const dm_model *model, int32_t layer, dm_role role);
 
 /* Where one of a layer's expert matrices is kept on disk as panels. */

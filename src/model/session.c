@@ -8,6 +8,7 @@
 #include "kernels/tiles.h"
 #include "kernels/vector.h"
 #include "model/forward.h"
+#include "model/placed.h"
 #include "model/repack.h"
 
 enum {
@@ -62,6 +63,35 @@ static bool all_mixed(const dm_tensor *tensor, size_t n_experts) {
     return all;
 }
 
+/* Panels of a matrix, or of a stack of experts. Where others have them, the store or `placed`, only that there are some. */
+static const void *find_panels(const dm_model *model, int32_t layer, dm_role role, const dm_tensor *tensor) {
+    if (all_mixed(tensor, (size_t)model->config.n_experts) ||
+        (model->placed != NULL && dm_repacked_format(model, layer, role) != NULL)) {
+        return tensor->data;
+    }
+    return dm_repacked_panels(model, layer, role);
+}
+
+/* Experts that have homes. */
+static bool have_homes(const dm_model *model) {
+    return model->placed != NULL && model->streaming == NULL && model->config.n_experts > 0;
+}
+
+/* One expert's matrix that lies apart; `panels` are those of all. */
+static dm_weight read_expert(const dm_model *model, int32_t layer, dm_role role, size_t e, const char *panels) {
+    dm_weight own = dm_tensor_matrix(&model->layers[layer].tensors[role], e);
+    if (have_homes(model)) {
+        const dm_weight_copy *copy = dm_placed_expert(model, layer, role, (int32_t)e);
+        own.data = copy->data;
+        own.panels = copy->panels;
+    } else if (own.type == DM_TYPE_MIXED) {
+        own.panels = own.data;
+    } else if (panels != NULL) {
+        own.panels = panels + e * dm_weight_panel_bytes(&own);
+    }
+    return own;
+}
+
 /* `apart` has room for the matrices of experts that lie apart; the rest of it is returned. */
 static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *apart, dm_weights *out) {
     const dm_tensor *tensors = layer < 0 ? model->tensors : model->layers[layer].tensors;
@@ -70,21 +100,19 @@ static dm_weight *read_weights(const dm_model *model, int32_t layer, dm_weight *
         if (tensor->data == NULL) {
             continue;
         }
-        const bool mixed = all_mixed(tensor, (size_t)model->config.n_experts);
-        const char *panels = mixed ? tensor->data : dm_repacked_panels(model, layer, (dm_role)role);
+        const char *panels = find_panels(model, layer, (dm_role)role, tensor);
         out->matrices[role] = read_weight(tensor->data, tensor->type, tensor->dims, panels);
         out->vectors[role] = tensor->type == DM_TYPE_F32 ? tensor->data : NULL; /* as all norms and biases are */
-        if (tensor->experts == NULL || apart == NULL) {
+        if (model->placed != NULL && !dm_role_is_expert((dm_role)role)) {
+            out->matrices[role].copies = dm_placed_matrix(model, layer, (dm_role)role);
+            out->matrices[role].mirrored = dm_placed_mirrored(model);
+        }
+        if (apart == NULL || !dm_role_is_expert((dm_role)role) || (tensor->experts == NULL && !have_homes(model))) {
             continue;
         }
         out->apart[role] = apart;
-        /* of one expert's panels */
-        size_t stride = panels != NULL && !mixed ? dm_weight_panel_bytes(&out->matrices[role]) : 0;
         for (size_t e = 0; e < (size_t)model->config.n_experts; e++) {
-            const dm_expert_tensor *expert = &tensor->experts[e];
-            const void *own = expert->type == DM_TYPE_MIXED ? expert->data : stride > 0 ? panels + e * stride : NULL;
-            *apart = read_weight(expert->data, expert->type, tensor->dims, own);
-            apart++->rows = (size_t)tensor->dims[1];
+            *apart++ = read_expert(model, layer, (dm_role)role, e, panels);
         }
     }
     return apart;
@@ -95,7 +123,7 @@ static dm_status read_all_weights(dm_session *session) {
     size_t layers = (size_t)model->config.n_layers;
     size_t experts = (size_t)model->config.n_experts;
     session->layers = want(session, layers, sizeof *session->layers);
-    dm_weight *apart = want(session, model->experts != NULL ? 3 * layers * experts : 0, sizeof *apart);
+    dm_weight *apart = want(session, model->experts != NULL || have_homes(model) ? 3 * layers * experts : 0, sizeof *apart);
     if (session->out_of_memory) {
         return DM_ERR_MEMORY;
     }
@@ -123,6 +151,7 @@ static void make_tiles_scratch(dm_session *session) {
     dm_forward_expert_tiles_sizes(c, (size_t)session->batch, &sizes);
     a->grouped_tiles = want(session, sizes.grouped, 1);
     a->hidden_tiles = want(session, sizes.hidden, 1);
+    a->apart_sums = want(session, session->model->placed != NULL ? sizes.apart : 0, 1);
     a->tile_rows = want(session, (size_t)c->n_experts, sizeof *a->tile_rows);
     a->tile_room = want(session, (size_t)session->threads * sizes.each, 1);
     a->tile_room_each = sizes.each;
@@ -153,6 +182,7 @@ static void make_expert_scratch(dm_session *session) {
     a->choices = want(session, choices, sizeof *a->choices);
     a->starts = want(session, experts + 1, sizeof *a->starts);
     a->active = want(session, experts, sizeof *a->active);
+    a->dealt = want(session, session->model->placed != NULL ? experts : 0, sizeof *a->dealt);
     bool watched = session->observer != NULL;
     bool some_packed = false, some_not = watched, all_tiled = !watched, some_tiled = false;
     for (int32_t l = 0; l < c->n_layers; l++) {
@@ -270,6 +300,7 @@ static dm_status make_routing(dm_session *session, const dm_router_options *opti
 static dm_status build(dm_session *session, dm_cache_type type, const dm_router_options *router) {
     DM_TRY(make_routing(session, router));
     DM_TRY(dm_repack(session->model));
+    DM_TRY(session->model->placed != NULL ? dm_placed_fill(session->model) : DM_OK);
     DM_TRY(read_all_weights(session));
     DM_TRY(dm_kv_cache_create(&session->model->config, session->context, type, &session->cache));
     make_scratch(session);

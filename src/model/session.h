@@ -16,7 +16,7 @@
 typedef struct dm_weights {
     dm_weight matrices[DM_ROLES];     /* data NULL: the model has none */
     const float *vectors[DM_ROLES];   /* NULL: no such, or not of float32 */
-    const dm_weight *apart[DM_ROLES]; /* [n_experts] where each expert is a tensor of its own, else NULL */
+    const dm_weight *apart[DM_ROLES]; /* [n_experts] where each expert is a tensor of its own or has a home, else NULL */
 } dm_weights;
 
 /* Scratch for one batch of B = session->batch tokens; only what the architecture uses is there. */
@@ -40,6 +40,7 @@ typedef struct dm_activations {
     int32_t *choices;             /* [B, top_k] the other way: which choice is in a row there */
     int32_t *starts;              /* [n_experts + 1] first row of each expert there */
     int32_t *active;              /* [n_experts] experts that have tokens */
+    int32_t *dealt;               /* [n_experts] some of them in the order of their homes, where they have such */
     float *grouped;               /* [R, dim] expert inputs, then outputs; R choices of so few tokens that none meet tiles */
     float *hidden;                /* [R, expert_dim] where weights are not packed */
     float *up;                    /* [R, expert_dim] */
@@ -48,6 +49,7 @@ typedef struct dm_activations {
     dm_q8_block *hidden_rounded;  /* [R, dm_q8_stride(expert_dim)] */
     uint8_t *grouped_tiles;       /* expert inputs, and below what is between their matrices, as tiles, see forward.h */
     uint8_t *hidden_tiles;
+    float *apart_sums;  /* experts' results before they are added, where each is computed at its home */
     int32_t *tile_rows; /* [n_experts] first row of tiles of each expert there */
     int32_t *tokens;    /* [B * top_k] token of each row in the experts' order */
     float *token_gates; /* [B * top_k] and its gate */
@@ -90,7 +92,7 @@ struct dm_session {
     struct dm_segment *segments; /* [batch] of a pass over several sequences, see forward.h */
     dm_activations scratch;
 
-    void *owned[48]; /* what of the above the session allocated, for freeing */
+    void *owned[56]; /* what of the above the session allocated, for freeing */
     size_t n_owned;
     size_t owned_bytes;
     int64_t noted; /* bytes that the model's memory was told of */

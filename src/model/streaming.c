@@ -65,7 +65,7 @@ static dm_status describe_layer(dm_streaming *it, const dm_model *model, int32_t
     int packed = 0;
     for (int m = 0; m < DM_EXPERT_MATRICES; m++) {
         const dm_tensor *tensor = tensor_of(model, l, m);
-        const bool panels = dm_repacked_panels(model, l, roles[m]) != NULL;
+        const bool panels = dm_repacked_format(model, l, roles[m]) != NULL;
         packed += panels;
         it->matrices[l * DM_EXPERT_MATRICES + m] = (dm_expert_matrix){(size_t)tensor->dims[1], (size_t)tensor->dims[0],
                                                                       panels && !kept ? dm_panel_format_of(tensor->type) : NULL};
@@ -204,8 +204,8 @@ void dm_streaming_note_session(const dm_model *model, int64_t bytes) {
 enum { TABLE_TOKENS = 1024, TABLE_PAGES = 2 /* that a token's row may lie in */, PAGE = 4096 };
 
 static bool is_table(const dm_model *model, int role) {
-    return role == DM_POSITION_EMBD ||
-           (role == DM_TOKEN_EMBD && (!model->config.tied_output || dm_repacked_panels(model, -1, DM_OUTPUT) != NULL));
+    return role == DM_POSITION_EMBD || (role == DM_TOKEN_EMBD && (!model->config.tied_output || model->placed != NULL ||
+                                                                  dm_repacked_format(model, -1, DM_OUTPUT) != NULL));
 }
 
 /* All of a tensor in its file. */
@@ -244,7 +244,7 @@ void dm_streaming_note_tokens(const dm_model *model, size_t n) {
     }
 }
 
-/* Bytes of the file that will be read as tokens come: tensors that have no panels and are no experts'. */
+/* Bytes of the file that will be read as tokens come: tensors that have neither panels nor copies and are no experts'. */
 static uint64_t looked_up(const dm_model *model) {
     uint64_t bytes = 0;
     for (int32_t l = -1; l < model->config.n_layers; l++) {
@@ -253,7 +253,8 @@ static uint64_t looked_up(const dm_model *model) {
             const uint64_t all = tensor_bytes(&tensors[role]), some = (uint64_t)TABLE_TOKENS * TABLE_PAGES * PAGE;
             if (l < 0 && is_table(model, role)) {
                 bytes += all < some ? all : some;
-            } else if (!dm_role_is_expert((dm_role)role) && dm_repacked_panels(model, l, (dm_role)role) == NULL) {
+            } else if (!dm_role_is_expert((dm_role)role) && model->placed == NULL &&
+                       dm_repacked_format(model, l, (dm_role)role) == NULL) {
                 bytes += all;
             }
         }
@@ -287,7 +288,7 @@ static dm_status make_store(dm_streaming *it, const dm_model *model) {
     if (it->ahead.buffers == 0) {
         it->ahead.buffers = dm_expert_store_buffers(&it->files, budget, it->ahead.layers);
     }
-    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, it->patience, &it->store));
+    DM_TRY(dm_expert_store_create(&it->files, &it->rule, budget, &it->ahead, it->patience, model->placed != NULL, &it->store));
     for (size_t i = 0; i < dm_gguf_n_files(model->file);
          i++) { /* what was read to pack it; from now on rows of tables are read, by chance */
         const dm_gguf_file file = dm_gguf_file_at(model->file, i);

@@ -6,14 +6,15 @@
 
 #include "base/memory.h"
 #include "base/pages.h"
+#include "base/parallel.h"
 
 /* What is known of an expert: its slot holds it (a read that failed leaves one that does not); it was noted for the next step; it
  * is of this step and not used up. */
 enum { VALID = 1, WANTED = 2, READ = 4 };
 
 typedef struct layer_slots {
-    uint8_t *memory; /* [slots, bytes] */
-    size_t bytes;    /* of one; 0: the layer has no experts */
+    uint8_t **memory; /* [slots] of each */
+    size_t bytes;     /* of one; 0: the layer has no experts */
     int32_t slots, taken;
     dm_eviction *kept; /* who has a slot */
 } layer_slots;
@@ -38,7 +39,9 @@ struct dm_expert_store {
     int32_t *slot_of;    /* [layers, experts] -1: none */
     uint8_t *state;      /* [layers, experts] */
     size_t *offsets;     /* [layers, experts, DM_EXPERT_MATRICES] in a slot */
-    dm_pages memory;     /* all slots */
+    size_t groups;       /* that slots were dealt out to */
+    dm_pages *memory;    /* [groups] all slots of each */
+    uint8_t **slots;     /* [slots of all layers] */
     size_t size;         /* bytes of them */
     step step;
     size_t spare;                 /* buffers for guesses */
@@ -110,10 +113,56 @@ static dm_status take_memory(dm_expert_store *it) {
     it->state = dm_alloc(all, sizeof *it->state);
     it->offsets = dm_alloc(all * DM_EXPERT_MATRICES, sizeof *it->offsets);
     it->step.experts = dm_alloc((size_t)it->files->experts, sizeof *it->step.experts);
-    if (it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL || it->step.experts == NULL) {
+    it->memory = dm_alloc(it->groups, sizeof *it->memory);
+    if (it->memory == NULL || it->layers == NULL || it->slot_of == NULL || it->state == NULL || it->offsets == NULL ||
+        it->step.experts == NULL) {
         return DM_ERR_MEMORY;
     }
     memset(it->slot_of, -1, all * sizeof *it->slot_of);
+    return DM_OK;
+}
+
+/* That a slot belongs to: slots are dealt out as threads are. */
+static size_t group_of(const dm_expert_store *it, size_t slot) {
+    return it->groups > 1 ? dm_parallel_group((int)slot) : 0;
+}
+
+/* Bytes of the slots of a group. */
+static size_t group_bytes(const dm_expert_store *it, size_t group) {
+    size_t bytes = 0;
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        for (size_t s = 0; s < (size_t)it->layers[l].slots; s++) {
+            bytes += group_of(it, s) == group ? it->layers[l].bytes : 0;
+        }
+    }
+    return bytes;
+}
+
+/* Takes memory for each group's slots, and finds their places there, layer after layer. */
+static dm_status place_slots(dm_expert_store *it) {
+    uint8_t *next[DM_MOST_GROUPS] = {NULL};
+    size_t slots = 0;
+    for (size_t g = 0; g < it->groups; g++) {
+        DM_TRY(dm_pages_map_near(group_bytes(it, g), it->groups > 1 ? dm_parallel_node(g) : -1, &it->memory[g]));
+        next[g] = it->memory[g].data;
+    }
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        slots += (size_t)it->layers[l].slots;
+    }
+    it->slots = dm_alloc(slots, sizeof *it->slots);
+    if (it->slots == NULL) {
+        return DM_ERR_MEMORY;
+    }
+    uint8_t **place = it->slots;
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        layer_slots *of = &it->layers[l];
+        of->memory = place;
+        for (size_t s = 0; s < (size_t)of->slots; s++) {
+            const size_t g = group_of(it, s);
+            *place++ = next[g];
+            next[g] += of->bytes;
+        }
+    }
     return DM_OK;
 }
 
@@ -125,12 +174,9 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
         }
     }
     share_out(it, budget);
-    DM_TRY(dm_pages_map(it->size, &it->memory));
-    uint8_t *next = it->memory.data;
+    DM_TRY(place_slots(it));
     for (int32_t l = 0; l < it->files->layers; l++) {
         layer_slots *of = &it->layers[l];
-        of->memory = next;
-        next += (size_t)of->slots * of->bytes;
         if (of->slots > 0) {
             DM_TRY(dm_eviction_create(it->files->experts, of->slots, &rule->evict, NULL, &of->kept));
         }
@@ -151,7 +197,7 @@ dm_status dm_expert_store_check(const dm_expert_files *files, const dm_residency
 }
 
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out) {
+                                 const dm_expert_ahead *ahead, double patience, bool placed, dm_expert_store **out) {
     *out = NULL;
     DM_TRY(dm_expert_store_check(files, rule, budget - ahead->buffers * dm_expert_loads_guess_bytes(files)));
     dm_expert_store *it = dm_alloc(1, sizeof *it);
@@ -159,6 +205,7 @@ dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residenc
         return DM_ERR_MEMORY;
     }
     it->files = files;
+    it->groups = placed ? dm_parallel_groups() : 1;
     it->spare = ahead->buffers;
     it->ahead = ahead->buffers > 0 ? ahead->layers : 0;
     if (pthread_mutex_init(&it->lock, NULL) != 0) {
@@ -180,13 +227,14 @@ void dm_expert_store_free(dm_expert_store *it) {
     if (it == NULL) {
         return;
     }
-    if (dm_expert_loads_free(it->loads)) { /* before the slots that it reads into */
-        dm_pages_unmap(&it->memory);
+    const bool idle = dm_expert_loads_free(it->loads); /* before the slots that it reads into */
+    for (size_t g = 0; idle && it->memory != NULL && g < it->groups; g++) {
+        dm_pages_unmap(&it->memory[g]);
     }
     for (int32_t l = 0; it->layers != NULL && l < it->files->layers; l++) {
         dm_eviction_free(it->layers[l].kept);
     }
-    void *const owned[] = {it->layers, it->slot_of, it->state, it->offsets, it->step.experts};
+    void *const owned[] = {it->memory, it->slots, it->layers, it->slot_of, it->state, it->offsets, it->step.experts};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) {
         dm_free(owned[i]);
     }
@@ -278,8 +326,11 @@ static void find_slot(dm_expert_store *it, int32_t expert) {
 }
 
 static uint8_t *slot_memory(const dm_expert_store *it, int32_t layer, int32_t expert) {
-    const layer_slots *of = &it->layers[layer];
-    return of->memory + (size_t)it->slot_of[at(it, layer, expert)] * of->bytes;
+    return it->layers[layer].memory[it->slot_of[at(it, layer, expert)]];
+}
+
+size_t dm_expert_store_home(const dm_expert_store *it, int32_t layer, int32_t expert) {
+    return dm_parallel_group(it->slot_of[at(it, layer, expert)]);
 }
 
 /* Reads an expert of the step into its slot, or goes on with a guess; false where there is no room. */

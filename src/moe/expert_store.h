@@ -36,10 +36,11 @@ typedef struct dm_expert_ahead {
  * least. */
 size_t dm_expert_store_buffers(const dm_expert_files *files, size_t budget, int32_t ahead);
 
-/* The same check of what the buffers leave, and makes it. `files` outlives the store. A step fails when the disk does not answer
+/* The same check of what the buffers leave, and makes it; its slots are dealt out to the groups of threads (base/parallel.h) if
+ * asked for. `files` outlives the store. A step fails when the disk does not answer
  * for `patience` seconds, and steps after it until the disk does; 0: DM_DISK_PATIENCE. */
 dm_status dm_expert_store_create(const dm_expert_files *files, const dm_residency_rule *rule, size_t budget,
-                                 const dm_expert_ahead *ahead, double patience, dm_expert_store **out);
+                                 const dm_expert_ahead *ahead, double patience, bool placed, dm_expert_store **out);
 void dm_expert_store_free(dm_expert_store *it);
 
 void dm_expert_store_enter(dm_expert_store *it);
@@ -67,6 +68,9 @@ void dm_expert_store_end(dm_expert_store *it);
 
 /* Panels or rows of a matrix of an expert that dm_expert_store_next() returned. */
 const uint8_t *dm_expert_store_matrix(const dm_expert_store *it, int32_t layer, int32_t expert, int matrix);
+
+/* The group that its slot belongs to. */
+size_t dm_expert_store_home(const dm_expert_store *it, int32_t layer, int32_t expert);
 
 /* The system need not keep these bytes of a file in its cache. */
 void dm_expert_store_forget(const dm_expert_store *it, size_t file, uint64_t offset, uint64_t bytes);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/parallel.h"
 #include "base/status.h"
 
@@ -92,7 +93,7 @@ static dm_status bind_on(const dm_hardware *hardware, dm_binding binding) {
 dm_status dm_bind_threads(dm_binding binding) {
     dm_hardware hardware;
     dm_parallel_bind(NULL, 0); /* what may be used is what could be before */
-    if (binding == DM_BIND_NONE) {
+    if (binding == DM_BIND_NONE || (binding == DM_BIND_AUTO && dm_pages_one_node())) {
         return DM_OK;
     }
     DM_TRY(dm_hardware_read(NULL, &hardware));

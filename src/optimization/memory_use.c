@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/gguf.h"
+#include "model/placed.h"
 #include "model/session.h"
 
 /* Memory mapped from `begin` to `end` - 1. */
@@ -75,12 +76,23 @@ static uint64_t panels_of(const dm_session *session, const dm_weights *weights) 
     return bytes;
 }
 
+/* Panels of all sessions, or what groups of threads have instead. */
+static uint64_t repacked_of(const dm_session *session) {
+    const dm_model *model = session->model;
+    uint64_t bytes = 0;
+    for (size_t g = 0; model->placed != NULL && g < dm_parallel_groups(); g++) {
+        bytes += dm_placed_bytes(model, g);
+    }
+    bytes += model->placed == NULL ? panels_of(session, &session->global) : 0;
+    for (int32_t l = 0; model->placed == NULL && l < model->config.n_layers; l++) {
+        bytes += panels_of(session, &session->layers[l]);
+    }
+    return bytes;
+}
+
 void dm_memory_use(dm_session *const *sessions, size_t n, size_t positions, dm_bench_memory *out) {
     const dm_model *model = sessions[0]->model;
-    *out = (dm_bench_memory){.repacked = panels_of(sessions[0], &sessions[0]->global)};
-    for (int32_t l = 0; l < model->config.n_layers; l++) {
-        out->repacked += panels_of(sessions[0], &sessions[0]->layers[l]);
-    }
+    *out = (dm_bench_memory){.repacked = repacked_of(sessions[0])};
     dm_stream_stats stream;
     dm_model_stream_stats(model, &stream);
     out->repacked += stream.bytes;

@@ -15,15 +15,12 @@ static void add_tensor(const dm_tensor *tensor, dm_role role, size_t layer, dm_p
     if (tensor->data == NULL || role == DM_TOKEN_EMBD || role == DM_POSITION_EMBD) {
         return;
     }
-    uint64_t bytes = (uint64_t)tensor->dims[1] * dm_type_bytes(tensor->type, tensor->dims[0]);
     if (!dm_role_is_expert(role)) {
-        out->shared_bytes += bytes * (uint64_t)tensor->dims[2];
+        out->shared_bytes += dm_tensor_matrix_bytes(tensor, 0) * (uint64_t)tensor->dims[2];
         return;
     }
     for (size_t e = 0; e < out->experts; e++) {
-        bool apart = tensor->experts != NULL;
-        out->expert_bytes[layer * out->experts + e] +=
-            apart ? (uint64_t)tensor->dims[1] * dm_type_bytes(tensor->experts[e].type, tensor->dims[0]) : bytes;
+        out->expert_bytes[layer * out->experts + e] += dm_tensor_matrix_bytes(tensor, e);
     }
 }
 
@@ -55,9 +52,11 @@ void dm_placement_demand_free(dm_placement_demand *demand) {
 static dm_status find_nodes(const dm_hardware *hardware, size_t threads, dm_placement *out) {
     size_t *seats = dm_alloc(threads, sizeof *seats);
     out->shares = dm_alloc(hardware->n_nodes, sizeof *out->shares);
-    if (seats == NULL || out->shares == NULL || threads < 1 || !dm_binding_seats(hardware, threads, seats)) {
+    out->group = dm_alloc(threads, sizeof *out->group);
+    if (seats == NULL || out->shares == NULL || out->group == NULL || threads < 1 ||
+        !dm_binding_seats(hardware, threads, seats)) {
         dm_free(seats);
-        return out->shares == NULL || seats == NULL
+        return out->shares == NULL || out->group == NULL || seats == NULL
                    ? DM_ERR_MEMORY
                    : dm_fail(DM_ERR_ARGUMENT, "no plan: the machine does not tell which memory its "
                                               "processors are near");
@@ -65,7 +64,10 @@ static dm_status find_nodes(const dm_hardware *hardware, size_t threads, dm_plac
     for (size_t n = 0; n < hardware->n_nodes; n++) {
         dm_node_share share = {.node = hardware->nodes[n].node, .memory = hardware->nodes[n].bytes};
         for (size_t t = 0; t < threads; t++) {
-            share.threads += hardware->usable[seats[t]].node == (int)n;
+            if (hardware->usable[seats[t]].node == (int)n) {
+                out->group[t] = (int32_t)out->n_nodes;
+                share.threads++;
+            }
         }
         if (share.threads > 0) {
             out->shares[out->n_nodes++] = share;
@@ -76,12 +78,15 @@ static dm_status find_nodes(const dm_hardware *hardware, size_t threads, dm_plac
 }
 
 /* By threads; the last node gets what rounding leaves. */
-static void split_shared(uint64_t bytes, size_t threads, dm_placement *out) {
+static void split_shared(const dm_placement_demand *demand, size_t threads, dm_placement *out) {
+    const uint64_t bytes = demand->shared_bytes;
     uint64_t given = 0;
     for (size_t n = 0; n < out->n_nodes; n++) {
         dm_node_share *share = &out->shares[n];
         bool last = n + 1 == out->n_nodes;
-        share->shared_bytes = last ? bytes - given : (uint64_t)((double)bytes * share->threads / (double)threads);
+        share->shared_bytes = demand->mirrored ? bytes
+                              : last           ? bytes - given
+                                               : (uint64_t)((double)bytes * share->threads / (double)threads);
         given += share->shared_bytes;
     }
 }
@@ -174,7 +179,7 @@ static void place_experts(dm_placement *p, const dm_placement_demand *demand, si
 
 static dm_status plan(const dm_hardware *hardware, const dm_placement_demand *demand, size_t threads, dm_placement *out) {
     DM_TRY(find_nodes(hardware, threads, out));
-    split_shared(demand->shared_bytes, threads, out);
+    split_shared(demand, threads, out);
     for (size_t n = 0; n < out->n_nodes; n++) {
         out->fits = out->fits && has_room(&out->shares[n], 0);
     }
@@ -202,5 +207,6 @@ dm_status dm_placement_plan(const dm_hardware *hardware, const dm_placement_dema
 void dm_placement_free(dm_placement *placement) {
     dm_free(placement->shares);
     dm_free(placement->home);
+    dm_free(placement->group);
     *placement = (dm_placement){0};
 }

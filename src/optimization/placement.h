@@ -1,6 +1,7 @@
 /*
- * How a model would lie on a machine with several memory nodes: rows of what every token reads are split over the nodes, by their
- * threads, and each expert belongs to one node, whose threads alone compute it. Nothing is moved here: this is the plan.
+ * How a model lies on a machine with several memory nodes: rows of what every token reads are split over the nodes, by their
+ * threads, or each node has all of it; each expert belongs to one node, whose threads alone compute it. Nothing is moved here:
+ * this is the plan.
  */
 #ifndef DM_OPTIMIZATION_PLACEMENT_H
 #define DM_OPTIMIZATION_PLACEMENT_H
@@ -14,6 +15,7 @@ typedef struct dm_placement_demand {
     size_t layers, experts;
     uint64_t *expert_bytes; /* [layers, experts] */
     double *loads;          /* [layers, experts] how often each is asked for; NULL: all alike */
+    bool mirrored;          /* each node has all that every token reads */
 } dm_placement_demand;
 
 typedef struct dm_node_share {
@@ -27,6 +29,7 @@ typedef struct dm_placement {
     size_t n_nodes;        /* that have threads */
     dm_node_share *shares; /* [n_nodes] */
     int32_t *home;         /* [layers, experts] an index into `shares` */
+    int32_t *group;        /* [threads] whose share each thread is counted in */
     double imbalance;      /* time of the experts of all layers, each as long as its slowest node, over that of an even share */
     double in_turn;        /* the same if expert e belonged to node e modulo n_nodes */
     bool fits;             /* no node is given more than it has */

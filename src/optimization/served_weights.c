@@ -5,7 +5,7 @@
 #include "base/memory.h"
 
 static uint64_t matrix_bytes(const dm_tensor *tensor) {
-    return tensor->data != NULL ? tensor->dims[1] * dm_type_bytes(tensor->type, tensor->dims[0]) : 0;
+    return tensor->data != NULL ? dm_tensor_matrix_bytes(tensor, 0) : 0;
 }
 
 static void measure_layer(const dm_layer *layer, uint64_t *before, uint64_t *matrices, uint64_t *after) {

@@ -4,10 +4,7 @@
 static double mean_bytes(const dm_tensor *tensor, size_t matrices) {
     double sum = 0.0;
     for (size_t i = 0; i < matrices; i++) {
-        const dm_weight one = dm_tensor_matrix(tensor, i);
-        size_t bytes;
-        dm_weight_stored(&one, &bytes);
-        sum += (double)bytes;
+        sum += (double)dm_tensor_matrix_bytes(tensor, i);
     }
     return sum / (double)matrices;
 }
