@@ -172,7 +172,8 @@ DM_API bool dm_model_stream_stats(const dm_model *model, dm_stream_stats *out);
 /* Whose memory weights lie in, and who computes with them. Whatever it is, results are the same bits. */
 typedef enum dm_numa {
     DM_NUMA_AUTO,   /* with one node DM_NUMA_OFF; with several DM_NUMA_MIRROR where copies take at most a quarter of each node's
-                     * memory, and all weights half of what this process may still take; else DM_NUMA_SPREAD */
+                     * memory, and all weights half of what this process may still take; else DM_NUMA_SPREAD; where neither can
+                     * be done, DM_NUMA_OFF */
     DM_NUMA_OFF,    /* the system places pages, and any thread computes with any weight */
     DM_NUMA_SPREAD, /* each node has a share of the rows of what every token reads, and some experts, and its threads alone
                      * compute with them */

@@ -300,6 +300,10 @@ static void again(void **state) {
     assert_int_equal(dm_model_numa(tiny.model), DM_NUMA_MIRROR);
     check(dm_model_place(tiny.model, DM_NUMA_AUTO, "numa:2(memory=65536) core:2 pu:1")); /* no longer */
     assert_int_equal(dm_model_numa(tiny.model), DM_NUMA_SPREAD);
+    dm_set_threads(DM_MOST_GROUPS + 1);
+    assert_int_equal(dm_model_place(tiny.model, DM_NUMA_SPREAD, "numa:65(memory=1GiB) core:1 pu:1"), DM_ERR_UNSUPPORTED);
+    check(dm_model_place(tiny.model, DM_NUMA_AUTO, "numa:65(memory=1GiB) core:1 pu:1"));
+    assert_int_equal(dm_model_numa(tiny.model), DM_NUMA_OFF);
     dm_set_threads(1);
     check(dm_model_place(tiny.model, DM_NUMA_SPREAD, TWO_NODES)); /* one thread is on one node */
     assert_int_equal(dm_model_nodes(tiny.model), 0);

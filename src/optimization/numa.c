@@ -60,6 +60,7 @@ static dm_status make_plan(const dm_model *model, const dm_hardware *hardware, d
     return status;
 }
 
+/* Nodes of another machine are none of the system's. */
 static dm_status carry_out(dm_model *model, const dm_placement *plan, bool mirrored, bool here) {
     int32_t nodes[DM_MOST_GROUPS];
     const size_t threads = (size_t)dm_threads();
@@ -91,13 +92,14 @@ static dm_status place(dm_model *model, dm_numa how, const char *machine) {
         dm_hardware_free(&hardware);
         return DM_OK;
     }
+    const bool asked = how != DM_NUMA_AUTO;
     status = make_plan(model, &hardware, &how, &plan);
     dm_hardware_free(&hardware);
     if (status == DM_OK && plan.n_nodes > 1) {
         status = carry_out(model, &plan, how == DM_NUMA_MIRROR, machine == NULL);
     }
     dm_placement_free(&plan);
-    return status;
+    return asked || status == DM_ERR_MEMORY ? status : DM_OK; /* what cannot be done is left out, if nobody asked for it */
 }
 
 dm_status dm_model_place(dm_model *model, dm_numa how, const char *machine) {
