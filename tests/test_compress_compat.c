@@ -130,7 +130,8 @@ static void steps_help(void **state) {
     assert_int_equal(dm_compress_moments_make(&moments, h, diagonal, COLUMNS, &nobody), DM_OK);
     for (int t = 0; t < DM_COMPAT_TYPES; t++) {
         const dm_type type = dm_compat_types[t];
-        dm_compat_task task = {.weight = {w, DM_TYPE_F32, ROWS, COLUMNS, NULL}, .moments = &moments, .d = d};
+        const dm_weight weight = {.data = w, .type = DM_TYPE_F32, .rows = ROWS, .columns = COLUMNS};
+        dm_compat_task task = {.weight = weight, .moments = &moments, .d = d};
         dm_compat_counts rtn, gptq, game;
         assert_int_equal(dm_compat_encode(&task, type, 1, blocks, &rtn), DM_OK);
         assert_float_equal(plain_error(&moments, w, d, type, blocks) / rtn.after, 1.0, 1e-3);
