@@ -118,6 +118,7 @@ static void *paint_on(void *user) {
     double next = 0.0;
     uint64_t drawn = 0;
     bool any = false;
+    pthread_setname_np(pthread_self(), "dashboard"); /* for ps, and for who measures what it costs */
     pthread_mutex_lock(&it->lock);
     while (!it->stopping) {
         const double now = dm_seconds();
