@@ -6,6 +6,7 @@ Sections (--only):
   clients  tokens a second of 1 client and of many at once, with as many slots; beside another server where --peer names one, in turns
   first    time to the first byte of an answer while 8 slots are busy, beside an idle server
   health   GET /health a second, idle and while all slots are busy
+  watched  tokens a second of many clients without and with somebody who watches /events, in turns; what posting takes of a core
   nash     many clients under --router model and --router nash in turns: experts of a layer that a step of decoding reads, tokens a
            second; and the perplexity of --text that both have when as many sequences are read side by side
 
@@ -30,7 +31,7 @@ import sys
 import threading
 import time
 
-SECTIONS = ("same", "clients", "first", "health", "nash")
+SECTIONS = ("same", "clients", "first", "health", "watched", "nash")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -266,6 +267,65 @@ def measure_health(options, text):
     return {"requests_per_s": figures}
 
 
+class Watcher:
+    """Reads /events, as the page does, in a thread of its own until the end of the block."""
+
+    def __init__(self, server):
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        self.posts = self.bytes = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.read)
+
+    def read(self):
+        self.connection.request("GET", "/events")
+        for line in self.connection.getresponse():
+            self.posts += line.startswith(b"data: ")
+            self.bytes += len(line)
+            if self.ended.is_set():
+                break
+        self.connection.close()
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
+def processor_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure_watched(options, text):
+    """An idle server posts as often as a busy one, so its processor time is what posting costs."""
+    idle_seconds = 30
+    speeds, posts = {False: [], True: []}, 0
+    with serve(options, options.clients) as server:
+        for turn in range(2 * options.rounds + 2):
+            watched = turn % 4 in (1, 2)  # ABBA
+            with Watcher(server) if watched else contextlib.nullcontext() as watcher:
+                seconds, made, _ = at_once(server, prompts_of(options, text, options.clients, turn), options.tokens)
+            if turn > 1:
+                speeds[watched].append(made / seconds)
+                posts += watcher.posts if watcher else 0
+        taken = {}
+        for watched in (False, True):
+            with Watcher(server) if watched else contextlib.nullcontext() as watcher:
+                before = processor_seconds(server.process.pid)
+                time.sleep(idle_seconds)
+                taken[watched] = (processor_seconds(server.process.pid) - before) / idle_seconds
+    figures = {name: spread(of) for name, of in speeds.items()}
+    show(f"{options.clients} clients, nobody watches", figures[False], "tokens/s")
+    show(f"{options.clients} clients, somebody watches", figures[True], "tokens/s")
+    print(f"  {figures[True]['median'] / figures[False]['median']:.3f} times, {posts} posts; an idle server takes {100 * taken[False]:.2f}% of a "
+          f"core, {100 * taken[True]:.2f}% with {watcher.posts / idle_seconds:.1f} posts of {watcher.bytes / max(1, watcher.posts):.0f} bytes a second")
+    return {"tokens_per_s": figures, "of_a_core": taken, "posts_per_s": watcher.posts / idle_seconds}
+
+
 def perplexity(options, flags):
     """Of --text, read by as many sequences side by side as there are clients: they route together as answers do."""
     result = subprocess.run([options.program, "eval", options.model, "--data", options.text, "--limit", str(options.eval_bytes),
@@ -302,7 +362,8 @@ def main():
     options.model = model_of(options)
     with open(options.text, encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 20)
-    measures = {"same": measure_same, "clients": measure_clients, "first": measure_first, "health": measure_health, "nash": measure_nash}
+    measures = {"same": measure_same, "clients": measure_clients, "first": measure_first, "health": measure_health,
+                "watched": measure_watched, "nash": measure_nash}
     figures = {name: measures[name](options, text) for name in SECTIONS if name in options.only}
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
