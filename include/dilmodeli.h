@@ -353,8 +353,14 @@ DM_API dm_status dm_cache_type_from_name(const char *name, dm_cache_type *out);
 /* Who chooses a token's experts. */
 typedef enum dm_router_policy {
     DM_ROUTER_MODEL, /* the model: its top k by affinity, which is the router's logit plus the expert's selection bias */
-    DM_ROUTER_NASH   /* a game: affinity less what an expert costs, and no token gains by changing alone (docs/routing.md) */
+    DM_ROUTER_NASH   /* a game: payoff less what an expert costs, and no token gains by changing alone (docs/routing.md) */
 } dm_router_policy;
+
+/* What an expert is worth to a token in the game. */
+typedef enum dm_router_payoff {
+    DM_PAYOFF_GATE,    /* the square root of its probability, as a share of that of the token's best: 0 to 1 */
+    DM_PAYOFF_AFFINITY /* its affinity */
+} dm_router_payoff;
 
 /* An expert of a layer, or, with a layer of -1, of every layer. */
 typedef struct dm_expert_id {
@@ -369,19 +375,22 @@ typedef struct dm_expert_id {
  */
 typedef struct dm_router_options {
     dm_router_policy policy;
-    int32_t flock;       /* experts that a token looks at, its best by affinity; 0: max(7, 2k), at most all */
-    double gamma;        /* price of fetching an expert, as a share of the spread of a token's affinities; shared by users */
-    double beta;         /* price of crowding, at an even load, where tokens play together */
-    int32_t keep_top;    /* a token's best by affinity that are always taken */
-    int32_t max_experts; /* most of a token; 0: as many as the model was trained with */
-    int32_t min_experts; /* fewest of a token, with theta; 0: 1 */
-    double theta;        /* experts whose router probability is below this share of the best one's are left out; 0: none are */
-    int32_t sweeps;      /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
-    int32_t resident;    /* experts of a layer that fit into memory: others cost a fetch; 0: all do */
-    const char *evict;   /* which of them go for others: "lru", "lfu:64", "lru:shared", ... (docs/commands.md); NULL: "lru" */
-    double sleep;        /* experts wanted by less than this share of the mean of tokens sleep until wanted again; 0: none do */
-    int32_t chunk;       /* tokens of a prompt that play together; 0: none do */
-    bool no_bias;        /* leave out the model's selection bias, or the prices that its training left there */
+    int32_t flock;           /* experts that a token looks at, its best by affinity; 0: max(7, 2k), at most all */
+    int32_t flock_resident;  /* and, where experts in memory are told from others (resident, or a budget) and fetching costs, so
+                              * many beside these, the best by payoff less that price; 0: as many as a token uses; -1: none */
+    dm_router_payoff payoff; /* counts where something costs: without, the game is the model's own choice either way */
+    double gamma;            /* price of fetching an expert, as a share of the spread of a token's payoffs; shared by users */
+    double beta;             /* price of crowding, at an even load, where tokens play together */
+    int32_t keep_top;        /* a token's best by affinity that are always taken */
+    int32_t max_experts;     /* most of a token; 0: as many as the model was trained with */
+    int32_t min_experts;     /* fewest of a token, with theta; 0: 1 */
+    double theta;      /* experts whose router probability is below this share of the best one's are left out; 0: none are */
+    int32_t sweeps;    /* most of a game; 0: each token answers once to the prices that the model's own choice makes */
+    int32_t resident;  /* experts of a layer that fit into memory: others cost a fetch; 0: all do */
+    const char *evict; /* which of them go for others: "lru", "lfu:64", "lru:shared", ... (docs/commands.md); NULL: "lru" */
+    double sleep;      /* experts wanted by less than this share of the mean of tokens sleep until wanted again; 0: none do */
+    int32_t chunk;     /* tokens of a prompt that play together; 0: none do */
+    bool no_bias;      /* leave out the model's selection bias, or the prices that its training left there */
     const dm_expert_id *disabled; /* [n_disabled] never used, by either policy; read once */
     size_t n_disabled;
 } dm_router_options;

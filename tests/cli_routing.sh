@@ -42,6 +42,13 @@ perplexity --resident 4 --evict lru >/dev/null
 [ "$(number ram out)" = "$exact" ] || fail "lru is the default"
 perplexity --router nash --resident 4 --gamma 0.5 >/dev/null
 holds "$(number ram out) > $exact"
+few=$(number ram out)
+perplexity --router nash --resident 4 --gamma 0.5 --flock 2 >/dev/null
+[ "$(number ram out)" = "$few" ] || fail "who looks at the residents misses nothing in all others"
+perplexity --router nash --resident 4 --gamma 0.5 --flock 2 --flock-resident -1 >/dev/null
+holds "$(number ram out) < $few"
+priced=$(perplexity --router nash --resident 4 --gamma 0.2 --payoff affinity)
+[ "$priced" != "$(perplexity --router nash --resident 4 --gamma 0.2)" ] || fail "payoffs matter"
 perplexity --sequences 4 --router nash --gamma 0 >/dev/null
 apart=$(number experts_per_step out)
 perplexity --sequences 4 --router nash --gamma 0.8 --keep-top 0 --flock 8 >/dev/null
@@ -67,7 +74,8 @@ expect 'pass 1 of at most 11' err
 options=$(sed 's/.*"options":"//; s/".*//' found)
 expect "--router nash --gamma" found
 eval "perplexity $options" >/dev/null
-[ "$(number perplexity out)" = "$(number perplexity found)" ] || fail "the options given are those of the gamma found"
+sed 's/,"tried":.*//' found >outcome
+[ "$(number perplexity out)" = "$(number perplexity outcome)" ] || fail "the options given are those of the gamma found"
 [ "$(number ram out)" = "$(number ram found)" ] || fail "the options given are those of the gamma found"
 perplexity --resident 4 --evict lfu:32 --disable-experts '*:3' >/dev/null
 [ "$(number perplexity out)" = "$(number perplexity_model found)" ] || fail "the model's own choice is what --router model does"
@@ -114,7 +122,7 @@ code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --router nash
 code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --max-experts 1
 code 2 dilmodeli eval model.gguf --ids ids.txt --logits out.npy --max-loss 1%
 code 0 dilmodeli eval model.gguf --ids ids.txt --logits out.npy
-for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
+for wrong in "--router swarm" "--gamma 1" "--payoff affinity" "--router nash --payoff x" "--router nash --flock-resident -2" "--router nash --flock -1" "--sleep x" "--disable-experts 1" "--disable-experts 1:2," \
     "--disable-experts 1:-2" "--disable-experts :2" "--sequences -1" "--evict lru" "--resident 2 --evict fifo" "--resident 2 --evict lfu:0" \
     "--resident 2 --evict belady" "--resident 2 --evict lru:local" "--max-loss 1% --resident 2" \
     "--max-loss 1% --router nash --resident 2 --gamma 0.1" "--max-loss 1 --router nash --resident 2" \
@@ -123,7 +131,7 @@ for wrong in "--router swarm" "--gamma 1" "--router nash --flock -1" "--sleep x"
     # shellcheck disable=SC2086
     code 2 dilmodeli eval model.gguf --data text.txt $wrong
 done
-for wrong in "--router nash --flock 9" "--router nash --gamma -1" "--router nash --theta 2" "--router nash --min-experts 1" \
+for wrong in "--router nash --flock 9" "--router nash --flock-resident 9 --gamma 1" "--router nash --gamma -1" "--router nash --theta 2" "--router nash --min-experts 1" \
     "--max-experts 3" "--resident 9" "--sleep 1" "--disable-experts 2:0" "--disable-experts 0:8" \
     "--disable-experts 0:0,0:1,0:2,0:3,0:4,0:5,0:6"; do
     for command in "eval model.gguf --data text.txt" "run model.gguf -p a -n 1" "bench model.gguf --rounds 1 --no-limits"; do

@@ -134,6 +134,7 @@ static void where_all_are_within_the_smallest_alike_is_taken(void **state) {
 
     dm_router_options all = nash_resident; /* nothing is missed but for the first time, and no token can avoid that */
     all.flock = 2;
+    all.flock_resident = -1;
     const dm_evaluate_options alike = {.context = 50, .router = &all};
     const dm_max_loss_result none = found(&tiny, &alike, 0.01);
     assert_true(none.end == DM_MAX_LOSS_ALL && none.tried[none.chosen].gamma == 0.0);

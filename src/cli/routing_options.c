@@ -17,7 +17,7 @@ enum { N_OPTIONS = sizeof table / sizeof *table };
 
 static cli_routing_values usual_values(void) {
     const dm_router_options usual = dm_router_default();
-    return (cli_routing_values){.policy = "model", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
+    return (cli_routing_values){.policy = "model", .payoff = "gate", .keep_top = usual.keep_top, .sweeps = usual.sweeps};
 }
 
 void cli_routing_defaults(void) {
@@ -151,6 +151,10 @@ static bool counts_fit(void) {
             return false;
         }
     }
+    if (cli_routing.flock_resident < -1 || cli_routing.flock_resident > INT32_MAX) {
+        cli_usage_error("--flock-resident expects -1, 0 or more");
+        return false;
+    }
     return true;
 }
 
@@ -228,6 +232,7 @@ static bool read_evict(const char *text) {
 
 bool cli_routing_read(dm_router_options *out) {
     *out = (dm_router_options){.flock = (int32_t)cli_routing.flock,
+                               .flock_resident = (int32_t)cli_routing.flock_resident,
                                .gamma = cli_routing.gamma,
                                .beta = cli_routing.beta,
                                .keep_top = (int32_t)cli_routing.keep_top,
@@ -247,10 +252,17 @@ bool cli_routing_read(dm_router_options *out) {
         return false;
     }
     out->policy = nash ? DM_ROUTER_NASH : DM_ROUTER_MODEL;
-    bool priced = out->flock != 0 || out->gamma != 0.0 || out->beta != 0.0 || out->min_experts != 0 || out->theta != 0.0 ||
-                  out->keep_top != usual.keep_top || out->sweeps != usual.sweeps;
+    bool gate = strcmp(cli_routing.payoff, "gate") == 0;
+    if (!gate && strcmp(cli_routing.payoff, "affinity") != 0) {
+        cli_usage_error("--payoff expects gate or affinity, not '%s'", cli_routing.payoff);
+        return false;
+    }
+    out->payoff = gate ? DM_PAYOFF_GATE : DM_PAYOFF_AFFINITY;
+    bool priced = !gate || out->flock != 0 || out->flock_resident != 0 || out->gamma != 0.0 || out->beta != 0.0 ||
+                  out->min_experts != 0 || out->theta != 0.0 || out->keep_top != usual.keep_top || out->sweeps != usual.sweeps;
     if (!nash && priced) {
-        cli_usage_error("--flock, --gamma, --beta, --keep-top, --min-experts, --theta and --sweeps go with --router nash");
+        cli_usage_error("--flock, --flock-resident, --payoff, --gamma, --beta, --keep-top, --min-experts, --theta and --sweeps "
+                        "go with --router nash");
         return false;
     }
     if (streams() && out->resident > 0) {

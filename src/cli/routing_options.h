@@ -6,8 +6,8 @@
 
 /* What was given, or the library's default. */
 typedef struct cli_routing_values {
-    const char *policy, *disabled, *evict, *ram, *memory;
-    int64_t flock, keep_top, max_experts, min_experts, sweeps, resident, chunk, prefetch;
+    const char *policy, *payoff, *disabled, *evict, *ram, *memory;
+    int64_t flock, flock_resident, keep_top, max_experts, min_experts, sweeps, resident, chunk, prefetch;
     double gamma, beta, theta, sleep, patience;
     bool no_bias;
 } cli_routing_values;
@@ -18,7 +18,14 @@ extern cli_routing_values cli_routing;
 #define CLI_ROUTING_OPTIONS                                                                                                      \
     {"router", 0, CLI_STRING, &cli_routing.policy, "POLICY", "who chooses experts: the model, or nash, the routing game"},       \
         {"flock", 0, CLI_INT, &cli_routing.flock, "G", "nash: experts that a token looks at; 0: max(7, 2k)"},                    \
-        {"gamma", 0, CLI_FLOAT, &cli_routing.gamma, "X", "nash: price of fetching an expert, in spreads of affinity"},           \
+        {"flock-resident",                                                                                                       \
+         0,                                                                                                                      \
+         CLI_INT,                                                                                                                \
+         &cli_routing.flock_resident,                                                                                            \
+         "N",                                                                                                                    \
+         "nash: and of those in memory; 0: as many as it uses; -1: none"},                                                       \
+        {"payoff", 0, CLI_STRING, &cli_routing.payoff, "WHAT", "nash: an expert is worth its gate, or affinity"},                \
+        {"gamma", 0, CLI_FLOAT, &cli_routing.gamma, "X", "nash: price of fetching an expert, in spreads of payoffs"},            \
         {"beta", 0, CLI_FLOAT, &cli_routing.beta, "X", "nash: price of crowding, at an even load"},                              \
         {"keep-top", 0, CLI_INT, &cli_routing.keep_top, "J", "nash: a token's best J experts are always taken"},                 \
         {"min-experts", 0, CLI_INT, &cli_routing.min_experts, "K", "nash: fewest experts of a token, with --theta; 0: 1"},       \

@@ -49,7 +49,7 @@ static dm_status route(const dm_pass *pass, const dm_weights *weights, int32_t l
     size_t grain = dm_parallel_grain(8 * experts);
     if (session->routing != NULL) {
         dm_parallel(session->threads, pass->n, grain, look_body, &it);
-        dm_routing_choose(session->routing, l, pass->n, pass->together, a->experts);
+        dm_routing_choose(session->routing, l, a->router, pass->n, pass->together, a->experts);
     }
     dm_parallel(session->threads, pass->n, grain, route_body, &it);
     if (session->trace != NULL) {

@@ -18,7 +18,9 @@ struct dm_nash_router {
     float *prices;          /* [n_experts] what the model's own choice makes experts cost */
     size_t *users;          /* [n_experts] of that choice */
     float *even;            /* [n_experts] the same time to fetch each */
-    void *scratch;          /* of the game */
+    float *resident_ranks, *resident_affinities; /* [residents] while they are looked for; NULL without */
+    int32_t *residents;                          /* [residents] */
+    void *scratch;                               /* of the game */
     dm_routing_game_sweep_fn on_sweep;
     void *on_sweep_user;
 };
@@ -77,11 +79,12 @@ typedef struct gathering {
 } gathering;
 
 static gathering gather(dm_nash_router *it, size_t token) {
-    size_t most = (size_t)it->rules.flock, keep = (size_t)it->rules.keep_top;
-    float *affinities = it->affinities + token * most;
-    candidates flock = {affinities, affinities, it->candidates + token * most, 0, most}, kept = {0};
+    size_t flock_size = (size_t)it->rules.flock, keep = (size_t)it->rules.keep_top;
+    float *affinities = it->affinities + token * flock_size;
+    candidates flock = {affinities, affinities, it->candidates + token * flock_size, 0, flock_size - (size_t)it->rules.residents};
+    candidates kept = {0};
     if (it->rules.price != NULL) {
-        flock.ranks = it->ranks + token * most;
+        flock.ranks = it->ranks + token * flock_size;
         kept = (candidates){it->kept_affinities + token * keep, it->kept_affinities + token * keep, it->kept + token * keep, 0,
                             keep};
     }
@@ -118,18 +121,35 @@ static void forget_prices(gathering *g) {
 }
 
 /* What else there is, and may not be chosen, fills up a flock that lacks others. */
-static void finish(gathering *g) {
-    if (g->router->rules.price != NULL) {
-        forget_prices(g);
-    }
-    g->router->ranges[g->token] = g->greatest > g->least ? g->greatest - g->least : 0.0f;
-    candidates *flock = &g->flock;
+static void fill_up(candidates *flock) {
     for (int32_t e = 0, known = (int32_t)flock->filled; flock->filled < flock->most; e++) {
         if (!holds(flock->experts, (size_t)known, e)) {
             flock->affinities[flock->filled] = -INFINITY;
             flock->experts[flock->filled++] = e;
         }
     }
+}
+
+/* What an expert is worth to a token whose best by affinity has `greatest`. */
+static float payoff_of(const dm_nash_router *it, float affinity, float greatest) {
+    if (!it->rules.gates) {
+        return affinity;
+    }
+    return greatest > -FLT_MAX ? expf(0.5f * (affinity - greatest)) : 0.0f; /* not one that is a number: all the same */
+}
+
+static void finish(gathering *g) {
+    const dm_nash_router *it = g->router;
+    candidates *flock = &g->flock;
+    if (it->rules.price != NULL) {
+        forget_prices(g);
+    }
+    float greatest = payoff_of(it, g->greatest, g->greatest), least = payoff_of(it, g->least, g->greatest);
+    g->router->ranges[g->token] = g->greatest > g->least ? greatest - least : 0.0f;
+    for (size_t i = 0; i < flock->filled; i++) {
+        flock->affinities[i] = payoff_of(it, flock->affinities[i], g->greatest);
+    }
+    fill_up(flock);
 }
 
 static void flock_of(dm_nash_router *it, const float *logits, const float *bias, size_t token) {
@@ -158,6 +178,42 @@ void dm_nash_router_offer(dm_nash_router *it, size_t token, const int32_t *exper
 void dm_nash_router_flock(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin, size_t end) {
     for (size_t token = begin; token < end; token++) {
         flock_of(it, logits + token * stride, bias, token);
+    }
+}
+
+/* What a token that plays alone pays for an expert, as the game has it. */
+static double fetch_price(const dm_nash_router *it, const dm_nash_state *state, int32_t expert) {
+    double share = state->tau != NULL ? (double)state->tau[expert] / state->tau_slowest : 1.0;
+    return it->rules.gamma * state->spread * share;
+}
+
+static void welcome(dm_nash_router *it, const float *logits, const float *bias, size_t token, const dm_nash_state *state) {
+    gathering g = gather(it, token);
+    candidates *flock = &g.flock;
+    candidates residents = {it->resident_ranks, it->resident_affinities, it->residents, 0, (size_t)it->rules.residents};
+    const int32_t best = flock->experts[0];
+    const float greatest = affinity_of(logits[best], bias != NULL ? bias[best] : 0.0f);
+    while (flock->filled < flock->most && flock->affinities[flock->filled] > -INFINITY) {
+        flock->filled++; /* dm_nash_router_flock() has found them */
+    }
+    for (int32_t e = 0; e < it->rules.n_experts; e++) {
+        float own = bias != NULL ? bias[e] : 0.0f;
+        if (own != -INFINITY && !holds(flock->experts, flock->filled, e)) {
+            float payoff = payoff_of(it, affinity_of(logits[e], own), greatest);
+            insert(&residents, (float)((double)payoff - fetch_price(it, state, e)), payoff, e);
+        }
+    }
+    flock->most = (size_t)it->rules.flock;
+    for (size_t i = 0; i < residents.filled; i++) {
+        insert(flock, residents.affinities[i], residents.affinities[i], residents.experts[i]);
+    }
+    fill_up(flock);
+}
+
+void dm_nash_router_welcome(dm_nash_router *it, const float *logits, size_t stride, const float *bias, size_t begin, size_t end,
+                            const dm_nash_state *state) {
+    for (size_t token = begin; token < end; token++) {
+        welcome(it, logits + token * stride, bias, token, state);
     }
 }
 
@@ -199,7 +255,7 @@ static dm_routing_game game_of(const dm_nash_router *it, size_t first, size_t n,
         .min_k = (size_t)r->min_experts,
         .max_k = (size_t)r->top_k,
         .keep_top = (size_t)r->keep_top,
-        .theta = r->theta,
+        .theta = r->gates ? exp(sqrt(r->theta) - 1.0) : r->theta, /* ln(1/theta) below the best: there, 1 - sqrt(theta) */
         .eps = 1e-9,
         .most_sweeps = (size_t)r->sweeps,
         .threads = 1,
@@ -287,6 +343,15 @@ static bool take_memory(dm_nash_router *it) {
             return false;
         }
     }
+    if (it->rules.residents > 0) {
+        size_t residents = (size_t)it->rules.residents;
+        it->resident_ranks = dm_alloc(residents, sizeof *it->resident_ranks);
+        it->resident_affinities = dm_alloc(residents, sizeof *it->resident_affinities);
+        it->residents = dm_alloc(residents, sizeof *it->residents);
+        if (it->resident_ranks == NULL || it->resident_affinities == NULL || it->residents == NULL) {
+            return false;
+        }
+    }
     it->ranges = dm_alloc(it->tokens, sizeof *it->ranges);
     it->prices = dm_alloc((size_t)it->rules.n_experts, sizeof *it->prices);
     it->users = dm_alloc((size_t)it->rules.n_experts, sizeof *it->users);
@@ -302,9 +367,10 @@ static bool take_memory(dm_nash_router *it) {
 
 static dm_status check(const dm_nash_rules *r, size_t tokens) {
     bool good = tokens > 0 && r->top_k >= 1 && r->flock >= r->top_k && r->flock <= r->n_experts && r->min_experts >= 1 &&
-                r->min_experts <= r->top_k && r->keep_top >= 0 && r->keep_top <= r->min_experts && r->sweeps >= 0 &&
-                r->beta >= 0.0 && r->gamma >= 0.0 && isfinite(r->beta) && isfinite(r->gamma) && r->theta >= 0.0 &&
-                r->theta <= 1.0 && (r->min_experts == r->top_k || r->theta > 0.0);
+                r->residents >= 0 && r->residents <= r->flock - r->top_k && (!r->gates || r->price == NULL) &&
+                (r->residents == 0 || r->price == NULL) && r->min_experts <= r->top_k && r->keep_top >= 0 &&
+                r->keep_top <= r->min_experts && r->sweeps >= 0 && r->beta >= 0.0 && r->gamma >= 0.0 && isfinite(r->beta) &&
+                isfinite(r->gamma) && r->theta >= 0.0 && r->theta <= 1.0 && (r->min_experts == r->top_k || r->theta > 0.0);
     return good ? DM_OK : dm_fail(DM_ERR_INTERNAL, "a router's rules do not go together");
 }
 
@@ -347,6 +413,9 @@ void dm_nash_router_free(dm_nash_router *it) {
     dm_free(it->prices);
     dm_free(it->users);
     dm_free(it->even);
+    dm_free(it->resident_ranks);
+    dm_free(it->resident_affinities);
+    dm_free(it->residents);
     dm_free(it->scratch);
     dm_free(it);
 }

@@ -9,7 +9,8 @@ enum { WINDOW = 1024 }; /* tokens over which spreads and wishes are averaged */
 
 struct dm_routing {
     dm_routing_shape shape;
-    int32_t most; /* experts of a token, at most shape.top_k */
+    int32_t most;  /* experts of a token, at most shape.top_k */
+    bool welcomes; /* tokens look at experts in memory beside their best */
     double sleep;
     bool no_bias;
     dm_nash_router *router;
@@ -46,6 +47,9 @@ static dm_status check_counts(const dm_router_options *o, const dm_routing_shape
     if (o->policy != DM_ROUTER_MODEL && o->policy != DM_ROUTER_NASH) {
         return dm_fail(DM_ERR_ARGUMENT, "unknown policy %d of the router", (int)o->policy);
     }
+    if (o->payoff != DM_PAYOFF_GATE && o->payoff != DM_PAYOFF_AFFINITY) {
+        return dm_fail(DM_ERR_ARGUMENT, "unknown payoff %d of the router", (int)o->payoff);
+    }
     if (o->max_experts < 0 || o->max_experts > shape->top_k) {
         return dm_fail(DM_ERR_ARGUMENT, "at most %d experts per token: this model was trained with %d, expected 1 to as many",
                        o->max_experts, shape->top_k);
@@ -57,6 +61,12 @@ static dm_status check_counts(const dm_router_options *o, const dm_routing_shape
     if (o->flock != 0 && (o->flock < most || o->flock > shape->experts)) {
         return dm_fail(DM_ERR_ARGUMENT, "a flock of %d experts: expected %d (what a token uses) to %d (what a layer has)",
                        o->flock, most, shape->experts);
+    }
+    if (o->flock_resident < -1 || o->flock_resident > shape->experts) {
+        return dm_fail(DM_ERR_ARGUMENT,
+                       "%d experts in memory that a token looks at: expected 1 to the layer's %d, 0 for as many as it "
+                       "uses, or -1 for none",
+                       o->flock_resident, shape->experts);
     }
     if (o->keep_top < 0 || o->sweeps < 0 || o->chunk < 0) {
         return dm_fail(DM_ERR_ARGUMENT, "the experts kept, the sweeps and the chunk of a router are counts: expected 0 or more");
@@ -101,6 +111,12 @@ static dm_nash_rules rules_of(const dm_router_options *o, const dm_routing_shape
     r.sweeps = !nash ? 1 : o->sweeps < DM_ROUTING_MOST_SWEEPS ? o->sweeps : DM_ROUTING_MOST_SWEEPS;
     r.beta = nash ? o->beta : 0.0;
     r.gamma = nash ? o->gamma : 0.0;
+    r.gates = o->payoff == DM_PAYOFF_GATE && (r.beta > 0.0 || r.gamma > 0.0); /* without costs: the model's choice to the bit */
+    if (r.gamma > 0.0 && (o->resident > 0 || shape->residency != NULL) && o->flock_resident >= 0) {
+        int32_t wanted = o->flock_resident > 0 ? o->flock_resident : r.top_k, room = shape->experts - r.flock;
+        r.residents = wanted < room ? wanted : room;
+        r.flock += r.residents;
+    }
     return r;
 }
 
@@ -230,7 +246,7 @@ static void widen_rows(const dm_routing *it, size_t n, int32_t *experts) {
     }
 }
 
-static void play(dm_routing *it, int32_t layer, size_t first, size_t n, int32_t *experts) {
+static void play(dm_routing *it, int32_t layer, const float *logits, size_t first, size_t n, int32_t *experts) {
     const bool known = it->residency.times != NULL;
     dm_nash_state state = {.spread = it->spreads[layer]};
     dm_routing_game_result result;
@@ -238,6 +254,9 @@ static void play(dm_routing *it, int32_t layer, size_t first, size_t n, int32_t 
         it->residency.times(it->residency.user, layer, it->tau);
         state.tau = it->tau;
         state.tau_slowest = it->residency.slowest;
+    }
+    if (it->welcomes) {
+        dm_nash_router_welcome(it->router, logits, (size_t)it->shape.experts, it->now + at(it, layer), first, first + n, &state);
     }
     dm_nash_router_play(it->router, first, n, &state, experts, &result);
     widen_rows(it, n, experts);
@@ -250,16 +269,16 @@ static void play(dm_routing *it, int32_t layer, size_t first, size_t n, int32_t 
     }
 }
 
-void dm_routing_choose(dm_routing *it, int32_t layer, size_t n, bool together, int32_t *experts) {
+void dm_routing_choose(dm_routing *it, int32_t layer, const float *logits, size_t n, bool together, int32_t *experts) {
     const size_t top_k = (size_t)it->shape.top_k;
     for (size_t t = 0; t < n; t++) {
         note_spread(it, layer, t);
         if (!together) {
-            play(it, layer, t, 1, experts + t * top_k);
+            play(it, layer, logits, t, 1, experts + t * top_k);
         }
     }
     if (together) {
-        play(it, layer, 0, n, experts);
+        play(it, layer, logits, 0, n, experts);
     }
     for (size_t t = 0; t < n; t++) {
         count_changes(it, t, experts + t * top_k);
@@ -331,6 +350,7 @@ static bool take_memory(dm_routing *it, size_t tokens) {
 static dm_status build(dm_routing *it, const dm_router_options *o, size_t tokens) {
     const dm_nash_rules rules = rules_of(o, &it->shape);
     it->most = rules.top_k;
+    it->welcomes = rules.residents > 0;
     if (!take_memory(it, tokens)) {
         return DM_ERR_MEMORY;
     }

@@ -32,9 +32,9 @@ bool dm_routing_token_by_token(const dm_routing *it);
 
 /* The flocks of tokens begin .. end - 1 of `layer`; logits [tokens, experts]. Threads may share the tokens. */
 void dm_routing_look(dm_routing *it, int32_t layer, const float *logits, size_t begin, size_t end);
-/* Then the choices of tokens 0 .. n - 1: together in one game, or one token after another. experts [n, top_k], best first, -1
- * after the last. */
-void dm_routing_choose(dm_routing *it, int32_t layer, size_t n, bool together, int32_t *experts);
+/* Then the choices of tokens 0 .. n - 1, of the same logits: together in one game, or one token after another. experts [n,
+ * top_k], best first, -1 after the last. */
+void dm_routing_choose(dm_routing *it, int32_t layer, const float *logits, size_t n, bool together, int32_t *experts);
 
 /* Fields of *out that routing knows: changed, games, sweeps, mean_sweeps, max_regret, hit_rate, asleep. *missed receives how many
  * experts were not resident; unchanged where residency is not known. */
