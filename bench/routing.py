@@ -376,7 +376,7 @@ def ablation(measure):
     step = "different experts of a layer in a step of {} tokens"
     settings = {"batch": (batch_options(args), experts_per_step, step.format(args.sequences)),
                 "chunk": (chunk_options(args), experts_per_chunk(measure), step.format(args.joint)),
-                "resident": (resident_options(measure), fetches, "experts fetched for a token, of a layer")}
+                "resident": (resident_options(measure, 4), fetches, "experts fetched for a token, of a layer")}
     for name, (options, use, head) in settings.items():
         points = sweep(measure, options, use)
         found = at_budget(points)
@@ -389,9 +389,13 @@ def ablation(measure):
 def ablation_rows(measure, options, use, own, exact, gamma):
     every = ("--flock", measure.experts)
     variants = {"all of it": (), "prices once, no game (`--sweeps 0`)": ("--sweeps", 0),
+                "experts are worth their affinity (`--payoff affinity`)": ("--payoff", "affinity"),
                 f"no flock, all experts looked at (`--flock {measure.experts}`)": every,
                 "no expert always kept (`--keep-top 0`)": ("--keep-top", 0),
-                "none of the three": ("--sweeps", 0, *every, "--keep-top", 0)}
+                "no game, no flock, none kept": ("--sweeps", 0, *every, "--keep-top", 0)}
+    if "--resident" in options:
+        variants["none looked at for being in memory (`--flock-resident -1`)"] = ("--flock-resident", -1)
+        variants["neither that nor gates, as the game was"] = ("--flock-resident", -1, "--payoff", "affinity")
     rows = []
     for name, taken in variants.items():
         def point(at, more=taken):

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/spread.h"
 #include "cli/compression_report.h"
 #include "cli/optimize_report.h"
 #include "cli/placement_options.h"
@@ -147,16 +148,11 @@ static bool take_turn(const char *path, const dm_bench_options *how, optimize_si
     return done;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void settle(dm_bench_speed *speed, double *tps, size_t n) {
-    qsort(tps, n, sizeof *tps, by_size);
-    speed->tps = 0.5 * (tps[n / 2] + tps[(n - 1) / 2]);
-    speed->slowest = tps[0];
-    speed->fastest = tps[n - 1];
+    const dm_spread spread = dm_spread_of(tps, n);
+    speed->tps = spread.median;
+    speed->slowest = spread.least;
+    speed->fastest = spread.most;
 }
 
 /* In turns, since what else goes on should meet both. */

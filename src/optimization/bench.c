@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/spread.h"
 #include "base/threads.h"
 #include "dilmodeli.h"
 #include "model/repack.h"
@@ -18,11 +19,6 @@
 enum { MOST_ROUNDS = 1000, MOST_SEQUENCES = 1000 };
 
 /* ---- Speeds ---- */
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* What rounds took. */
 typedef struct laps {
@@ -38,12 +34,9 @@ static void add_lap(laps *it, double seconds, double tokens) {
 }
 
 static dm_bench_speed speed_of(laps *it, const dm_times *times) {
-    size_t n = (size_t)it->rounds;
-    qsort(it->tps, n, sizeof *it->tps, by_size);
-    dm_bench_speed speed = {.tps = 0.5 * (it->tps[n / 2] + it->tps[(n - 1) / 2]),
-                            .slowest = it->tps[0],
-                            .fastest = it->tps[n - 1],
-                            .seconds = it->seconds / it->tokens};
+    const dm_spread spread = dm_spread_of(it->tps, (size_t)it->rounds);
+    dm_bench_speed speed = {
+        .tps = spread.median, .slowest = spread.least, .fastest = spread.most, .seconds = it->seconds / it->tokens};
     for (int i = 0; i < DM_OPERATIONS; i++) {
         speed.times[i] = times->seconds[i] / it->tokens;
     }

@@ -18,6 +18,7 @@
 #include "base/pages.h"
 #include "base/pseudo_file.h"
 #include "base/random.h"
+#include "base/spread.h"
 #include "base/threads.h"
 
 enum {
@@ -191,11 +192,6 @@ static bool read_in_sequence(probe *it) {
     return true;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The median of microseconds that reads at random places take. */
 static bool read_at_random(probe *it, size_t bytes, double *us) {
     double samples[SAMPLES], end = dm_seconds() + random_seconds;
@@ -209,8 +205,7 @@ static bool read_at_random(probe *it, size_t bytes, double *us) {
         }
         samples[n++] = 1e6 * (dm_seconds() - start);
     }
-    qsort(samples, n, sizeof *samples, by_size);
-    *us = n > 0 ? samples[n / 2] : NAN;
+    *us = dm_spread_of(samples, n).median;
     return true;
 }
 
