@@ -26,7 +26,7 @@ import kept
 SECTIONS = ("adaptive", "batch", "chunk", "resident", "ablation", "sleep")
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUDGET = 0.01  # of perplexity, that a saving may cost
-NASH = ("--router", "nash")
+NASH = ["--router", "nash"]  # and what --game adds
 
 
 def read_arguments():
@@ -39,6 +39,7 @@ def read_arguments():
     parser.add_argument("--sequences", type=int, default=8, help="of a batch")
     parser.add_argument("--joint", type=int, default=32, help="tokens of a chunk")
     parser.add_argument("--options", default="", help="further options of eval and bench, such as '--threads 2'")
+    parser.add_argument("--game", default="", help="further options of the game, such as '--payoff affinity'")
     parser.add_argument("--decode", type=int, default=64, help="tokens of each sequence in a timed run")
     parser.add_argument("--no-speed", action="store_true", help="perplexities alone")
     parser.add_argument("--svg", default=os.path.join(HERE, "..", "docs"), help="folder of the pictures")
@@ -428,6 +429,7 @@ def sleep(measure):
 
 def main():
     args = read_arguments()
+    NASH.extend(args.game.split())
     measure = Measure(args)
     shared = []
     for name, section in {"adaptive": adaptive, "batch": batch, "chunk": chunk, "resident": resident, "ablation": ablation,

@@ -189,7 +189,7 @@ static void walk_structured(size_t n, walked figures[3]) {
 static void walks_find_the_nearest_and_stay_short(void **state) {
     (void)state;
 #ifdef __OPTIMIZE__
-    const size_t large = DM_EMULATED ? 16384 : 65536;
+    const size_t large = DM_SLOW ? 16384 : 65536;
 #else
     const size_t large = 16384;
 #endif

@@ -438,7 +438,7 @@ static void both_solvers_find_the_same_equilibria(void **state) {
     (void)state;
     dm_random_seed(&a.random, 21);
     size_t equilibria[SORTS] = {0};
-    enum { ROUNDS = DM_EMULATED ? 30 : 300 };
+    enum { ROUNDS = DM_SLOW ? 30 : 300 };
     for (size_t round = 0; round < ROUNDS * (size_t)SORTS; round++) {
         enum sort sort = (enum sort)(round % SORTS);
         dm_routing_game game = draw_solvable(round / SORTS, sort);

@@ -15,7 +15,7 @@
 #include "model/model.h"
 #include "test_files.h"
 
-enum { TOKENS = DM_EMULATED ? 8 : 24 };
+enum { TOKENS = DM_SLOW ? 8 : 24 };
 
 static const int widths[] = {2, 3, 4, 5, 6, 8};
 
@@ -169,11 +169,11 @@ static void check_model(const char *from, double most, size_t step) {
 
 static void test_random_models(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i += DM_EMULATED ? 2 : 1) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i += DM_SLOW ? 2 : 1) {
         char path[256];
         snprintf(path, sizeof path, "%s", test_path("plain.gguf"));
         make(&shapes[i], path);
-        check_model(path, 1e-5, i > 0 || DM_EMULATED ? 5 : 1);
+        check_model(path, 1e-5, i > 0 || DM_SLOW ? 5 : 1);
         unlink(path);
     }
 }
@@ -182,13 +182,13 @@ static void test_random_models(void **state) {
 static void test_reference_models(void **state) {
     (void)state;
     static const char *const names[] = {"gpt2", "llama", "mixtral", "olmoe", "qwen2moe", "qwen3moe"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i += DM_EMULATED ? 5 : 1) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i += DM_SLOW ? 5 : 1) {
         char path[512];
         snprintf(path, sizeof path, "%s/models/%s-tiny.gguf", DM_SHARED_DIR, names[i]);
         if (access(path, R_OK) != 0) {
             skip();
         }
-        check_model(path, 5e-3, i == 5 && !DM_EMULATED ? 1 : 5); /* another expert, where two are nearly as good, included */
+        check_model(path, 5e-3, i == 5 && !DM_SLOW ? 1 : 5); /* another expert, where two are nearly as good, included */
     }
 }
 
@@ -266,7 +266,7 @@ static uint8_t *find(uint8_t *bytes, size_t size, const char *text) {
 
 static void test_damage(void **state) {
     (void)state;
-    enum { TRIES = DM_EMULATED ? 20 : 100, HEAD = 600 };
+    enum { TRIES = DM_SLOW ? 20 : 100, HEAD = 600 };
     char plain[256], mixed[256];
     snprintf(plain, sizeof plain, "%s", test_path("plain.gguf"));
     snprintf(mixed, sizeof mixed, "%s", test_path("mixed.gguf"));

@@ -407,7 +407,7 @@ static void random_shape(dm_random *random, int32_t n, int32_t *strategies) {
 /* Every kind of game in every number of players: the path alone, also where a pure equilibrium would do. */
 static void one_equilibrium_of_any_game(void **state) {
     (void)state;
-    int rounds = DM_EMULATED ? 1 : 12;
+    int rounds = DM_SLOW ? 1 : 12;
     dm_random random;
     dm_random_seed(&random, 11);
     double worst = 0.0, longest = 0.0;
@@ -507,7 +507,7 @@ static void none_is_missing(void **state) {
     (void)state;
     dm_random random;
     dm_random_seed(&random, 21);
-    for (int round = 0; round < (DM_EMULATED ? 5 : 100); round++) {
+    for (int round = 0; round < (DM_SLOW ? 5 : 100); round++) {
         int32_t strategies[2] = {4, 4};
         if (round % 2 == 0) {
             random_shape(&random, 2, strategies);
@@ -524,7 +524,7 @@ static void none_is_missing(void **state) {
  * the two other solvers find is in the listed set. */
 static void all_equilibria_of_games_for_two(void **state) {
     (void)state;
-    int rounds = DM_EMULATED ? 2 : 40;
+    int rounds = DM_SLOW ? 2 : 40;
     dm_random random;
     dm_random_seed(&random, 12);
     size_t listed = 0;

@@ -207,7 +207,7 @@ static void test_random_texts(void **state) {
         assert_int_equal(tokenizer->whole_spaces, inner == 0);
         dm_random random;
         dm_random_seed(&random, 5);
-        for (int round = 0; round < (DM_EMULATED ? 50 : 2000); round++) {
+        for (int round = 0; round < (DM_SLOW ? 50 : 2000); round++) {
             char text[160];
             size_t length = dm_random_next(&random) % 100, n;
             for (size_t i = 0; i < length; i++) {
@@ -255,7 +255,7 @@ static void test_long_runs(void **state) {
     (void)state;
     static const char *const repeated[] = {" ", "ab", "a", "\xff", "\xc3\xa9", "ab abc", "<"};
     dm_tokenizer *tokenizer = make((settings){0});
-    enum { LENGTH = DM_EMULATED ? 1 << 16 : 1 << 20 };
+    enum { LENGTH = DM_SLOW ? 1 << 16 : 1 << 20 };
     char *text = malloc(LENGTH + 8);
     assert_non_null(text);
     for (size_t i = 0; i < sizeof repeated / sizeof *repeated; i++) {

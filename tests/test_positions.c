@@ -165,7 +165,7 @@ static void scalings_of_short_texts(void **state) {
 /* Past 4096, where angles are large. */
 static void scalings_of_long_texts(void **state) {
     (void)state;
-    int32_t n = DM_EMULATED ? 600 : 4500;
+    int32_t n = DM_SLOW ? 600 : 4500;
     for (size_t i = 0; i < sizeof scalings / sizeof *scalings; i++) {
         dm_config c = scaled(&scalings[i], n);
         c.n_heads = 2;
@@ -181,14 +181,14 @@ static void scalings_of_long_texts(void **state) {
 /* Longer than the tiles, and than any context of old; four heads share what is read of a key. */
 static void long_sequences(void **state) {
     (void)state;
-    int32_t n = DM_EMULATED ? 600 : 4300;
+    int32_t n = DM_SLOW ? 600 : 4300;
     dm_config c = shape_of(DM_ARCH_LLAMA, n);
     c.n_heads = 8;
     for (int32_t width = 20; width <= 32; width += 12) { /* less than a block of 8-bit numbers, and one */
         c.head_dim = width;
         sample s = make_sample(&c, n, LOOK, 3);
-        check("long", &s, DM_EMULATED ? 300 : 700, DM_CACHE_F16);
-        check("long", &s, DM_EMULATED ? 300 : 700, DM_CACHE_Q8);
+        check("long", &s, DM_SLOW ? 300 : 700, DM_CACHE_F16);
+        check("long", &s, DM_SLOW ? 300 : 700, DM_CACHE_Q8);
         free_sample(&s);
     }
 }
@@ -223,7 +223,7 @@ static void windows_and_pieces(void **state) {
     (void)state;
     enum { N = 520 };
     static const int32_t windows[] = {1, 31, 100, 256, 257, 519}, steps[] = {37, 100, 255, 256, N};
-    int32_t n = DM_EMULATED ? 300 : N;
+    int32_t n = DM_SLOW ? 300 : N;
     for (size_t w = 0; w < sizeof windows / sizeof *windows; w++) {
         dm_config c = shape_of(DM_ARCH_LLAMA, n);
         c.n_layers = 2;
@@ -245,18 +245,17 @@ static void windows_and_pieces(void **state) {
 /* The last tokens are those at which a window past 4096 begins to slide. */
 static void far_windows(void **state) {
     (void)state;
-    int32_t n = DM_EMULATED ? 600 : 4700;
+    int32_t n = DM_SLOW ? 600 : 4700;
     static const struct {
         int32_t behind; /* positions that the last token no longer sees */
         dm_cache_type cache;
-    } cases[] = {
-        {-1, DM_CACHE_F32}, {0, DM_CACHE_F32}, {3, DM_CACHE_F32}, {3, DM_CACHE_F16}, {DM_EMULATED ? 100 : 600, DM_CACHE_Q8}};
+    } cases[] = {{-1, DM_CACHE_F32}, {0, DM_CACHE_F32}, {3, DM_CACHE_F32}, {3, DM_CACHE_F16}, {DM_SLOW ? 100 : 600, DM_CACHE_Q8}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         dm_config c = shape_of(DM_ARCH_LLAMA, n);
         c.n_heads = 2;
         c.window = n - cases[i].behind;
         sample s = make_sample(&c, n, LOOK, 6);
-        check("a far window", &s, DM_EMULATED ? 400 : 1000, cases[i].cache);
+        check("a far window", &s, DM_SLOW ? 400 : 1000, cases[i].cache);
         free_sample(&s);
     }
 }

@@ -172,7 +172,7 @@ static void check_later(const shape *s, const char *type, bool *changed) {
 static void later_tokens(void **state) {
     (void)state;
     static const size_t wanted[] = {5, 6, 7, 20};
-    for (size_t t = 0; t < sizeof types / sizeof *types; t += DM_EMULATED ? 5 : 1) {
+    for (size_t t = 0; t < sizeof types / sizeof *types; t += DM_SLOW ? 5 : 1) {
         bool changed[MOST_TOKENS + 1] = {false};
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
             if (shapes[s].info.experts > 0) {
@@ -187,8 +187,8 @@ static void later_tokens(void **state) {
 
 static void prompts(void **state) {
     (void)state;
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s += DM_EMULATED ? 2 : 1) {
-        for (size_t t = 0; t < sizeof types / sizeof *types; t += DM_EMULATED ? 2 : 1) {
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s += DM_SLOW ? 2 : 1) {
+        for (size_t t = 0; t < sizeof types / sizeof *types; t += DM_SLOW ? 2 : 1) {
             check(&shapes[s], types[t]);
         }
     }
