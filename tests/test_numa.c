@@ -110,7 +110,7 @@ static void check_file(const char *path) {
     dm_model_get_info(model, &info);
     check(feed(model, &expected));
     dm_model_close(model);
-    for (int threads = DM_EMULATED ? 3 : 2; threads <= (DM_EMULATED ? 3 : 4); threads++) {
+    for (int threads = DM_SLOW ? 3 : 2; threads <= (DM_SLOW ? 3 : 4); threads++) {
         for (int streamed = 0; streamed < (info.experts > 0 ? 2 : 1); streamed++) {
             check_placed(path, DM_NUMA_SPREAD, TWO_NODES, threads, streamed, &expected);
             check_placed(path, DM_NUMA_MIRROR, TWO_NODES, threads, streamed, &expected);
