@@ -48,7 +48,7 @@ void dm_nash_router_offer(dm_nash_router *it, size_t token, const int32_t *exper
 typedef struct dm_nash_state {
     const float *tau;   /* [n_experts] seconds to fetch each expert; NULL: all the same */
     double tau_slowest; /* of an expert of the slowest tier; > 0 with tau */
-    double spread;      /* range of affinities that gamma is a share of */
+    double spread;      /* range of payoffs that gamma is a share of */
 } dm_nash_state;
 
 /* Where fetching costs, a token looks beyond its best by affinity: the last `residents` places of the flocks of tokens begin ..
