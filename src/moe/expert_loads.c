@@ -137,6 +137,16 @@ static size_t largest_read(const dm_expert_files *files, bool all) {
     return largest;
 }
 
+bool dm_expert_loads_can_exchange(const dm_expert_files *files, int32_t layer) {
+    const size_t guess = dm_expert_loads_guess_bytes(files);
+    size_t largest = 0, offsets[DM_EXPERT_MATRICES];
+    for (int32_t e = 0; e < files->experts; e++) {
+        const size_t bytes = dm_expert_place(files, layer, e, offsets);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return stays(files, layer) && largest > 0 && guess - largest <= guess / 16;
+}
+
 /* How many are read at a time, whose buffers have `each` bytes. */
 static size_t loads_of(size_t each) {
     size_t n = each > 0 ? ROOM / each : MOST;
@@ -340,14 +350,20 @@ bool dm_expert_loads_guess(dm_expert_loads *it, int32_t layer, int32_t expert) {
     return true;
 }
 
-bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
+bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, bool exchange, uint8_t **place) {
     load *of = find_guess(it, layer, expert);
-    if (of != NULL) {
-        of->purpose = WANTED;
-        of->place = place;
-        it->busy++;
+    if (of == NULL) {
+        return false;
     }
-    return of != NULL;
+    if (exchange) {
+        uint8_t *const buffer = of->buffer;
+        of->buffer = *place;
+        *place = buffer;
+    }
+    of->purpose = WANTED;
+    of->place = *place;
+    it->busy++;
+    return true;
 }
 
 uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer) {
@@ -374,11 +390,12 @@ void dm_expert_loads_abandon(dm_expert_loads *it) {
     it->busy = 0;
 }
 
-/* Whether the disk is at something that was started, which is no guess. */
+/* Whether the disk writes to a place that nobody has. */
 static bool unsettled(const dm_expert_loads *it) {
     bool any = false;
-    for (size_t i = 0; i < it->n_wanted; i++) {
-        any = any || it->loads[i].purpose == DROPPED;
+    for (size_t i = 0; i < it->n_loads; i++) {
+        const load *of = &it->loads[i];
+        any = any || (of->purpose == DROPPED && (i < it->n_wanted || of->read != of->buffer));
     }
     return any;
 }

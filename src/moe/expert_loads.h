@@ -67,6 +67,9 @@ typedef struct dm_expert_loads dm_expert_loads;
 size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses);
 /* Those of one guess's buffer. */
 size_t dm_expert_loads_guess_bytes(const dm_expert_files *files);
+/* Whether a guess's buffer can become the place of an expert of the layer, if those places have its size: experts that stay as
+ * they are and that are about the largest. */
+bool dm_expert_loads_can_exchange(const dm_expert_files *files, int32_t layer);
 
 /* A disk that does not answer for `patience` seconds is given up; 0: DM_DISK_PATIENCE. DM_ERR_IO where a file is not the one that
  * the model was opened from. */
@@ -90,8 +93,9 @@ void dm_expert_loads_flush(dm_expert_loads *it);
 /* An expert that may be wanted later is read into a buffer of its own, and waits there, also where reading it fails. False where
  * no buffer is free, it is being read already, or the read is refused. */
 bool dm_expert_loads_guess(dm_expert_loads *it, int32_t layer, int32_t expert);
-/* A guess comes true: it is as if it had been started into `place`. False where this expert was not guessed. */
-bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place);
+/* A guess comes true: it is as if it had been started into *place. With `exchange` its buffer becomes *place, and the place the
+ * buffer of a later guess. False where this expert was not guessed. */
+bool dm_expert_loads_adopt(dm_expert_loads *it, int32_t layer, int32_t expert, bool exchange, uint8_t **place);
 /* The guesses left of a layer are wrong: their buffers are free once the disk is done with them. Returns their bytes in files. */
 uint64_t dm_expert_loads_drop(dm_expert_loads *it, int32_t layer);
 

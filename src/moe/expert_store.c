@@ -16,6 +16,7 @@ typedef struct layer_slots {
     uint8_t **memory; /* [slots] of each */
     size_t bytes;     /* of one; 0: the layer has no experts */
     int32_t slots, taken;
+    bool exchanges;    /* slots for buffers of guesses that came true, instead of copying */
     dm_eviction *kept; /* who has a slot */
 } layer_slots;
 
@@ -166,12 +167,31 @@ static dm_status place_slots(dm_expert_store *it) {
     return DM_OK;
 }
 
+/* Slots that may be exchanged have the size of a guess's buffer, where that leaves each layer at least one. */
+static void allow_exchanges(dm_expert_store *it, size_t budget) {
+    const size_t guess = dm_expert_loads_guess_bytes(it->files);
+    size_t least = dm_expert_loads_bytes(it->files, it->spare);
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        layer_slots *of = &it->layers[l];
+        of->exchanges = dm_expert_loads_can_exchange(it->files, l);
+        least += of->exchanges ? guess : of->bytes;
+    }
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        layer_slots *of = &it->layers[l];
+        of->exchanges = of->exchanges && least <= budget;
+        of->bytes = of->exchanges ? guess : of->bytes;
+    }
+}
+
 static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, size_t budget) {
     for (int32_t l = 0; l < it->files->layers; l++) {
         it->layers[l].bytes = slot_bytes(it->files, l);
         for (int32_t e = 0; e < it->files->experts; e++) {
             dm_expert_place(it->files, l, e, it->offsets + at(it, l, e) * DM_EXPERT_MATRICES);
         }
+    }
+    if (it->spare > 0 && it->groups == 1) {
+        allow_exchanges(it, budget);
     }
     share_out(it, budget);
     DM_TRY(place_slots(it));
@@ -325,8 +345,8 @@ static void find_slot(dm_expert_store *it, int32_t expert) {
     }
 }
 
-static uint8_t *slot_memory(const dm_expert_store *it, int32_t layer, int32_t expert) {
-    return it->layers[layer].memory[it->slot_of[at(it, layer, expert)]];
+static uint8_t **slot_memory(const dm_expert_store *it, int32_t layer, int32_t expert) {
+    return &it->layers[layer].memory[it->slot_of[at(it, layer, expert)]];
 }
 
 size_t dm_expert_store_home(const dm_expert_store *it, int32_t layer, int32_t expert) {
@@ -336,14 +356,14 @@ size_t dm_expert_store_home(const dm_expert_store *it, int32_t layer, int32_t ex
 /* Reads an expert of the step into its slot, or goes on with a guess; false where there is no room. */
 static dm_status bring(dm_expert_store *it, int32_t expert, bool *began) {
     step *s = &it->step;
-    uint8_t *place = slot_memory(it, s->layer, expert);
+    uint8_t **place = slot_memory(it, s->layer, expert);
     const uint64_t bytes = dm_expert_bytes(it->files, s->layer, expert);
     *began = true;
-    if (dm_expert_loads_adopt(it->loads, s->layer, expert, place)) {
+    if (dm_expert_loads_adopt(it->loads, s->layer, expert, it->layers[s->layer].exchanges, place)) {
         it->counts.came_true++;
         it->counts.ahead += bytes;
     } else if (dm_expert_loads_has_room(it->loads)) {
-        DM_TRY(dm_expert_loads_start(it->loads, s->layer, expert, place));
+        DM_TRY(dm_expert_loads_start(it->loads, s->layer, expert, *place));
     } else {
         *began = false;
         return DM_OK;
@@ -482,7 +502,7 @@ void dm_expert_store_end(dm_expert_store *it) {
 }
 
 const uint8_t *dm_expert_store_matrix(const dm_expert_store *it, int32_t layer, int32_t expert, int matrix) {
-    return slot_memory(it, layer, expert) + it->offsets[at(it, layer, expert) * DM_EXPERT_MATRICES + (size_t)matrix];
+    return *slot_memory(it, layer, expert) + it->offsets[at(it, layer, expert) * DM_EXPERT_MATRICES + (size_t)matrix];
 }
 
 void dm_expert_store_forget(const dm_expert_store *it, size_t file, uint64_t offset, uint64_t bytes) {
