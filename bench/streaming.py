@@ -12,9 +12,10 @@ Sections (--only):
 Limits are memory control groups, version 1 or 2, so this needs root. The page cache is emptied before each run, programs take
 turns (A B C A B C ...), tables have medians of the rounds. All are fed the same ids of a real text, token by token, peers by
 bench/llama_decode.c: ik_llama.cpp, where --ik names a folder in which it is built (its library is enough), plain and with what
-it offers for experts; llama.cpp, where `make peer` fetched it. The disk is measured in every round, past the page cache, with
-several reads in flight. Results are kept below ~/.cache/dilmodeli/routing/streaming: started again, the script goes on. Tables
-go to standard output, pictures to the folder that --svg names.
+it offers for experts; llama.cpp, where `make peer` fetched it. Ours runs as the file is, after `dilmodeli repack`, and without a
+limit too. The disk is measured in every round, past the page cache, with several reads in flight, while memory is at rest and
+while it is read. Results are kept below ~/.cache/dilmodeli/routing/streaming: started again, the script goes on. Tables go to
+standard output, pictures to the folder that --svg names.
 
 Usage: bench/streaming.py PROGRAM TEXT [--ik FOLDER] [--only SECTION...]; needs an otherwise idle machine.
 """
@@ -31,13 +32,13 @@ import time
 
 import arguments
 import chart
-import disk
 import kept
 import limited
 
 SECTIONS = ("peers", "large", "equilibrium", "soak")
 HERE = os.path.dirname(os.path.abspath(__file__))
 NASH = ("--router", "nash")
+IN_RAM = "dilmodeli, no limit"
 MB = 1e6
 POLICIES = ("lru", "lfu:64", "lfru:0.25", "slru:0.5", "stale")
 # Misses under LRU and with their router, and what that cost of perplexity: arXiv 2412.00099
@@ -142,13 +143,30 @@ def ours(args, model, ids, *options):
             "1", "--no-limits", "--threads", str(args.threads), *map(str, options), "--json"]
 
 
+def repacked(args, model):
+    """The same file under another name, beside which its panels are kept."""
+    path = os.path.join(kept.FOLDER, "repacked", os.path.basename(model))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not os.path.exists(path) or not os.path.samefile(path, model):
+        if os.path.exists(path):
+            os.remove(path)
+        os.link(model, path)
+    if not os.path.exists(path + ".panels"):
+        kept.call([args.program, "repack", path])
+    return path
+
+
 def ways(args, model, ids, limit):
-    found = {"dilmodeli": ours(args, model, ids, "--memory", round(limit)),
-             "dilmodeli, prefetch 1": ours(args, model, ids, "--memory", round(limit), "--prefetch", 1)}
+    """{name: (command, limit)}"""
+    def limited_to(path, *options):
+        return ours(args, path, ids, "--memory", round(limit), *options), limit
+    found = {"dilmodeli": limited_to(model), "dilmodeli, repacked": limited_to(repacked(args, model)),
+             "dilmodeli, prefetch 1": limited_to(model, "--prefetch", 1)}
     for way in args.way:
         name, options = way.split("=", 1)
-        found[f"dilmodeli, {name}"] = ours(args, model, ids, "--memory", round(limit), *options.split())
-    return {**found, **peers(args, model, ids)}
+        found[f"dilmodeli, {name}"] = limited_to(model, *options.split())
+    return {**found, IN_RAM: (ours(args, model, ids), 4 * os.path.getsize(model)),
+            **{name: (command, limit) for name, command in peers(args, model, ids).items()}}
 
 
 # ---- Measuring ----
@@ -165,8 +183,18 @@ def measured(command, limit, tokens):
     return found
 
 
+def disk_speeds(args, model):
+    """Bytes a second past the page cache: while memory is at rest, of the best size and number of reads in flight; and while all
+    processors read memory, as computing a token does."""
+    build = os.path.dirname(os.path.abspath(args.program))
+    subprocess.run(["ninja", "-C", build, "dm-bench-disk"], check=True, stdout=subprocess.DEVNULL)
+    found = kept.object_of([f"{build}/bench/dm-bench-disk", model, "0.05", "--json"])
+    return {"disk": 1e9 * found["best_gb_s"], "busy": 1e9 * found["while_computing_gb_s"]}
+
+
 def in_turns(store, name, facts, args, model, commands):
-    """[{"disk": bytes a second, "runs": {name: what it gave}}] of rounds, each kept whole; commands: {name: (command, limit)}."""
+    """[{"disk", "busy": bytes a second, "runs": {name: what it gave}}] of rounds, each kept whole; the disk while memory is at rest
+    and while it is read; commands: {name: (command, limit)}."""
     def run(command, limit):
         found = measured(command, limit, args.tokens)
         if "failed" in found and command[0] == args.program:  # a peer may refuse a model, or such a limit
@@ -174,8 +202,15 @@ def in_turns(store, name, facts, args, model, commands):
         return found
 
     def measure():
-        return {"disk": disk.speed(model), "runs": {way: run(*command) for way, command in commands.items()}}
+        return {**disk_speeds(args, model), "runs": {way: run(*command) for way, command in commands.items()}}
     return [store.get(name, [facts, commands, turn], measure) for turn in range(args.rounds)]
+
+
+def least_seconds(found, missed):
+    """Of a token that misses so many bytes, in a round: all of its computing, as long as that takes with all of the model in
+    memory, while the disk reads as fast as it does beside that, and then the rest of the bytes alone."""
+    computing = 1 / found["runs"][IN_RAM]["tps"]
+    return computing + max(0, missed - computing * found["busy"]) / found["disk"]
 
 
 class Way:
@@ -184,7 +219,7 @@ class Way:
     def __init__(self, name, rounds):
         self.name = name
         self.runs = [found["runs"][name] for found in rounds]
-        self.fine = [(found["disk"], run) for found, run in zip(rounds, self.runs) if "tps" in run]
+        self.fine = [(found, run) for found, run in zip(rounds, self.runs) if "tps" in run]
 
     def median(self, figure):
         """Of what figure(run) gives; None where it is never there."""
@@ -197,11 +232,13 @@ class Way:
     def speeds(self):
         return [run["tps"] for _, run in self.fine]
 
-    def allowed(self):
-        """Tokens a second that the disk alone would allow, and the share reached, medians; None where nothing is read."""
-        reading = [(speed / run["system_bytes"], run["tps"] * run["system_bytes"] / speed) for speed, run in self.fine
-                   if run["system_bytes"] > 0]
-        return tuple(map(statistics.median, zip(*reading))) if reading else None
+    def limits(self):
+        """Tokens a second that the disk alone would allow, and that it and computing allow (of ours, where a round has a run without
+        a limit), medians; None where nothing is read, or not known."""
+        alone = [found["disk"] / run["system_bytes"] for found, run in self.fine if run["system_bytes"] > 0]
+        both = [1 / least_seconds(found, run["system_bytes"]) for found, _ in self.fine for run in [found["runs"][self.name]]
+                if self.name.startswith("dilmodeli") and run["system_bytes"] > 0 and "tps" in found["runs"].get(IN_RAM, {})]
+        return tuple(statistics.median(values) if values else None for values in (alone, both))
 
     def trouble(self):
         return next((run["failed"] for run in self.runs if "failed" in run), "killed: not enough memory")
@@ -222,16 +259,17 @@ def speed_cell(way):
 
 
 READ_HEAD = ["tokens/s (range)", "hit rate", "MB read a token, own count", "as the system counts", "peak MB (no file's)",
-             "tokens/s the disk allows", "share reached"]
+             "tokens/s the disk allows", "share reached", "disk and computing allow", "share reached"]
 
 
 def read_columns(way):
-    allowed = way.allowed() or (None, None)
+    limits = [(limit, limit and way.tps() and way.tps() / limit) for limit in way.limits()]
 
     def cell(key, style, scale=1.0):
         return shown(way.median(lambda run: run.get(key)), style, scale)
     return [speed_cell(way), cell("hit_rate", ".1%"), cell("own_bytes", ".1f", 1 / MB), cell("system_bytes", ".1f", 1 / MB),
-            f"{cell('peak', '.0f', 1 / MB)} ({cell('own', '.0f', 1 / MB)})", shown(allowed[0], ".1f"), shown(allowed[1], ".0%")]
+            f"{cell('peak', '.0f', 1 / MB)} ({cell('own', '.0f', 1 / MB)})",
+            *(text for limit, share in limits for text in (shown(limit, ".1f"), shown(share, ".0%")))]
 
 
 def tell(section, title, head, rows):
@@ -249,13 +287,14 @@ def without_only(words):
 
 
 def tell_disk(rounds):
-    speeds = [found["disk"] / 1e9 for found in rounds]
-    print(f"\nThe disk, past the page cache: {kept.mean_range(speeds, '.2f')} GB/s; medians of {len(rounds)} rounds.")
+    alone, busy = ([found[when] / 1e9 for found in rounds] for when in ("disk", "busy"))
+    print(f"\nThe disk, past the page cache: {kept.mean_range(alone, '.2f')} GB/s, {kept.mean_range(busy, '.2f')} GB/s while memory is "
+          f"read; medians of {len(rounds)} rounds.")
 
 
 def tell_best(limit, found):
     """How the fastest of ours stands to the fastest of the others."""
-    own = [way for way in found if way.name.startswith("dilmodeli") and way.speeds()]
+    own = [way for way in found if way.name.startswith("dilmodeli") and way.name != IN_RAM and way.speeds()]
     others = [way for way in found if not way.name.startswith("dilmodeli") and way.speeds()]
     if own and others:
         first, best = max(own, key=Way.tps), max(others, key=Way.tps)
@@ -274,7 +313,7 @@ def beside_peers(args, store, section, model, limits):
     ids = ids_file(args, model)
     rows, by_limit, rounds = [], {}, []
     for limit in limits:
-        commands = {name: (command, limit) for name, command in ways(args, model, ids, limit).items()}
+        commands = ways(args, model, ids, limit)
         turns = in_turns(store, section, facts_of(args, model, ids), args, model, commands)
         by_limit[limit] = [Way(name, turns) for name in commands]
         rounds += turns
