@@ -99,6 +99,12 @@ dm_status dm_pages_map_near(size_t bytes, int node, dm_pages *out) {
     return DM_OK;
 }
 
+bool dm_pages_make(void *data, size_t bytes) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (uintptr_t)data % page;
+    const size_t whole = (before + bytes + page - 1) / page * page;
+    return madvise((uint8_t *)data - before, whole, MADV_POPULATE_WRITE) == 0;
+}
+
 void dm_pages_count(const dm_pages *pages, size_t bytes, int node, uint64_t *there, uint64_t *elsewhere) {
     enum { PAGE = 4096, AT_ONCE = 512 };
     *there = *elsewhere = 0;

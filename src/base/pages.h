@@ -24,6 +24,9 @@ bool dm_pages_one_node(void);
 /* Pages of 4 KiB of the first `bytes` of it that lie on the node, and those that lie elsewhere, as the system tells; what nobody
  * touched is neither. */
 void dm_pages_count(const dm_pages *pages, size_t bytes, int node, uint64_t *there, uint64_t *elsewhere);
+/* Has all pages made that lie in these bytes, in whole or in part; what they hold stays as it is. False where the system does not
+ * know how (Linux before 5.14), or has no room. */
+bool dm_pages_make(void *data, size_t bytes);
 /* Gives it back and leaves *pages empty. */
 void dm_pages_unmap(dm_pages *pages);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/page_maker.h"
 #include "base/pages.h"
 #include "base/parallel.h"
 
@@ -44,6 +45,7 @@ struct dm_expert_store {
     dm_pages *memory;    /* [groups] all slots of each */
     uint8_t **slots;     /* [slots of all layers] */
     size_t size;         /* bytes of them */
+    dm_page_maker *maker;
     step step;
     size_t spare;                 /* buffers for guesses */
     int32_t ahead;                /* layers */
@@ -183,6 +185,25 @@ static void allow_exchanges(dm_expert_store *it, size_t budget) {
     }
 }
 
+/* Slots are taken in turns of all layers, so that is how their pages are made. On several nodes who touches them first may decide
+ * where they lie. */
+static void make_pages(dm_expert_store *it) {
+    size_t slots = 0, n = 0;
+    for (int32_t l = 0; l < it->files->layers; l++) {
+        slots += (size_t)it->layers[l].slots;
+    }
+    dm_stretch *stretches = it->groups == 1 ? calloc(slots, sizeof *stretches) : NULL;
+    for (int32_t s = 0; stretches != NULL && n < slots; s++) {
+        for (int32_t l = 0; l < it->files->layers; l++) {
+            if (s < it->layers[l].slots) {
+                stretches[n++] = (dm_stretch){it->layers[l].memory[s], it->layers[l].bytes};
+            }
+        }
+    }
+    it->maker = stretches != NULL ? dm_page_maker_start(stretches, n) : NULL;
+    free(stretches);
+}
+
 static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, size_t budget) {
     for (int32_t l = 0; l < it->files->layers; l++) {
         it->layers[l].bytes = slot_bytes(it->files, l);
@@ -201,6 +222,7 @@ static dm_status take_slots(dm_expert_store *it, const dm_residency_rule *rule, 
             DM_TRY(dm_eviction_create(it->files->experts, of->slots, &rule->evict, NULL, &of->kept));
         }
     }
+    make_pages(it);
     return DM_OK;
 }
 
@@ -247,6 +269,7 @@ void dm_expert_store_free(dm_expert_store *it) {
     if (it == NULL) {
         return;
     }
+    dm_page_maker_stop(it->maker);
     const bool idle = dm_expert_loads_free(it->loads); /* before the slots that it reads into */
     for (size_t g = 0; idle && it->memory != NULL && g < it->groups; g++) {
         dm_pages_unmap(&it->memory[g]);
