@@ -148,9 +148,9 @@ def repacked(args, model):
     path = os.path.join(kept.FOLDER, "repacked", os.path.basename(model))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not os.path.exists(path) or not os.path.samefile(path, model):
-        if os.path.exists(path):
+        if os.path.lexists(path):
             os.remove(path)
-        os.link(model, path)
+        os.symlink(os.path.realpath(model), path)
     if not os.path.exists(path + ".panels"):
         kept.call([args.program, "repack", path])
     return path
@@ -236,7 +236,7 @@ class Way:
         """Tokens a second that the disk alone would allow, and that it and computing allow (of ours, where a round has a run without
         a limit), medians; None where nothing is read, or not known."""
         alone = [found["disk"] / run["system_bytes"] for found, run in self.fine if run["system_bytes"] > 0]
-        both = [1 / least_seconds(found, run["system_bytes"]) for found, _ in self.fine for run in [found["runs"][self.name]]
+        both = [1 / least_seconds(found, run["system_bytes"]) for found, run in self.fine
                 if self.name.startswith("dilmodeli") and run["system_bytes"] > 0 and "tps" in found["runs"].get(IN_RAM, {})]
         return tuple(statistics.median(values) if values else None for values in (alone, both))
 
