@@ -17,8 +17,8 @@ server=
 trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
 "$program" report "$model" --out "$folder/report.html" >/dev/null
 port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
-# Fresh weights hardly ever end an answer, so there is one to stop.
-"$program" new "$folder/fresh.gguf" --arch qwen3moe --layers 6 --dim 384 --experts 16 --top-k 4 --expert-dim 192 --heads 6 \
+# Fresh weights hardly ever end an answer, and so many are slow enough that there is one to stop on a busy machine too.
+"$program" new "$folder/fresh.gguf" --arch qwen3moe --layers 12 --dim 512 --experts 16 --top-k 8 --expert-dim 512 --heads 8 \
     --context 8192 --vocab 8192 --tokenizer "$model" --type q8_0 >/dev/null
 "$program" serve "$folder/fresh.gguf" --ctx 8192 --port "$port" >"$folder/log" 2>&1 &
 server=$!
