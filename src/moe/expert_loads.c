@@ -62,8 +62,7 @@ static const dm_expert_matrix *matrix_of(const dm_expert_files *files, int32_t l
     return &files->matrices[layer * DM_EXPERT_MATRICES + matrix];
 }
 
-/* Whether experts of the layer are read right into their places: all of their matrices stay as they are. */
-static bool stays(const dm_expert_files *files, int32_t layer) {
+bool dm_expert_stays(const dm_expert_files *files, int32_t layer) {
     bool all = true;
     for (int i = 0; i < DM_EXPERT_MATRICES; i++) {
         all = all && matrix_of(files, layer, i)->format == NULL;
@@ -107,7 +106,7 @@ static size_t plan(const dm_expert_files *files, int32_t layer, int32_t expert, 
 
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]) {
     const dm_expert_piece *pieces = dm_expert_pieces(files, layer, expert);
-    if (stays(files, layer)) {
+    if (dm_expert_stays(files, layer)) {
         extent extents[DM_EXPERT_MATRICES];
         size_t n;
         return pieces[0].bytes > 0 ? plan(files, layer, expert, extents, &n, offsets) : 0;
@@ -128,23 +127,13 @@ size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expe
 static size_t largest_read(const dm_expert_files *files, bool all) {
     size_t largest = 0;
     for (int32_t l = 0; l < files->layers; l++) {
-        for (int32_t e = 0; e < files->experts && (all || !stays(files, l)); e++) {
+        for (int32_t e = 0; e < files->experts && (all || !dm_expert_stays(files, l)); e++) {
             extent extents[DM_EXPERT_MATRICES];
             size_t n, where[DM_EXPERT_MATRICES], bytes = plan(files, l, e, extents, &n, where);
             largest = bytes > largest ? bytes : largest;
         }
     }
     return largest;
-}
-
-bool dm_expert_loads_can_exchange(const dm_expert_files *files, int32_t layer) {
-    const size_t guess = dm_expert_loads_guess_bytes(files);
-    size_t largest = 0, offsets[DM_EXPERT_MATRICES];
-    for (int32_t e = 0; e < files->experts; e++) {
-        const size_t bytes = dm_expert_place(files, layer, e, offsets);
-        largest = bytes > largest ? bytes : largest;
-    }
-    return stays(files, layer) && largest > 0 && guess - largest <= guess / 16;
 }
 
 /* How many are read at a time, whose buffers have `each` bytes. */
@@ -299,7 +288,7 @@ static dm_status queue_reads(dm_expert_loads *it, size_t number, int32_t layer, 
 dm_status dm_expert_loads_start(dm_expert_loads *it, int32_t layer, int32_t expert, uint8_t *place) {
     const size_t number = find_free(it, 0, it->n_wanted);
     load *of = &it->loads[number];
-    DM_TRY(queue_reads(it, number, layer, expert, stays(it->files, layer) ? place : of->buffer));
+    DM_TRY(queue_reads(it, number, layer, expert, dm_expert_stays(it->files, layer) ? place : of->buffer));
     of->purpose = WANTED;
     of->place = place;
     it->busy++;

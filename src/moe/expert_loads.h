@@ -58,6 +58,8 @@ static inline uint64_t dm_expert_bytes(const dm_expert_files *files, int32_t lay
 
 enum { DM_EXPERT_ALIGNMENT = DM_DISK_MOST_ALIGNMENT }; /* of places */
 
+/* Whether experts of the layer are read right into their places: all of their matrices stay as they are. */
+bool dm_expert_stays(const dm_expert_files *files, int32_t layer);
 /* Bytes of an expert in its place, and where each of its matrices begins there. */
 size_t dm_expert_place(const dm_expert_files *files, int32_t layer, int32_t expert, size_t offsets[DM_EXPERT_MATRICES]);
 
@@ -67,9 +69,6 @@ typedef struct dm_expert_loads dm_expert_loads;
 size_t dm_expert_loads_bytes(const dm_expert_files *files, size_t guesses);
 /* Those of one guess's buffer. */
 size_t dm_expert_loads_guess_bytes(const dm_expert_files *files);
-/* Whether a guess's buffer can become the place of an expert of the layer, if those places have its size: experts that stay as
- * they are and that are about the largest. */
-bool dm_expert_loads_can_exchange(const dm_expert_files *files, int32_t layer);
 
 /* A disk that does not answer for `patience` seconds is given up; 0: DM_DISK_PATIENCE. DM_ERR_IO where a file is not the one that
  * the model was opened from. */

@@ -169,13 +169,14 @@ static dm_status place_slots(dm_expert_store *it) {
     return DM_OK;
 }
 
-/* Slots that may be exchanged have the size of a guess's buffer, where that leaves each layer at least one. */
+/* Slots that may be exchanged have the size of a guess's buffer: those of experts that stay as they are and are about the
+ * largest, where that leaves each layer at least one slot. */
 static void allow_exchanges(dm_expert_store *it, size_t budget) {
     const size_t guess = dm_expert_loads_guess_bytes(it->files);
     size_t least = dm_expert_loads_bytes(it->files, it->spare);
     for (int32_t l = 0; l < it->files->layers; l++) {
         layer_slots *of = &it->layers[l];
-        of->exchanges = dm_expert_loads_can_exchange(it->files, l);
+        of->exchanges = of->bytes > 0 && of->bytes <= guess && guess - of->bytes <= guess / 16 && dm_expert_stays(it->files, l);
         least += of->exchanges ? guess : of->bytes;
     }
     for (int32_t l = 0; l < it->files->layers; l++) {
